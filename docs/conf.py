@@ -1,0 +1,28 @@
+from importlib.metadata import version as installed_version
+
+project = "sk_resnet"
+author = "the sk_resnet developers"
+version = release = installed_version("sk-resnet")
+extensions = [
+    "numpydoc",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.doctest",
+    "sphinx_gallery.gen_gallery",
+]
+exclude_patterns = ["_build", "**/README.rst"]
+html_theme = "pydata_sphinx_theme"
+html_title = "sk_resnet"
+html_theme_options = {"show_prev_next": False, "secondary_sidebar_items": ["page-toc"]}
+autosummary_generate = True
+numpydoc_show_class_members = True
+numpydoc_class_members_toctree = False
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples",
+    "gallery_dirs": "auto_examples",
+    "filename_pattern": "plot_",
+    "ignore_pattern": "demo",
+    "abort_on_example_error": True,
+    "show_memory": False,
+}
+suppress_warnings = ["config.cache"]

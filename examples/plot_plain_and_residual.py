@@ -1,0 +1,60 @@
+"""
+Why do deep plain networks degrade?
+===================================
+
+He et al. 2015 (arXiv:1512.03385, figure 6) found that plain networks get worse with
+depth, on the training data too, and residual networks do not. Does that show on 1,797
+scanned digits after six epochs?
+"""
+
+import matplotlib.pyplot as plt
+import numpy as np
+from sklearn.datasets import load_digits
+
+from sk_resnet import ResNetClassifier
+
+X, y = load_digits(return_X_y=True)
+
+# %%
+# The same networks with and without shortcuts. The loss is that on the training data:
+# overfitting cannot explain a rise.
+
+depths = [8, 20, 44]
+losses = {"projection": [], "none": []}
+for shortcut, final in losses.items():
+    for depth in depths:
+        model = ResNetClassifier(
+            depth,
+            width=0.5,
+            shortcut=shortcut,
+            input_shape=(1, 8, 8),
+            max_epochs=6,
+            batch_size=64,
+            lr=0.05,
+            random_state=0,
+        )
+        final.append(model.fit(X, y).history_[-1]["train_loss"])
+
+# %%
+# Training loss over depth.
+
+figure, axis = plt.subplots(figsize=(6, 4), layout="constrained")
+for shortcut, label in (("projection", "residual"), ("none", "plain")):
+    axis.plot(depths, losses[shortcut], marker="o", label=label)
+axis.set(xlabel="depth (weight layers)", ylabel="training loss", xticks=depths)
+axis.set_yscale("log")
+axis.legend()
+
+# %%
+# The conclusion is drawn from the figure's own numbers.
+
+growth = {name: final[-1] / final[0] for name, final in losses.items()}
+print(
+    f"From depth {depths[0]} to {depths[-1]} the training loss of the plain network grows "
+    f"{growth['none']:.1f}-fold, that of the residual one {growth['projection']:.1f}-fold."
+)
+if growth["none"] > 2 * growth["projection"]:
+    print("Degradation shows at this scale: the shortcuts prevent most of it.")
+else:
+    print("At this scale the effect does not show clearly.")
+assert np.isfinite([*losses["none"], *losses["projection"]]).all()

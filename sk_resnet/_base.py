@@ -1,0 +1,635 @@
+"""What both estimators share: rules, the fit pipeline, prediction, and their state."""
+
+import math
+from numbers import Integral, Real
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
+from sklearn.callback import CallbackSupportMixin
+from sklearn.utils import check_random_state, compute_class_weight
+from sklearn.utils._param_validation import HasMethods, Interval, RealNotInt, StrOptions
+from sklearn.utils.multiclass import (
+    _check_partial_fit_first_call,
+    check_classification_targets,
+)
+from sklearn.utils.validation import (
+    _check_sample_weight,
+    check_is_fitted,
+    validate_data,
+)
+
+from sk_resnet._augment import resolve_augmentations
+from sk_resnet._batches import ArrayDataset
+from sk_resnet._callbacks import (
+    EarlyStopping,
+    EpochProgress,
+    SklearnCallbacks,
+    monitors_validation,
+)
+from sk_resnet._input import InputSpec, input_spec, with_statistics
+from sk_resnet._network import build_network, initialize, kernels, n_parameters
+from sk_resnet._optim import OPTIMIZERS, SCHEDULES
+from sk_resnet._penalty import sparsity
+from sk_resnet._persist import (
+    FORMAT,
+    arrays_to_weights,
+    check_versions,
+    versions,
+    weights_to_arrays,
+)
+from sk_resnet._spec import BLOCKS, LAYOUTS, ORDERS, SHORTCUTS, NetworkSpec, network_spec
+from sk_resnet._split import DEFAULT_FRACTION, split_rows
+from sk_resnet._training import Recipe, ResidualNet
+
+_positive = Interval(Real, 0, None, closed="neither")
+_not_negative = Interval(Real, 0, None, closed="left")
+_share = Interval(Real, 0, 1, closed="left")
+_counts = Interval(Integral, 1, None, closed="left")
+
+# Columns of skorch's history that `history_` leaves out or names otherwise.
+_HISTORY_NAMES = {"dur": "seconds"}
+_HISTORY_HIDDEN = ("_batch_count", "_best")
+
+
+class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
+    """Classifier with a residual network in ``net_``; subclasses say which."""
+
+    classes_: NDArray[Any]
+    net_: ResidualNet
+
+    _wide: ClassVar[bool]
+    _doc_link_module = "sk_resnet"
+    _doc_link_template = "https://sk-resnet.readthedocs.io/en/stable/generated/sk_resnet.{estimator_name}.html"
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "depth": [_counts],
+        "width": [_positive],
+        "block": [StrOptions(set(BLOCKS)), tuple, list],
+        "order": [StrOptions(set(ORDERS))],
+        "shortcut": [StrOptions(set(SHORTCUTS))],
+        "layout": [StrOptions(set(LAYOUTS))],
+        "dropout": [_share],
+        "l1": [_not_negative],
+        "l2": [_not_negative],
+        "label_smoothing": [_share],
+        "class_weight": [dict, StrOptions({"balanced"}), None],
+        "augment": [str, list, tuple, None],
+        "optimizer": [StrOptions(set(OPTIMIZERS))],
+        "lr": [_positive, StrOptions({"auto"})],
+        "momentum": [_share],
+        "schedule": [StrOptions(set(SCHEDULES))],
+        "max_epochs": [_counts],
+        "batch_size": [_counts, StrOptions({"auto"})],
+        "input_shape": [tuple, list, None],
+        "channel_axis": [Interval(Integral, -1, 1, closed="both")],
+        "standardize": ["boolean"],
+        "validation_split": [
+            Interval(RealNotInt, 0, 1, closed="neither"),
+            HasMethods(["split", "get_n_splits"]),
+            list,
+            None,
+        ],
+        "callbacks": [list, tuple, None],
+        "device": [str, torch.device],
+        "precision": [StrOptions({"auto", "float32", "bfloat16"})],
+        "compile": ["boolean"],
+        "warm_start": ["boolean"],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+    }
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        return tags
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return "net_" in vars(self)
+
+    # Fitting
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        X_val: Any = None,
+        y_val: Any = None,
+        groups: Any = None,
+    ) -> "BaseResNet":
+        """Train the network from new weights, or from its own with ``warm_start=True``.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features) or (n_samples, n_channels, \
+*spatial)
+            Rows of a table, series, images or volumes. See `input_shape` and
+            `channel_axis` for other layouts.
+        y : array-like of shape (n_samples,)
+            Labels: strings, integers or booleans.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the samples in the loss, at least 0. Those of weight 0 are left
+            out. None means equal weights.
+        X_val : array-like, default=None
+            Samples to validate on after each epoch, in the layout of X.
+        y_val : array-like of shape (n_samples_val,), default=None
+            Their labels, all of classes that are in y.
+        groups : array-like of shape (n_samples,), default=None
+            Groups that `validation_split` must not tear apart.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            For data or parameters that do not fit together, and for a training loss that
+            becomes infinite or NaN.
+        """
+        continues = self.warm_start and self.__sklearn_is_fitted__()
+        X, y = self._check_Xy(X, y, reset=not continues)
+        classes = np.unique(y)
+        if len(classes) < 2:
+            raise ValueError(
+                "y must have samples of at least 2 classes, got one class only: "
+                f"{classes[0]!r}."
+            )
+        if continues and not np.array_equal(classes, self.classes_):
+            raise ValueError(
+                f"warm_start needs the classes of the earlier fit, {self.classes_}, got "
+                f"{classes}: set warm_start=False to start anew."
+            )
+        self.classes_ = classes
+        labels = np.searchsorted(classes, y)
+        weight = self._check_weight(sample_weight, X)
+        seed = self._draw_seed()
+        train_rows, valid_rows = self._split(X, labels, weight, X_val, y_val, groups, seed)
+        class_weight = self._class_weights(y)
+        weight = weight * class_weight[labels]
+        if not continues:
+            self._build(X, train_rows, weight, seed)
+        spec = self.net_.input_spec
+        training = ArrayDataset(X, spec, labels[train_rows], weight[train_rows], train_rows)
+        validation = None
+        if X_val is not None:
+            X_val, y_val = self._check_validation_set(X_val, y_val, spec)
+            labels_val = np.searchsorted(classes, y_val)
+            validation = ArrayDataset(X_val, spec, labels_val, class_weight[labels_val])
+        elif len(valid_rows):
+            validation = ArrayDataset(
+                X, spec, labels[valid_rows], weight[valid_rows], valid_rows
+            )
+        callbacks = list(self.callbacks or [])
+        if self.verbose:
+            callbacks.append(EpochProgress(self.max_epochs))
+        context = self._init_callback_context(max_subtasks=self.max_epochs)
+        data = {
+            "X": X,
+            "y": y,
+            "metadata": {"sample_weight": sample_weight},
+            "reconstruction_attributes": self._snapshot,
+        }
+        context.call_on_fit_task_begin(estimator=self, **data)
+        if hasattr(self, "_skl_callbacks"):
+            callbacks.append(SklearnCallbacks(self, context, **data))
+        self._train(
+            training,
+            validation,
+            callbacks=callbacks,
+            n_epochs=self.max_epochs,
+            schedule=self.schedule,
+        )
+        context.call_on_fit_task_end(estimator=self, **data)
+        return self
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(
+        self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None
+    ) -> "BaseResNet":
+        """Make one pass over the data at a constant learning rate.
+
+        The first call fixes the shape of the samples, the classes, and the statistics
+        for `standardize`. Neither `callbacks` nor a validation set take part.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features) or (n_samples, n_channels, \
+*spatial)
+            Samples, at least 2.
+        y : array-like of shape (n_samples,)
+            Their labels.
+        classes : array-like of shape (n_classes,), default=None
+            All labels that will ever come. Needed in the first call.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the samples in the loss, at least 0. None means equal weights.
+
+        Returns
+        -------
+        self : object
+            The estimator, trained for one more epoch.
+        """
+        continues = self.__sklearn_is_fitted__()
+        X, y = self._check_Xy(X, y, reset=not continues)
+        if not continues and hasattr(self, "classes_"):
+            del self.classes_
+        _check_partial_fit_first_call(self, classes)
+        if unknown := sorted(set(np.unique(y)) - set(self.classes_)):
+            raise ValueError(
+                f"y has labels {unknown} that are not in classes {self.classes_}: name all "
+                "classes in the first call of partial_fit."
+            )
+        if self.class_weight == "balanced":
+            raise ValueError(
+                "class_weight='balanced' needs all labels at once, which partial_fit does "
+                "not see: give the weights as a dict."
+            )
+        labels = np.searchsorted(self.classes_, y)
+        weight = self._check_weight(sample_weight, X)
+        rows = np.flatnonzero(weight)
+        weight = weight * self._class_weights(y)[labels]
+        self._require_two(rows)
+        if not continues:
+            self._build(X, rows, weight, self._draw_seed())
+        training = ArrayDataset(X, self.net_.input_spec, labels[rows], weight[rows], rows)
+        self._train(training, None, callbacks=[], n_epochs=1, schedule="constant")
+        return self
+
+    def _check_Xy(
+        self, X: Any, y: Any, *, reset: bool
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
+        X, y = validate_data(
+            self, _to_numpy(X), _to_numpy(y), reset=reset, dtype="numeric", allow_nd=True
+        )
+        check_classification_targets(y)
+        if X.ndim != 2 and reset:
+            del self.n_features_in_
+        if not reset:
+            self._check_shape(X, self.net_.input_spec)
+        return X, y
+
+    def _check_X(self, X: Any) -> NDArray[Any]:
+        check_is_fitted(self)
+        X = validate_data(self, _to_numpy(X), reset=False, dtype="numeric", allow_nd=True)
+        self._check_shape(X, self.net_.input_spec)
+        return X
+
+    def _check_shape(self, X: NDArray[Any], spec: InputSpec) -> None:
+        if X.shape[1:] != spec.sample_shape:
+            raise ValueError(
+                f"X has samples of shape {X.shape[1:]}, but this model was fitted on "
+                f"{spec.sample_shape}: resize X or refit."
+            )
+
+    def _check_validation_set(
+        self, X_val: Any, y_val: Any, spec: InputSpec
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
+        X_val, y_val = validate_data(
+            self,
+            _to_numpy(X_val),
+            _to_numpy(y_val),
+            reset=False,
+            dtype="numeric",
+            allow_nd=True,
+        )
+        self._check_shape(X_val, spec)
+        if unknown := sorted(set(np.unique(y_val)) - set(self.classes_)):
+            raise ValueError(
+                f"y_val has classes {unknown} that are not in y: remove their samples from "
+                "the validation set."
+            )
+        return X_val, y_val
+
+    def _check_weight(self, sample_weight: Any, X: NDArray[Any]) -> NDArray[np.float64]:
+        return _check_sample_weight(
+            sample_weight, X, dtype=np.float64, ensure_non_negative=True
+        )
+
+    def _class_weights(self, y: NDArray[Any]) -> NDArray[np.float64]:
+        return compute_class_weight(self.class_weight, classes=self.classes_, y=y)
+
+    def _draw_seed(self) -> int:
+        # Not check_random_state(None): that is NumPy's global generator, and would move.
+        if self.random_state is None:
+            return int(np.random.default_rng().integers(2**31))
+        return int(check_random_state(self.random_state).randint(2**31 - 1))
+
+    def _split(
+        self,
+        X: NDArray[Any],
+        labels: NDArray[Any],
+        weight: NDArray[Any],
+        X_val: Any,
+        y_val: Any,
+        groups: Any,
+        seed: int,
+    ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        split = self.validation_split
+        if (X_val is None) != (y_val is None):
+            raise ValueError("X_val and y_val must be given together, got one of them.")
+        if X_val is not None and split is not None:
+            raise ValueError(
+                f"validation_split must be None when X_val is given, got {split}."
+            )
+        if X_val is None and split is None and monitors_validation(self.callbacks or []):
+            split = DEFAULT_FRACTION
+        if split is None:
+            train, valid = np.arange(len(X)), np.array([], dtype=np.intp)
+        else:
+            train, valid = split_rows(split, X, labels, groups, seed=seed)
+        train = train[weight[train] > 0]
+        self._require_two(train)
+        return train, valid
+
+    def _require_two(self, rows: NDArray[np.intp]) -> None:
+        if len(rows) < 2:
+            raise ValueError(
+                "Training with batch norm needs at least 2 samples of positive weight, got "
+                f"{len(rows)} sample(s)."
+            )
+
+    def _build(
+        self, X: NDArray[Any], rows: NDArray[np.intp], weight: NDArray[Any], seed: int
+    ) -> None:
+        if self.channel_axis == 0:
+            raise ValueError(
+                "channel_axis must be 1 or -1, got 0, the axis of the samples."
+            )
+        spec = input_spec(X, input_shape=self.input_shape, channel_axis=self.channel_axis)
+        network = network_spec(
+            input_shape=spec.network_shape,
+            n_classes=len(self.classes_),
+            depth=self.depth,
+            width=self.width,
+            block=_checked_block(self.block),
+            order=self.order,
+            shortcut=self.shortcut,
+            layout=self.layout,
+            dropout=float(self.dropout),
+            wide=self._wide,
+        )
+        device = _resolve_device(self.device)
+        if self.standardize:
+            in_training = np.zeros(len(X))
+            in_training[rows] = weight[rows]
+            spec = with_statistics(spec, X, in_training)
+        self.batch_size_ = self._resolve_batch_size(len(rows))
+        self.input_shape_ = spec.input_shape
+        self.device_ = str(device)
+        self.history_: list[dict[str, Any]] = []
+        self.n_epochs_ = 0
+        self._seed = seed
+        module = build_network(network).to_empty(device=device)
+        initialize(module, torch.Generator(device).manual_seed(seed))
+        self.net_ = self._make_net(module, spec, device)
+
+    def _make_net(
+        self, module: torch.nn.Module, spec: InputSpec, device: torch.device
+    ) -> ResidualNet:
+        # The epochs count in the seed, so that a loaded model does not shuffle as before.
+        seeds = np.random.SeedSequence([self._seed, self.n_epochs_]).generate_state(2)
+        shuffle, noise = map(int, seeds)
+        net = ResidualNet(
+            module,
+            input_spec=spec,
+            recipe=self._recipe(device, len(spec.network_shape) - 1, self.schedule),
+            shuffle=torch.Generator().manual_seed(shuffle),
+            noise=torch.Generator(device).manual_seed(noise),
+            device=str(device),
+            criterion=torch.nn.CrossEntropyLoss,
+            classes=np.arange(len(self.classes_)),
+            verbose=0,
+        )
+        return net.initialize()
+
+    def _snapshot(self) -> dict[str, Any]:
+        """Net with a copy of the weights as they are in the middle of a fit."""
+        net = self.net_
+        arrays = {name: w.copy() for name, w in weights_to_arrays(net.module_).items()}
+        device = torch.device(net.device)
+        module = arrays_to_weights(build_network(net.module_.spec), arrays, device)
+        return {"net_": self._make_net(module, net.input_spec, device)}
+
+    def _resolve_batch_size(self, n: int) -> int:
+        size = self.batch_size
+        if size == 1:
+            raise ValueError(
+                "batch_size must be at least 2, got 1: batch norm has no variance over "
+                "one sample."
+            )
+        if size == "auto":
+            # About 32 steps an epoch on small data, in powers of two.
+            return 2 ** int(np.clip(round(math.log2(max(1, n / 32))), 4, 7))
+        return size
+
+    def _recipe(self, device: torch.device, n_dims: int, schedule: str) -> Recipe:
+        kind = OPTIMIZERS[self.optimizer]
+        cuda_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
+        return Recipe(
+            optimizer=self.optimizer,
+            lr=kind.default_lr if self.lr == "auto" else float(self.lr),
+            momentum=float(self.momentum),
+            schedule=schedule,
+            batch_size=self.batch_size_,
+            l1=float(self.l1),
+            l2=float(self.l2),
+            label_smoothing=float(self.label_smoothing),
+            augmentations=resolve_augmentations(self.augment, n_dims),
+            bfloat16=self.precision == "bfloat16"
+            or (self.precision == "auto" and cuda_bfloat16),
+            compile=self.compile,
+        )
+
+    def _train(
+        self,
+        training: ArrayDataset,
+        validation: ArrayDataset | None,
+        *,
+        callbacks: list[Any],
+        n_epochs: int,
+        schedule: str,
+    ) -> None:
+        net, n_dims = self.net_, len(training.spec.network_shape) - 1
+        recipe = self._recipe(torch.device(net.device), n_dims, schedule)
+        try:
+            net.train(
+                training, validation, recipe=recipe, callbacks=callbacks, n_epochs=n_epochs
+            )
+        except KeyboardInterrupt:
+            self._summarize()  # Ctrl-C: the epochs that are done stay usable
+            raise
+        except BaseException:
+            del self.net_
+            raise
+        self._summarize()
+
+    def _summarize(self) -> None:
+        net = self.net_
+        self.history_ = [_history_row(row) for row in net.history if "train_loss" in row]
+        self.n_epochs_ = len(self.history_)
+        self.best_epoch_ = self._find_best_epoch()
+        self.n_parameters_ = n_parameters(net.module_)
+        self.sparsity_ = sparsity(kernels(net.module_).values())
+
+    def _find_best_epoch(self) -> int:
+        for _, callback in self.net_.callbacks_:
+            if isinstance(callback, EarlyStopping):
+                return callback.best_epoch_
+        losses = [row.get("valid_loss", math.inf) for row in self.history_]
+        if min(losses) == math.inf:
+            return self.n_epochs_
+        return self.history_[losses.index(min(losses))]["epoch"]
+
+    # Prediction
+
+    @property
+    def module_(self) -> torch.nn.Module:
+        """The fitted network, a `torch.nn.Module`."""
+        check_is_fitted(self)
+        return self.net_.module_
+
+    def _logits(self, X: Any) -> NDArray[np.float32]:
+        X = self._check_X(X)
+        return self.net_.logits(
+            X,
+            n_outputs=len(self.classes_),
+            batch_size=self.batch_size_,
+            bfloat16=self.precision == "bfloat16",
+        )
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """Predict the most probable class of each sample.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features) or (n_samples, n_channels, \
+*spatial)
+            Samples of the shape that the model was fitted on.
+
+        Returns
+        -------
+        y : ndarray of shape (n_samples,)
+            Labels, of the type of those in fit.
+        """
+        logits = self._logits(X)
+        return self.classes_[logits.argmax(axis=1)]
+
+    def predict_proba(self, X: Any) -> NDArray[np.float32]:
+        """Predict the probability of every class for each sample.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features) or (n_samples, n_channels, \
+*spatial)
+            Samples of the shape that the model was fitted on.
+
+        Returns
+        -------
+        probabilities : ndarray of shape (n_samples, n_classes)
+            In the order of ``classes_``; rows sum to 1.
+        """
+        return torch.from_numpy(self._logits(X)).softmax(dim=1).numpy()
+
+    def predict_log_proba(self, X: Any) -> NDArray[np.float32]:
+        """Predict the logarithm of the probabilities, exact where they underflow.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features) or (n_samples, n_channels, \
+*spatial)
+            Samples of the shape that the model was fitted on.
+
+        Returns
+        -------
+        log_probabilities : ndarray of shape (n_samples, n_classes)
+            In the order of ``classes_``.
+        """
+        return torch.from_numpy(self._logits(X)).log_softmax(dim=1).numpy()
+
+    # State
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(super().__getstate__())
+        net = state.pop("net_", None)
+        if net is not None:
+            state["_saved"] = {
+                "format": FORMAT,
+                "versions": versions(),
+                "network": net.module_.spec.to_dict(),
+                "input": net.input_spec.to_dict(),
+                "weights": weights_to_arrays(net.module_),
+            }
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        state = dict(state)
+        saved = state.pop("_saved", None)
+        super().__setstate__(state)
+        if saved is None:
+            return
+        check_versions(saved["format"], saved["versions"])
+        device = _device_or_cpu(self.device_)
+        module = build_network(NetworkSpec.from_dict(saved["network"]))
+        arrays_to_weights(module, saved["weights"], device)
+        self.net_ = self._make_net(module, InputSpec.from_dict(saved["input"]), device)
+        self.device_ = str(device)
+        for row in self.history_:
+            self.net_.history.new_epoch()
+            for name, value in row.items():
+                self.net_.history.record("dur" if name == "seconds" else name, value)
+
+
+def _to_numpy(X: Any) -> Any:
+    return X.detach().cpu().numpy() if isinstance(X, torch.Tensor) else X
+
+
+def _checked_block(block: Any) -> Any:
+    if isinstance(block, str):
+        return block
+    if not block or not all(isinstance(k, Integral) and int(k) >= 1 for k in block):
+        raise ValueError(
+            f"block must be one of {sorted(BLOCKS)} or a tuple of kernel sizes of at least "
+            f"1 such as (3, 1, 3), got {block!r}."
+        )
+    return tuple(map(int, block))
+
+
+def _resolve_device(device: Any) -> torch.device:
+    if isinstance(device, str) and device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+    except RuntimeError:
+        raise ValueError(
+            "device must be 'auto' or a device of torch such as 'cpu', 'cuda' or 'cuda:1', "
+            f"got {device!r}."
+        ) from None
+    if not _is_available(resolved):
+        raise ValueError(
+            f"device={device!r} was asked for, but torch finds no such device here: use "
+            "device='auto'."
+        )
+    return resolved
+
+
+def _is_available(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return (device.index or 0) < torch.cuda.device_count()
+    if device.type == "mps":
+        return torch.backends.mps.is_available()
+    return device.type == "cpu"
+
+
+def _device_or_cpu(device: str) -> torch.device:
+    resolved = torch.device(device)
+    return resolved if _is_available(resolved) else torch.device("cpu")
+
+
+def _history_row(record: dict[str, Any]) -> dict[str, Any]:
+    names = [n for n in record if n != "batches" and not n.endswith(_HISTORY_HIDDEN)]
+    return {_HISTORY_NAMES.get(n, n): record[n] for n in names}

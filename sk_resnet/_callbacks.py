@@ -1,0 +1,194 @@
+"""Early stopping, the progress bar, and the bridge to scikit-learn's callbacks."""
+
+import dis
+import math
+from typing import Any
+
+from skorch.callbacks import Callback
+from tqdm import tqdm
+
+BATCH_HOOKS = ("on_batch_begin", "on_batch_end", "on_grad_computed")
+
+
+class EarlyStopping(Callback):
+    """Stop training when a monitored quantity no longer improves.
+
+    The estimators hold a validation set out when a callback monitors a quantity whose
+    name starts with ``valid`` (see their parameter `validation_split`).
+
+    Parameters
+    ----------
+    monitor : str, default="valid_loss"
+        Column of ``history_`` to watch. A name that ends in ``loss`` is minimised,
+        every other is maximised.
+    patience : int, default=10
+        Epochs without improvement after which training stops, at least 1.
+    min_delta : float, default=0.0
+        Improvement, in units of the monitored quantity, below which an epoch does not
+        count as better.
+    restore_best : bool, default=True
+        Whether the network ends with the weights of its best epoch, also when training
+        ran to its last epoch. If False it keeps those of the last one.
+
+    Attributes
+    ----------
+    best_epoch_ : int
+        Epoch of the best value, counted from 1.
+    best_value_ : float
+        That value.
+    stopped_epoch_ : int or None
+        Epoch at which training was stopped; None if it ran to its end.
+
+    Raises
+    ------
+    ValueError
+        At fit, for a patience below 1, a negative `min_delta`, or a `monitor` that is
+        not recorded.
+
+    See Also
+    --------
+    skorch.callbacks.EarlyStopping : Relative thresholds.
+
+    References
+    ----------
+    L. Prechelt, Early Stopping - But When?, Neural Networks: Tricks of the Trade, 1998.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sk_resnet import EarlyStopping, ResNetClassifier
+    >>> X, y = load_iris(return_X_y=True)
+    >>> stop = EarlyStopping(patience=3)
+    >>> model = ResNetClassifier(depth=4, callbacks=[stop], random_state=0).fit(X, y)
+    >>> model.best_epoch_ <= model.n_epochs_
+    True
+    """
+
+    def __init__(
+        self,
+        monitor: str = "valid_loss",
+        patience: int = 10,
+        min_delta: float = 0.0,
+        restore_best: bool = True,
+    ) -> None:
+        self.monitor = monitor
+        self.patience = patience
+        self.min_delta = min_delta
+        self.restore_best = restore_best
+
+    def __repr__(self) -> str:
+        parameters = ", ".join(f"{k}={v!r}" for k, v in self.get_params().items())
+        return f"EarlyStopping({parameters})"
+
+    def on_train_begin(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
+        """Check the parameters and forget an earlier run."""
+        if self.patience < 1:
+            raise ValueError(f"patience must be at least 1 epoch, got {self.patience}.")
+        if self.min_delta < 0:
+            raise ValueError(f"min_delta must be at least 0, got {self.min_delta}.")
+        self.best_epoch_ = 0
+        self.best_value_ = math.inf if self._minimises else -math.inf
+        self.stopped_epoch_ = None
+        self._best_state: dict[str, Any] | None = None
+
+    @property
+    def _minimises(self) -> bool:
+        return self.monitor.endswith("loss")
+
+    def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
+        """Compare the epoch with the best so far."""
+        record = net.history[-1]
+        if self.monitor not in record:
+            known = sorted(key for key in record if key != "batches")
+            raise ValueError(
+                f"EarlyStopping monitors {self.monitor!r}, which is not recorded: use one "
+                f"of {known}, and give a validation set for those of validation."
+            )
+        value, epoch = record[self.monitor], record["epoch"]
+        gain = self.best_value_ - value if self._minimises else value - self.best_value_
+        if gain > self.min_delta:
+            self.best_value_, self.best_epoch_ = value, epoch
+            if self.restore_best:
+                state = net.module_.state_dict()
+                self._best_state = {name: w.clone() for name, w in state.items()}
+        elif epoch - self.best_epoch_ >= self.patience:
+            self.stopped_epoch_ = epoch
+            raise KeyboardInterrupt  # skorch's way to stop; `is_stop_signal` knows it
+
+    def on_train_end(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
+        """Put the weights of the best epoch back."""
+        if self._best_state is not None and self.best_epoch_ < len(net.history):
+            net.module_.load_state_dict(self._best_state)
+        self._best_state = None
+
+
+class EpochProgress(Callback):
+    """A bar over the epochs, with the losses beside it."""
+
+    def __init__(self, n_epochs: int) -> None:
+        self.n_epochs = n_epochs
+
+    def on_train_begin(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
+        """Draw the empty bar."""
+        self.bar_ = tqdm(total=self.n_epochs, unit="epoch", dynamic_ncols=True)
+
+    def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
+        """Advance by one epoch."""
+        record = net.history[-1]
+        shown = ("train_loss", "valid_loss", "valid_accuracy")
+        self.bar_.set_postfix({k: f"{record[k]:.3f}" for k in shown if k in record})
+        self.bar_.update()
+
+    def on_train_end(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
+        """Leave the bar as it stands."""
+        self.bar_.close()
+
+
+class SklearnCallbacks(Callback):
+    """Tells the callbacks of ``estimator.set_callbacks`` about every epoch."""
+
+    def __init__(self, estimator: Any, context: Any, **data: Any) -> None:
+        self.estimator, self.context, self.data = estimator, context, data
+
+    def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
+        """Open a task under the fit."""
+        self.task_ = self.context.subcontext(task_name="epoch")
+        self.task_.call_on_fit_task_begin(estimator=self.estimator, **self.data)
+
+    def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
+        """Close it, and stop where a callback asks for that."""
+        stop = self.task_.call_on_fit_task_end(estimator=self.estimator, **self.data)
+        if stop:
+            raise KeyboardInterrupt
+
+
+def is_stop_signal(interrupt: KeyboardInterrupt) -> bool:
+    """Whether code raised this interrupt to stop training, rather than Ctrl-C.
+
+    Callbacks of skorch stop by ``raise KeyboardInterrupt``. A signal arrives between two
+    instructions, so the innermost frame then stands at something else than a raise.
+    """
+    traceback = interrupt.__traceback__
+    assert traceback is not None
+    while traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    code = traceback.tb_frame.f_code.co_code
+    return code[traceback.tb_lasti] == dis.opmap["RAISE_VARARGS"]
+
+
+def wants_batches(callback: Callback) -> bool:
+    """Whether a callback overrides a hook that is called for every batch."""
+    return any(
+        getattr(type(callback), hook, None) is not getattr(Callback, hook)
+        for hook in BATCH_HOOKS
+    )
+
+
+def monitors_validation(callbacks: list[Any]) -> bool:
+    """Whether one of the callbacks, alone or as (name, callback), needs validation."""
+    for item in callbacks:
+        callback = item[1] if isinstance(item, (tuple, list)) else item
+        monitor = getattr(callback, "monitor", None)
+        if isinstance(monitor, str) and monitor.startswith("valid"):
+            return True
+    return False

@@ -1,0 +1,441 @@
+"""The two estimators: their parameters, and the networks that they stand for."""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from sk_resnet._base import BaseResNet
+
+
+class ResNetClassifier(BaseResNet):
+    """Residual network for images, series, volumes and tables.
+
+    The number of dimensions of X picks the layers: rows pass through linear layers,
+    (n, channels, length) through 1-D, (n, channels, height, width) through 2-D, and
+    volumes through 3-D convolutions, all in the same residual blocks.
+
+    Training minimises the weighted mean of the cross-entropy + ``l1``·‖W‖₁ +
+    (``l2``/2)·‖W‖², where W are the kernels of the convolutions and linear layers.
+
+    Parameters
+    ----------
+    depth : int, default=20
+        Number of weight layers: 6n+2 for basic blocks, 9n+2 for bottlenecks, m·3n+2 for
+        blocks of m kernels; 18, 34, 50, 101 or 152 in the imagenet layout. Networks for
+        rows have one stage in place of three, so 2n+2 for basic blocks.
+    width : float, default=1
+        Widening factor of the blocks. Bottlenecks widen inside only.
+    block : {"basic", "bottleneck"} or tuple of int, default="basic"
+        Two 3×3 convolutions; 1×1, 3×3, 1×1 with fourfold output; or kernel sizes such
+        as (3, 1, 3).
+    order : {"original", "norm_after_addition", "relu_before_addition", \
+"relu_only_preactivation", "full_preactivation"}, default="original"
+        Where norms and activations stand in a block, figure 4 of [2]_.
+    shortcut : {"projection", "zero_pad", "none"}, default="projection"
+        What the shortcut does where the shape changes: a 1×1 convolution (option B of
+        [1]_), or subsampling and zeros (option A). "none" drops all shortcuts, which
+        gives the plain network that [1]_ compares with.
+    layout : {"auto", "small", "imagenet"}, default="auto"
+        "small" has a 3×3 stem and three stages, "imagenet" a 7×7 stem with pooling and
+        four stages. "auto" takes "imagenet" for sides of at least 64 where `depth` is
+        one of its depths.
+    dropout : float, default=0.0
+        Probability, in [0, 1), of dropping a value before the last convolution of a
+        branch.
+    l1 : float, default=0.0
+        Strength of the L1 penalty on the kernels. A proximal step after each step of
+        the optimizer makes weights exactly zero.
+    l2 : float, default=1e-4
+        Strength of the L2 penalty on the kernels. "adamw" decays them by lr·l2 instead.
+    label_smoothing : float, default=0.0
+        Share of each label, in [0, 1), that is spread over all classes in training.
+    class_weight : dict or "balanced", default=None
+        Weights of the classes in the loss, by label; "balanced" is inverse to their
+        frequencies.
+    augment : {"crop", "flip"} or list of these, default=None
+        Random changes of the training samples: shifts of up to 4 pixels over a
+        reflected border (fewer on small samples), mirroring of the last axis.
+    optimizer : {"sgd", "adamw"}, default="sgd"
+        SGD with Nesterov momentum, or AdamW.
+    lr : float or "auto", default="auto"
+        Largest learning rate; "auto" is 0.1 for "sgd" and 0.002 for "adamw".
+    momentum : float, default=0.9
+        Momentum of SGD, or the first decay rate of AdamW, in [0, 1).
+    schedule : {"one_cycle", "cosine", "resnet_steps", "wide_steps", "constant"}, \
+default="one_cycle"
+        Course of the learning rate over `max_epochs`. The steps are those of [1]_
+        (÷10 at 50 and 75 %) and [3]_ (×0.2 at 30, 60 and 80 %).
+    max_epochs : int, default=30
+        Passes over the training data.
+    batch_size : int or "auto", default="auto"
+        Samples in a step, at least 2; "auto" takes 16 to 128, larger for more samples.
+    input_shape : tuple of int, default=None
+        Shape of one sample, such as (1, 28, 28), into which rows are folded. None takes
+        that of X. Grey images (n, height, width) need it, else they are read as series.
+    channel_axis : {1, -1}, default=1
+        Axis of the channels in X: 1 for (n, channels, ...), -1 for (n, ..., channels).
+    standardize : bool, default=True
+        Whether each channel (each feature of a row) is shifted and scaled to mean 0 and
+        deviation 1, by statistics of the training part.
+    validation_split : float, splitter or list of one pair of index arrays, default=None
+        Part of the training data that is held out to validate on. None holds nothing
+        out, unless a callback monitors validation and X_val is not given: then 0.1. A
+        fraction is drawn by class, or by `groups`; the first split of a splitter is used.
+    callbacks : list of skorch callbacks, default=None
+        Such as `EarlyStopping`. Copies of them take part in the fit.
+    device : str or torch.device, default="auto"
+        "auto" is the first GPU of CUDA where there is one, else the CPU.
+    precision : {"auto", "float32", "bfloat16"}, default="auto"
+        Arithmetic of the convolutions. "auto" trains in bfloat16 on GPUs that have it,
+        and predicts in float32.
+    compile : bool, default=False
+        Whether training runs a network compiled by `torch.compile`, which takes a while
+        at the first batch.
+    warm_start : bool, default=False
+        Whether fit goes on from the weights of the last fit.
+    random_state : int, RandomState instance or None, default=None
+        Source of the initial weights, the order of the samples, dropout, augmentation
+        and split. An int gives the same result on the same machine with the same number
+        of threads. torch's and NumPy's global generators are left alone.
+    verbose : int, default=0
+        0 prints nothing, 1 shows a progress bar.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        Labels, sorted.
+    n_features_in_ : int
+        Number of features, where X has two dimensions.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the columns, where X is a table with names that are all strings.
+    input_shape_ : tuple of int
+        Shape of one sample.
+    net_ : skorch.NeuralNetClassifier
+        The net that holds the network, its callbacks and its history.
+    module_ : torch.nn.Module
+        The network.
+    history_ : list of dict
+        One record an epoch: ``epoch``, ``train_loss``, ``train_accuracy``,
+        ``valid_loss`` and ``valid_accuracy`` where there is a validation set, ``lr`` at
+        the epoch's first step, ``seconds``.
+    n_epochs_ : int
+        Epochs trained.
+    best_epoch_ : int
+        Epoch that `EarlyStopping` found best; without it the one of the lowest
+        ``valid_loss``, or the last where nothing was validated.
+    n_parameters_ : int
+        Trainable values of the network.
+    sparsity_ : float
+        Share of exact zeros in the kernels.
+    batch_size_ : int
+        Samples in a step.
+    device_ : str
+        Where the network is.
+
+    See Also
+    --------
+    WideResNetClassifier : Fewer, wider layers, with the conventions of [3]_.
+    sklearn.neural_network.MLPClassifier : Networks without shortcuts or convolutions.
+
+    References
+    ----------
+    .. [1] K. He, X. Zhang, S. Ren, J. Sun, Deep Residual Learning for Image Recognition,
+       2015, arXiv:1512.03385.
+    .. [2] K. He, X. Zhang, S. Ren, J. Sun, Identity Mappings in Deep Residual Networks,
+       2016, arXiv:1603.05027.
+    .. [3] S. Zagoruyko, N. Komodakis, Wide Residual Networks, 2016, arXiv:1605.07146.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sk_resnet import ResNetClassifier
+    >>> X, y = load_iris(return_X_y=True)
+    >>> model = ResNetClassifier(depth=4, max_epochs=10, random_state=0).fit(X, y)
+    >>> model.predict(X[:2])
+    array([0, 0])
+    >>> model.score(X, y) > 0.9
+    True
+    """
+
+    _wide: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        depth: int = 20,
+        *,
+        width: float = 1,
+        block: str | Sequence[int] = "basic",
+        order: str = "original",
+        shortcut: str = "projection",
+        layout: str = "auto",
+        dropout: float = 0.0,
+        l1: float = 0.0,
+        l2: float = 1e-4,
+        label_smoothing: float = 0.0,
+        class_weight: Any = None,
+        augment: str | Sequence[str] | None = None,
+        optimizer: str = "sgd",
+        lr: float | str = "auto",
+        momentum: float = 0.9,
+        schedule: str = "one_cycle",
+        max_epochs: int = 30,
+        batch_size: int | str = "auto",
+        input_shape: Sequence[int] | None = None,
+        channel_axis: int = 1,
+        standardize: bool = True,
+        validation_split: Any = None,
+        callbacks: Sequence[Any] | None = None,
+        device: Any = "auto",
+        precision: str = "auto",
+        compile: bool = False,
+        warm_start: bool = False,
+        random_state: Any = None,
+        verbose: int = 0,
+    ) -> None:
+        self.depth = depth
+        self.width = width
+        self.block = block
+        self.order = order
+        self.shortcut = shortcut
+        self.layout = layout
+        self.dropout = dropout
+        self.l1 = l1
+        self.l2 = l2
+        self.label_smoothing = label_smoothing
+        self.class_weight = class_weight
+        self.augment = augment
+        self.optimizer = optimizer
+        self.lr = lr
+        self.momentum = momentum
+        self.schedule = schedule
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.input_shape = input_shape
+        self.channel_axis = channel_axis
+        self.standardize = standardize
+        self.validation_split = validation_split
+        self.callbacks = callbacks
+        self.device = device
+        self.precision = precision
+        self.compile = compile
+        self.warm_start = warm_start
+        self.random_state = random_state
+        self.verbose = verbose
+
+
+class WideResNetClassifier(BaseResNet):
+    """Wide residual network for images, series, volumes and tables.
+
+    Fewer and wider layers than in a `ResNetClassifier`, norms and activations before the
+    convolutions, and dropout between them, as in [3]_: ``depth=28, width=10`` is its
+    WRN-28-10. The number of dimensions of X picks the layers: rows pass through linear
+    layers, (n, channels, length) through 1-D, (n, channels, height, width) through 2-D,
+    and volumes through 3-D convolutions, all in the same residual blocks.
+
+    Training minimises the weighted mean of the cross-entropy + ``l1``·‖W‖₁ +
+    (``l2``/2)·‖W‖², where W are the kernels of the convolutions and linear layers.
+
+    Parameters
+    ----------
+    depth : int, default=16
+        6n+4 for n blocks in each of three stages, whatever the block; 18, 34, 50, 101 or
+        152 in the imagenet layout. Networks for rows have one stage and a depth of 2n+2
+        for basic blocks.
+    width : float, default=4
+        Widening factor of the blocks. Bottlenecks widen inside only.
+    block : {"basic", "bottleneck"} or tuple of int, default="basic"
+        Two 3×3 convolutions; 1×1, 3×3, 1×1 with fourfold output; or kernel sizes such
+        as (3, 1, 3).
+    order : {"original", "norm_after_addition", "relu_before_addition", \
+"relu_only_preactivation", "full_preactivation"}, default="full_preactivation"
+        Where norms and activations stand in a block, figure 4 of [2]_.
+    shortcut : {"projection", "zero_pad", "none"}, default="projection"
+        What the shortcut does where the shape changes: a 1×1 convolution (option B of
+        [1]_), or subsampling and zeros (option A). "none" drops all shortcuts, which
+        gives the plain network that [1]_ compares with.
+    layout : {"auto", "small", "imagenet"}, default="auto"
+        "small" has a 3×3 stem and three stages, "imagenet" a 7×7 stem with pooling and
+        four stages. "auto" takes "imagenet" for sides of at least 64 where `depth` is
+        one of its depths.
+    dropout : float, default=0.0
+        Probability, in [0, 1), of dropping a value before the last convolution of a
+        branch.
+    l1 : float, default=0.0
+        Strength of the L1 penalty on the kernels. A proximal step after each step of
+        the optimizer makes weights exactly zero.
+    l2 : float, default=5e-4
+        Strength of the L2 penalty on the kernels. "adamw" decays them by lr·l2 instead.
+    label_smoothing : float, default=0.0
+        Share of each label, in [0, 1), that is spread over all classes in training.
+    class_weight : dict or "balanced", default=None
+        Weights of the classes in the loss, by label; "balanced" is inverse to their
+        frequencies.
+    augment : {"crop", "flip"} or list of these, default=None
+        Random changes of the training samples: shifts of up to 4 pixels over a
+        reflected border (fewer on small samples), mirroring of the last axis.
+    optimizer : {"sgd", "adamw"}, default="sgd"
+        SGD with Nesterov momentum, or AdamW.
+    lr : float or "auto", default="auto"
+        Largest learning rate; "auto" is 0.1 for "sgd" and 0.002 for "adamw".
+    momentum : float, default=0.9
+        Momentum of SGD, or the first decay rate of AdamW, in [0, 1).
+    schedule : {"one_cycle", "cosine", "resnet_steps", "wide_steps", "constant"}, \
+default="one_cycle"
+        Course of the learning rate over `max_epochs`. The steps are those of [1]_
+        (÷10 at 50 and 75 %) and [3]_ (×0.2 at 30, 60 and 80 %).
+    max_epochs : int, default=30
+        Passes over the training data.
+    batch_size : int or "auto", default="auto"
+        Samples in a step, at least 2; "auto" takes 16 to 128, larger for more samples.
+    input_shape : tuple of int, default=None
+        Shape of one sample, such as (1, 28, 28), into which rows are folded. None takes
+        that of X. Grey images (n, height, width) need it, else they are read as series.
+    channel_axis : {1, -1}, default=1
+        Axis of the channels in X: 1 for (n, channels, ...), -1 for (n, ..., channels).
+    standardize : bool, default=True
+        Whether each channel (each feature of a row) is shifted and scaled to mean 0 and
+        deviation 1, by statistics of the training part.
+    validation_split : float, splitter or list of one pair of index arrays, default=None
+        Part of the training data that is held out to validate on. None holds nothing
+        out, unless a callback monitors validation and X_val is not given: then 0.1. A
+        fraction is drawn by class, or by `groups`; the first split of a splitter is used.
+    callbacks : list of skorch callbacks, default=None
+        Such as `EarlyStopping`. Copies of them take part in the fit.
+    device : str or torch.device, default="auto"
+        "auto" is the first GPU of CUDA where there is one, else the CPU.
+    precision : {"auto", "float32", "bfloat16"}, default="auto"
+        Arithmetic of the convolutions. "auto" trains in bfloat16 on GPUs that have it,
+        and predicts in float32.
+    compile : bool, default=False
+        Whether training runs a network compiled by `torch.compile`, which takes a while
+        at the first batch.
+    warm_start : bool, default=False
+        Whether fit goes on from the weights of the last fit.
+    random_state : int, RandomState instance or None, default=None
+        Source of the initial weights, the order of the samples, dropout, augmentation
+        and split. An int gives the same result on the same machine with the same number
+        of threads. torch's and NumPy's global generators are left alone.
+    verbose : int, default=0
+        0 prints nothing, 1 shows a progress bar.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        Labels, sorted.
+    n_features_in_ : int
+        Number of features, where X has two dimensions.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the columns, where X is a table with names that are all strings.
+    input_shape_ : tuple of int
+        Shape of one sample.
+    net_ : skorch.NeuralNetClassifier
+        The net that holds the network, its callbacks and its history.
+    module_ : torch.nn.Module
+        The network.
+    history_ : list of dict
+        One record an epoch: ``epoch``, ``train_loss``, ``train_accuracy``,
+        ``valid_loss`` and ``valid_accuracy`` where there is a validation set, ``lr`` at
+        the epoch's first step, ``seconds``.
+    n_epochs_ : int
+        Epochs trained.
+    best_epoch_ : int
+        Epoch that `EarlyStopping` found best; without it the one of the lowest
+        ``valid_loss``, or the last where nothing was validated.
+    n_parameters_ : int
+        Trainable values of the network.
+    sparsity_ : float
+        Share of exact zeros in the kernels.
+    batch_size_ : int
+        Samples in a step.
+    device_ : str
+        Where the network is.
+
+    See Also
+    --------
+    ResNetClassifier : Deeper, thinner layers, with the conventions of [1]_.
+    sklearn.neural_network.MLPClassifier : Networks without shortcuts or convolutions.
+
+    References
+    ----------
+    .. [1] K. He, X. Zhang, S. Ren, J. Sun, Deep Residual Learning for Image Recognition,
+       2015, arXiv:1512.03385.
+    .. [2] K. He, X. Zhang, S. Ren, J. Sun, Identity Mappings in Deep Residual Networks,
+       2016, arXiv:1603.05027.
+    .. [3] S. Zagoruyko, N. Komodakis, Wide Residual Networks, 2016, arXiv:1605.07146.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sk_resnet import WideResNetClassifier
+    >>> X, y = load_iris(return_X_y=True)
+    >>> model = WideResNetClassifier(depth=4, width=1, max_epochs=10, random_state=0)
+    >>> model = model.fit(X, y)
+    >>> model.predict(X[:2])
+    array([0, 0])
+    >>> model.score(X, y) > 0.9
+    True
+    """
+
+    _wide: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        depth: int = 16,
+        *,
+        width: float = 4,
+        block: str | Sequence[int] = "basic",
+        order: str = "full_preactivation",
+        shortcut: str = "projection",
+        layout: str = "auto",
+        dropout: float = 0.0,
+        l1: float = 0.0,
+        l2: float = 5e-4,
+        label_smoothing: float = 0.0,
+        class_weight: Any = None,
+        augment: str | Sequence[str] | None = None,
+        optimizer: str = "sgd",
+        lr: float | str = "auto",
+        momentum: float = 0.9,
+        schedule: str = "one_cycle",
+        max_epochs: int = 30,
+        batch_size: int | str = "auto",
+        input_shape: Sequence[int] | None = None,
+        channel_axis: int = 1,
+        standardize: bool = True,
+        validation_split: Any = None,
+        callbacks: Sequence[Any] | None = None,
+        device: Any = "auto",
+        precision: str = "auto",
+        compile: bool = False,
+        warm_start: bool = False,
+        random_state: Any = None,
+        verbose: int = 0,
+    ) -> None:
+        self.depth = depth
+        self.width = width
+        self.block = block
+        self.order = order
+        self.shortcut = shortcut
+        self.layout = layout
+        self.dropout = dropout
+        self.l1 = l1
+        self.l2 = l2
+        self.label_smoothing = label_smoothing
+        self.class_weight = class_weight
+        self.augment = augment
+        self.optimizer = optimizer
+        self.lr = lr
+        self.momentum = momentum
+        self.schedule = schedule
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.input_shape = input_shape
+        self.channel_axis = channel_axis
+        self.standardize = standardize
+        self.validation_split = validation_split
+        self.callbacks = callbacks
+        self.device = device
+        self.precision = precision
+        self.compile = compile
+        self.warm_start = warm_start
+        self.random_state = random_state
+        self.verbose = verbose

@@ -1,0 +1,114 @@
+"""Arrays → network input: sample shape, layout of the channels, standardization."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+CHUNK_BYTES = 32 * 2**20
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """How samples of a fixed shape become float32 input with channels first."""
+
+    sample_shape: tuple[int, ...]
+    input_shape: tuple[int, ...]
+    channel_axis: int
+    mean: NDArray[np.float64] | None = field(default=None, compare=False)
+    scale: NDArray[np.float64] | None = field(default=None, compare=False)
+
+    @property
+    def network_shape(self) -> tuple[int, ...]:
+        """(channels, *spatial)."""
+        if self.channel_axis == 1:
+            return self.input_shape
+        return (self.input_shape[-1], *self.input_shape[:-1])
+
+    def channels_first(self, X: NDArray[Any]) -> NDArray[Any]:
+        """View of X as (n, channels, *spatial)."""
+        X = X.reshape(len(X), *self.input_shape)
+        return np.moveaxis(X, -1, 1) if self.channel_axis == -1 else X
+
+    def transform(self, X: NDArray[Any]) -> NDArray[np.float32]:
+        """New array for the network: channels first, standardized, float32."""
+        X = self.channels_first(X)
+        if self.mean is None:
+            return np.array(X, dtype=np.float32, order="C")
+        assert self.scale is not None
+        # Small types are exact in float32; the others are centred before they are cut.
+        dtype = np.float32 if X.dtype.itemsize <= 2 else np.float64
+        per_channel = (-1,) + (1,) * (X.ndim - 2)
+        out = X - self.mean.reshape(per_channel).astype(dtype)
+        out /= self.scale.reshape(per_channel).astype(dtype)
+        return np.ascontiguousarray(out, dtype=np.float32)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values and arrays that `from_dict` reads back."""
+        return dict(vars(self))
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "InputSpec":
+        """Inverse of `to_dict`."""
+        shapes = {key: tuple(values[key]) for key in ("sample_shape", "input_shape")}
+        return cls(**{**values, **shapes})
+
+
+def input_spec(
+    X: NDArray[Any], *, input_shape: tuple[int, ...] | None, channel_axis: int
+) -> InputSpec:
+    """Specification for samples like those of X, without statistics."""
+    sample_shape = X.shape[1:]
+    shape = sample_shape if input_shape is None else tuple(map(int, input_shape))
+    if math.prod(shape) != math.prod(sample_shape):
+        raise ValueError(
+            f"input_shape={shape} needs {math.prod(shape)} values a sample, but X has "
+            f"samples of shape {sample_shape}: change input_shape or reshape X."
+        )
+    if not 1 <= len(shape) <= 4:
+        raise ValueError(
+            "Samples must have 1 to 4 dimensions (rows, series, images or volumes with "
+            f"their channels), got shape {shape}: reshape X or set input_shape."
+        )
+    if min(shape) < 1:
+        raise ValueError(f"Samples must not be empty, got samples of shape {shape}.")
+    return InputSpec(sample_shape, shape, channel_axis)
+
+
+def with_statistics(spec: InputSpec, X: NDArray[Any], weight: NDArray[Any]) -> InputSpec:
+    """Spec that standardizes each channel by its weighted mean and deviation in X."""
+    n_channels = spec.network_shape[0]
+    positions = math.prod(spec.network_shape[1:])
+    total, mean = 0.0, np.zeros(n_channels)
+    squares = np.zeros(n_channels)
+    for rows in chunks(X):
+        w = weight[rows]
+        if (chunk_total := float(w.sum()) * positions) == 0:
+            continue
+        x = spec.channels_first(X[rows]).astype(np.float64)
+        x = x.reshape(len(x), n_channels, -1)
+        chunk_mean = np.einsum("n,ncp->c", w, x) / chunk_total
+        centred = x - chunk_mean[:, None]
+        chunk_squares = np.einsum("n,ncp,ncp->c", w, centred, centred)
+        # Chan, Golub & LeVeque 1979: merge the moments of two parts of the data.
+        merged = total + chunk_total
+        delta = chunk_mean - mean
+        squares += chunk_squares + delta**2 * total * chunk_total / merged
+        mean += delta * chunk_total / merged
+        total = merged
+    deviation = np.sqrt(squares / total)
+    # A constant channel has a deviation of rounding errors only.
+    constant = deviation <= 10 * np.finfo(np.float64).eps * np.abs(mean)
+    scale = np.where(constant, 1.0, deviation)
+    return InputSpec(spec.sample_shape, spec.input_shape, spec.channel_axis, mean, scale)
+
+
+def chunks(X: NDArray[Any]) -> Iterator[slice]:
+    """Slices of rows that stay under `CHUNK_BYTES` in float64."""
+    row_bytes = 8 * max(1, math.prod(X.shape[1:]))
+    step = max(1, CHUNK_BYTES // row_bytes)
+    for start in range(0, len(X), step):
+        yield slice(start, start + step)

@@ -1,0 +1,80 @@
+"""Convolution, norm and pooling by number of spatial dimensions."""
+
+import torch
+from torch import Tensor, nn
+
+CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+NORMS = {0: nn.BatchNorm1d, 1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+MAX_POOLS = {1: nn.MaxPool1d, 2: nn.MaxPool2d, 3: nn.MaxPool3d}
+KERNELS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+NORM_TYPES = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+def convolution(
+    n_dims: int, in_channels: int, out_channels: int, kernel: int, stride: int = 1
+) -> nn.Module:
+    """Convolution without bias that gives ceil(size / stride); linear for 0 dimensions."""
+    if n_dims == 0:
+        return nn.Linear(in_channels, out_channels, bias=False)
+    layer = CONVOLUTIONS[n_dims](
+        in_channels,
+        out_channels,
+        kernel,
+        stride=stride,
+        padding=kernel // 2 if kernel % 2 else 0,
+        bias=False,
+    )
+    if kernel % 2:
+        return layer
+    # Torch pads both sides alike; an even kernel needs one more element at the end.
+    return nn.Sequential(_Pad((kernel // 2 - 1, kernel // 2) * n_dims), layer)
+
+
+def norm(n_dims: int, channels: int) -> nn.Module:
+    """Batch norm over all axes but the channels."""
+    return NORMS[n_dims](channels)
+
+
+def global_average_pool(x: Tensor) -> Tensor:
+    """Mean over the spatial axes: (n, channels, *spatial) → (n, channels)."""
+    return x.flatten(2).mean(2) if x.ndim > 2 else x
+
+
+class _Pad(nn.Module):
+    def __init__(self, amounts: tuple[int, ...]) -> None:
+        super().__init__()
+        self.amounts = amounts
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.pad(x, self.amounts)
+
+
+class ZeroPadShortcut(nn.Module):
+    """Option A of arXiv:1512.03385 §4.1: subsample, and pad new channels with zeros."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__()
+        self.kept, self.new = min(in_channels, out_channels), out_channels - in_channels
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        every = slice(None, None, self.stride)
+        x = x[(slice(None), slice(self.kept), *(every,) * (x.ndim - 2))]
+        padding = (0, 0) * (x.ndim - 2) + (0, max(self.new, 0))
+        return nn.functional.pad(x, padding)
+
+
+class Dropout(nn.Module):
+    """Elementwise dropout that draws from its own generator, not torch's global one."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+        self.generator: torch.Generator | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return x
+        keep = 1 - self.rate
+        mask = torch.empty_like(x).bernoulli_(keep, generator=self.generator)
+        return x * mask.div_(keep)

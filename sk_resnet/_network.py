@@ -1,0 +1,193 @@
+"""Residual block and network, built from a `NetworkSpec`."""
+
+from dataclasses import dataclass
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from sk_resnet._layers import (
+    KERNELS,
+    MAX_POOLS,
+    NORM_TYPES,
+    Dropout,
+    ZeroPadShortcut,
+    convolution,
+    global_average_pool,
+    norm,
+)
+from sk_resnet._spec import ORDERS, NetworkSpec
+
+
+class Convolution(NamedTuple):
+    """What a letter c stands for at its place."""
+
+    kernel: int
+    out_channels: int
+    stride: int = 1
+
+
+def sequence(
+    letters: str,
+    n_dims: int,
+    channels: int,
+    convolutions: tuple[Convolution, ...] = (),
+    *,
+    dropout: float = 0.0,
+) -> nn.Sequential:
+    """Layers for letters of a `BlockOrder`; dropout stands before the last c."""
+    layers = nn.Sequential()
+    remaining = iter(convolutions)
+    last = letters.rfind("c")
+    for i, letter in enumerate(letters):
+        number = letters[:i].count(letter) + 1
+        if i == last and dropout > 0:
+            layers.add_module("dropout", Dropout(dropout))
+        if letter == "c":
+            kernel, out_channels, stride = next(remaining)
+            layer = convolution(n_dims, channels, out_channels, kernel, stride)
+            layers.add_module(f"conv{number}", layer)
+            channels = out_channels
+        elif letter == "b":
+            layers.add_module(f"norm{number}", norm(n_dims, channels))
+        else:
+            layers.add_module(f"relu{number}", nn.ReLU())
+    return layers
+
+
+@dataclass(frozen=True)
+class BlockSpec:
+    """Place of one block in its network."""
+
+    in_channels: int
+    inner_channels: int
+    out_channels: int
+    stride: int
+    is_first: bool
+
+    @property
+    def changes_shape(self) -> bool:
+        """Whether the shortcut cannot be the identity."""
+        return self.stride > 1 or self.in_channels != self.out_channels
+
+
+class Block(nn.Module):
+    """x → after(branch(u) + shortcut(u)) with u = before_fork(x)."""
+
+    def __init__(self, network: NetworkSpec, block: BlockSpec) -> None:
+        super().__init__()
+        order, n_dims = ORDERS[network.order], network.n_dims
+        forks_late = block.changes_shape or (network.activate_first and block.is_first)
+        leading = order.leading if forks_late else ""
+        letters = order.branch(len(network.kernels))[len(leading) :]
+        outs = [block.inner_channels] * (len(network.kernels) - 1) + [block.out_channels]
+        # The first convolution strides, also where it is 1x1 (arXiv:1512.03385 §4.1).
+        strides = [block.stride] + [1] * (len(network.kernels) - 1)
+        convolutions = tuple(map(Convolution, network.kernels, outs, strides))
+
+        self.before_fork = sequence(leading, n_dims, block.in_channels)
+        self.branch = sequence(
+            letters, n_dims, block.in_channels, convolutions, dropout=network.dropout
+        )
+        self.shortcut = _shortcut(network, block)
+        self.after = sequence(order.after_addition, n_dims, block.out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.before_fork(x)
+        out = self.branch(x)
+        if self.shortcut is not None:
+            out = out + self.shortcut(x)
+        return self.after(out)
+
+
+def _shortcut(network: NetworkSpec, block: BlockSpec) -> nn.Module | None:
+    if network.shortcut == "none":
+        return None
+    if not block.changes_shape:
+        return nn.Identity()
+    if network.shortcut == "zero_pad":
+        return ZeroPadShortcut(block.in_channels, block.out_channels, block.stride)
+    return sequence(
+        ORDERS[network.order].projection,
+        network.n_dims,
+        block.in_channels,
+        (Convolution(1, block.out_channels, block.stride),),
+    )
+
+
+class ResidualNetwork(nn.Module):
+    """Stem, stages of residual blocks, head: (n, channels, *spatial) → logits."""
+
+    def __init__(self, spec: NetworkSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        order = ORDERS[spec.order]
+        size = (7, spec.stem_channels, 2) if spec.imagenet_stem else (3, spec.stem_channels)
+        self.stem = sequence(
+            order.stem, spec.n_dims, spec.in_channels, (Convolution(*size),)
+        )
+        if spec.imagenet_stem:
+            pool = MAX_POOLS[spec.n_dims](3, stride=2, padding=1)
+            self.stem.add_module("pool", pool)
+
+        self.stages = nn.ModuleList()
+        channels = spec.stem_channels
+        for stage_index, stage in enumerate(spec.stages):
+            blocks = nn.Sequential()
+            for i in range(stage.n_blocks):
+                block = BlockSpec(
+                    in_channels=channels,
+                    inner_channels=stage.inner_channels,
+                    out_channels=stage.out_channels,
+                    stride=stage.stride if i == 0 else 1,
+                    is_first=stage_index == 0 and i == 0,
+                )
+                blocks.append(Block(spec, block))
+                channels = stage.out_channels
+            self.stages.append(blocks)
+
+        self.head = sequence(order.head, spec.n_dims, channels)
+        self.classifier = nn.Linear(channels, spec.n_classes)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Pooled activations that the classifier reads."""
+        x = self.stem(x)
+        for stage in self.stages:
+            x = stage(x)
+        return global_average_pool(self.head(x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classifier(self.features(x))
+
+
+def build_network(spec: NetworkSpec) -> ResidualNetwork:
+    """Network on torch's meta device: no memory, and no draw from a global generator."""
+    with torch.device("meta"):
+        return ResidualNetwork(spec)
+
+
+def initialize(network: nn.Module, generator: torch.Generator) -> None:
+    """He-normal kernels by fan-in (arXiv:1502.01852), zero biases, unit batch norm."""
+    for layer in network.modules():
+        if isinstance(layer, KERNELS):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+        elif isinstance(layer, NORM_TYPES):
+            layer.reset_running_stats()
+            nn.init.ones_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+
+def kernels(network: nn.Module) -> dict[str, nn.Parameter]:
+    """Convolution and linear kernels by name: what l1 and l2 act on."""
+    return {
+        f"{name}.weight": cast(nn.Parameter, layer.weight)
+        for name, layer in network.named_modules()
+        if isinstance(layer, KERNELS)
+    }
+
+
+def n_parameters(network: nn.Module) -> int:
+    """Number of trainable values."""
+    return sum(parameter.numel() for parameter in network.parameters())

@@ -1,0 +1,123 @@
+"""Optimizers with a proximal L1 step, parameter groups, and schedules."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import SGD, AdamW, Optimizer, lr_scheduler
+
+from sk_resnet._penalty import soft_threshold_
+
+
+class ProximalSGD(SGD):
+    """SGD whose steps end in soft thresholding in groups with ``l1`` > 0.
+
+    With momentum m a gradient moves a weight by lr / (1 - m) in total, so that is what
+    the threshold must weigh against: lr·l1 / (1 - m), heavy-ball or Nesterov.
+    """
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        loss = super().step(closure)
+        for group in self.param_groups:
+            if l1 := group.get("l1", 0.0):
+                threshold = float(group["lr"]) * l1 / (1 - group["momentum"])
+                for w in group["params"]:
+                    soft_threshold_(w, threshold)
+        return loss
+
+
+class ProximalAdamW(AdamW):
+    """AdamW whose steps end in soft thresholding in groups with ``l1`` > 0.
+
+    The threshold has Adam's own step size for each weight: lr·l1 / (√v̂ + ε).
+    """
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        loss = super().step(closure)
+        for group in self.param_groups:
+            if l1 := group.get("l1", 0.0):
+                for w in group["params"]:
+                    if state := self.state[w]:
+                        correction = 1 - group["betas"][1] ** float(state["step"])
+                        v = (state["exp_avg_sq"] / correction).sqrt_().add_(group["eps"])
+                        soft_threshold_(w, float(group["lr"]) * l1 / v)
+        return loss
+
+
+def make_sgd(groups: list[dict[str, Any]], lr: float, momentum: float) -> Optimizer:
+    """SGD with Nesterov momentum, as arXiv:1605.07146 §3."""
+    return ProximalSGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0)
+
+
+def make_adamw(groups: list[dict[str, Any]], lr: float, momentum: float) -> Optimizer:
+    """AdamW with `momentum` as its first decay rate."""
+    return ProximalAdamW(groups, lr=lr, betas=(momentum, 0.999))
+
+
+@dataclass(frozen=True)
+class OptimizerKind:
+    """How an optimizer is made, and the learning rate that lr='auto' stands for."""
+
+    make: Callable[[list[dict[str, Any]], float, float], Optimizer]
+    default_lr: float
+
+
+OPTIMIZERS = {
+    "sgd": OptimizerKind(make_sgd, default_lr=0.1),
+    "adamw": OptimizerKind(make_adamw, default_lr=2e-3),
+}
+
+
+def parameter_groups(
+    network: nn.Module, kernels: dict[str, nn.Parameter], *, l1: float, l2: float
+) -> list[dict[str, Any]]:
+    """Kernels under the penalties; norms and biases free of them."""
+    penalised = {id(w) for w in kernels.values()}
+    free = [p for p in network.parameters() if id(p) not in penalised]
+    return [
+        {"params": list(kernels.values()), "l1": l1, "weight_decay": l2},
+        {"params": free, "l1": 0.0, "weight_decay": 0.0},
+    ]
+
+
+def _one_cycle(optimizer: Optimizer, n_steps: int) -> lr_scheduler.LRScheduler:
+    # Smith & Topin 2018, arXiv:1708.07120; momentum is left alone, as tau depends on it.
+    return lr_scheduler.OneCycleLR(
+        optimizer,
+        max_lr=[group["lr"] for group in optimizer.param_groups],
+        total_steps=n_steps + 1,
+        pct_start=0.3,
+        cycle_momentum=False,
+    )
+
+
+def _cosine(optimizer: Optimizer, n_steps: int) -> lr_scheduler.LRScheduler:
+    return lr_scheduler.CosineAnnealingLR(optimizer, T_max=n_steps)
+
+
+def _resnet_steps(optimizer: Optimizer, n_steps: int) -> lr_scheduler.LRScheduler:
+    # arXiv:1512.03385 §4.2: divided by 10 at 32k and at 48k of 64k iterations.
+    return lr_scheduler.MultiStepLR(optimizer, [n_steps // 2, n_steps * 3 // 4], gamma=0.1)
+
+
+def _wide_steps(optimizer: Optimizer, n_steps: int) -> lr_scheduler.LRScheduler:
+    # arXiv:1605.07146 §3: times 0.2 at epochs 60, 120 and 160 of 200.
+    milestones = [int(n_steps * share) for share in (0.3, 0.6, 0.8)]
+    return lr_scheduler.MultiStepLR(optimizer, milestones, gamma=0.2)
+
+
+def _constant(optimizer: Optimizer, n_steps: int) -> lr_scheduler.LRScheduler:
+    return lr_scheduler.ConstantLR(optimizer, factor=1.0, total_iters=0)
+
+
+SCHEDULES: dict[str, Callable[[Optimizer, int], lr_scheduler.LRScheduler]] = {
+    "one_cycle": _one_cycle,
+    "cosine": _cosine,
+    "resnet_steps": _resnet_steps,
+    "wide_steps": _wide_steps,
+    "constant": _constant,
+}

@@ -1,0 +1,61 @@
+"""Which rows train and which validate."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.model_selection import GroupShuffleSplit, check_cv
+
+DEFAULT_FRACTION = 0.1
+
+Rows = NDArray[np.intp]
+
+
+def split_rows(
+    split: Any, X: NDArray[Any], y: NDArray[Any], groups: Any, *, seed: int
+) -> tuple[Rows, Rows]:
+    """Rows for training and for validation; every class stays in training.
+
+    A fraction is held out by class, or by group where there are groups; a splitter, or a
+    list of one (train, validation) pair, gives its first split.
+    """
+    if not isinstance(split, float):
+        parts = next(iter(check_cv(split).split(X, y, groups)))
+    elif groups is None:
+        parts = _stratified(y, split, np.random.default_rng(seed))
+    else:
+        by_group = GroupShuffleSplit(1, test_size=split, random_state=seed)
+        parts = next(by_group.split(X, y, groups))
+    train, valid = np.asarray(parts[0]), np.asarray(parts[1])
+    if len(valid) == 0:
+        raise ValueError(
+            f"validation_split={split} holds no sample out of {len(y)}: use a larger "
+            "fraction, more samples, or X_val and y_val."
+        )
+    if missing := sorted(set(np.unique(y)) - set(np.unique(y[train]))):
+        raise ValueError(
+            f"validation_split={split} leaves no training sample of class number "
+            f"{missing[0]}: every class must be in the training part."
+        )
+    return train, valid
+
+
+def _stratified(
+    y: NDArray[Any], fraction: float, rng: np.random.Generator
+) -> tuple[Rows, Rows]:
+    # train_test_split refuses classes with one sample and parts smaller than the number
+    # of classes; here such a class stays in training and the others make up for it.
+    classes, counts = np.unique(y, return_counts=True)
+    most = counts - 1
+    wanted = min(max(1, round(fraction * len(y))), most.sum())
+    quota = np.minimum(np.floor(fraction * counts).astype(int), most)
+    while quota.sum() < wanted:
+        missing = np.where(quota < most, fraction * counts - quota, -np.inf)
+        quota[missing.argmax()] += 1
+    valid = np.concatenate(
+        [
+            rng.permutation(np.flatnonzero(y == label))[:n]
+            for label, n in zip(classes, quota, strict=True)
+        ]
+    )
+    return np.setdiff1d(np.arange(len(y)), valid), np.sort(valid)

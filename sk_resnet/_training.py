@@ -1,0 +1,259 @@
+"""The one skorch subclass: how a step, an epoch and a prediction are done."""
+
+import copy
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from skorch import NeuralNetClassifier
+from torch import Tensor, nn
+
+from sk_resnet._augment import Augmentation
+from sk_resnet._batches import ArrayDataset, Batch, Batches
+from sk_resnet._callbacks import is_stop_signal, wants_batches
+from sk_resnet._input import InputSpec
+from sk_resnet._layers import Dropout
+from sk_resnet._network import kernels
+from sk_resnet._optim import OPTIMIZERS, SCHEDULES, parameter_groups
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained: the optimization and regularization parameters."""
+
+    optimizer: str
+    lr: float
+    momentum: float
+    schedule: str
+    batch_size: int
+    l1: float
+    l2: float
+    label_smoothing: float
+    augmentations: Sequence[Augmentation]
+    bfloat16: bool
+    compile: bool
+
+
+class _StopTraining(Exception):
+    """A callback asked for the end of training."""
+
+
+class ResidualNet(NeuralNetClassifier):
+    """skorch net over resident arrays, with one record an epoch.
+
+    Batches reach the callbacks' batch hooks, and the loss the host, only when a callback
+    overrides such a hook.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        input_spec: InputSpec,
+        recipe: Recipe,
+        shuffle: torch.Generator,
+        noise: torch.Generator,
+        **kwargs: Any,
+    ) -> None:
+        self.input_spec, self.recipe = input_spec, recipe
+        self.shuffle, self.noise = shuffle, noise
+        super().__init__(module, **kwargs)
+
+    @property
+    def _default_callbacks(self) -> list[Any]:
+        return []
+
+    def initialize_optimizer(self, triggered_directly: bool | None = None) -> "ResidualNet":
+        """Optimizer of the recipe; the running averages of an earlier one are kept."""
+        recipe = self.recipe
+        groups = parameter_groups(
+            self.module_, kernels(self.module_), l1=recipe.l1, l2=recipe.l2
+        )
+        optimizer = OPTIMIZERS[recipe.optimizer].make(groups, recipe.lr, recipe.momentum)
+        earlier = getattr(self, "optimizer_", None)
+        if type(earlier) is type(optimizer):
+            optimizer.state.update(earlier.state)
+        self.optimizer_ = optimizer
+        return self
+
+    def train(
+        self,
+        training: ArrayDataset,
+        validation: ArrayDataset | None,
+        *,
+        recipe: Recipe,
+        callbacks: list[Any],
+        n_epochs: int,
+    ) -> "ResidualNet":
+        """Train for `n_epochs` more epochs, or until a callback stops."""
+        # Copies: the parameters of an estimator stay as the user gave them.
+        self.callbacks = [_copied(item) for item in callbacks]
+        self.initialize_callbacks()
+        self.recipe = recipe
+        self.initialize_optimizer()
+        self._n_earlier_epochs = len(self.history)
+        n_steps = n_epochs * len(self.get_iterator(training, training=True))
+        self._scheduler = SCHEDULES[recipe.schedule](self.optimizer_, n_steps)
+        self._validation = validation
+        self._per_batch = any(wants_batches(cb) for _, cb in self.callbacks_)
+        forward = self.module_.forward
+        self._forward = torch.compile(forward) if recipe.compile else forward
+        for layer in self.module_.modules():
+            if isinstance(layer, Dropout):
+                layer.generator = self.noise
+        self.notify("on_train_begin", X=training, y=None)
+        try:
+            self.fit_loop(training, epochs=n_epochs)
+        except _StopTraining:
+            pass
+        finally:
+            del self._validation, self._forward
+        self.notify("on_train_end", X=training, y=None)
+        return self
+
+    def notify(self, method_name: str, **cb_kwargs: Any) -> None:
+        """Call a hook of all callbacks; tell their wish to stop from Ctrl-C."""
+        try:
+            super().notify(method_name, **cb_kwargs)
+        except KeyboardInterrupt as interrupt:
+            if is_stop_signal(interrupt):
+                raise _StopTraining from None
+            raise
+
+    def on_epoch_begin(self, net: Any, *args: Any, **kwargs: Any) -> None:
+        """Open the epoch's record."""
+        super().on_epoch_begin(net, *args, **kwargs)
+        self._epoch_started = time.perf_counter()
+        self.history.record("lr", float(self.optimizer_.param_groups[0]["lr"]))
+
+    def on_epoch_end(self, net: Any, *args: Any, **kwargs: Any) -> None:
+        """Close it, before the callbacks read it."""
+        super().on_epoch_end(net, *args, **kwargs)
+        self.history.record("dur", time.perf_counter() - self._epoch_started)
+
+    def get_split_datasets(
+        self, X: ArrayDataset, y: Any = None, **fit_params: Any
+    ) -> tuple[ArrayDataset, ArrayDataset | None]:
+        """Training and validation set as given to `train`."""
+        return X, self._validation
+
+    def get_dataset(self, X: Any, y: Any = None) -> ArrayDataset:
+        """Dataset over raw samples."""
+        if isinstance(X, ArrayDataset):
+            return X
+        return ArrayDataset(np.asarray(X), self.input_spec, y)
+
+    def get_iterator(self, dataset: ArrayDataset, training: bool = False) -> Batches:
+        """Shuffled, augmented batches for training; plain ones otherwise."""
+        recipe, device = self.recipe, torch.device(self.device)
+        if not training:
+            return Batches(dataset, recipe.batch_size, device)
+        return Batches(
+            dataset,
+            recipe.batch_size,
+            device,
+            shuffle=self.shuffle,
+            augmentations=recipe.augmentations,
+            generator=self.noise,
+        )
+
+    def run_single_epoch(
+        self, iterator: Batches | None, training: bool, prefix: str, step_fn: Any, **_: Any
+    ) -> None:
+        """One pass over the batches; sums stay on the device until its end."""
+        if iterator is None:
+            return
+        self._set_training(training)
+        device = torch.device(self.device)
+        totals = torch.zeros(3, device=device)  # loss, weight of the right ones, weight
+        for batch in iterator:
+            if self._per_batch:
+                self.notify("on_batch_begin", batch=batch, training=training)
+                self._set_training(training)
+            step = step_fn(batch)
+            totals += _batch_sums(batch, step)
+            if training:
+                self._scheduler.step()
+            if self._per_batch:
+                self.history.record_batch(f"{prefix}_loss", step["loss"].item())
+                self.history.record_batch(f"{prefix}_batch_size", len(batch[0]))
+                self.notify("on_batch_end", batch=batch, training=training, **step)
+        self._record_epoch(prefix, len(iterator), totals / len(iterator.dataset))
+
+    def _record_epoch(self, prefix: str, n_batches: int, means: Tensor) -> None:
+        loss, right, weight = means.tolist()
+        record = self.history[-1]
+        if prefix == "train" and not math.isfinite(loss):
+            raise ValueError(
+                f"The training loss became {loss} in epoch {record['epoch']} at a learning "
+                f"rate of {record['lr']:g}: lower lr, or standardize the input."
+            )
+        earlier = [past[f"{prefix}_loss"] for past in self.history[:-1]]
+        self.history.record(f"{prefix}_batch_count", n_batches)
+        self.history.record(f"{prefix}_loss", loss)
+        self.history.record(f"{prefix}_loss_best", not earlier or loss < min(earlier))
+        self.history.record(f"{prefix}_accuracy", right / weight)
+
+    def train_step_single(self, batch: Batch, **fit_params: Any) -> dict[str, Tensor]:
+        """Forward and backward pass for one batch."""
+        x, y = batch
+        logits = self._logits(self._forward, x, self.recipe.bfloat16)
+        losses = nn.functional.cross_entropy(
+            logits, y, reduction="none", label_smoothing=self.recipe.label_smoothing
+        )
+        loss = (losses * batch.weight).mean()
+        loss.backward()
+        return {"loss": loss.detach(), "y_pred": logits.detach()}
+
+    @torch.no_grad()
+    def validation_step(self, batch: Batch, **fit_params: Any) -> dict[str, Tensor]:
+        """Loss of one batch, without label smoothing."""
+        x, y = batch
+        logits = self._logits(self.module_, x, self.recipe.bfloat16)
+        losses = nn.functional.cross_entropy(logits, y, reduction="none")
+        return {"loss": (losses * batch.weight).mean(), "y_pred": logits}
+
+    def _logits(
+        self, network: Callable[[Tensor], Tensor], x: Tensor, bfloat16: bool
+    ) -> Tensor:
+        kind = torch.device(self.device).type
+        with torch.autocast(kind, dtype=torch.bfloat16, enabled=bfloat16):
+            return network(x).float()
+
+    @torch.inference_mode()
+    def logits(
+        self, X: NDArray[Any], *, n_outputs: int, batch_size: int, bfloat16: bool
+    ) -> NDArray[np.float32]:
+        """Outputs of the network for raw samples, in one buffer."""
+        self._set_training(False)
+        dataset = self.get_dataset(X)
+        out = np.empty((len(dataset), n_outputs), dtype=np.float32)
+        start = 0
+        for x, _ in Batches(dataset, batch_size, torch.device(self.device)):
+            n = len(x)
+            # Kernels are chosen by the batch's size and differ in their last bits, so
+            # every batch has the same: a sample's prediction depends on itself alone.
+            x = nn.functional.pad(x, (0, 0) * (x.ndim - 1) + (0, batch_size - n))
+            out[start : start + n] = (
+                self._logits(self.module_, x, bfloat16)[:n].cpu().numpy()
+            )
+            start += n
+        return out
+
+
+def _copied(item: Any) -> Any:
+    if isinstance(item, (tuple, list)):
+        name, callback = item
+        return name, _copied(callback)
+    return item if isinstance(item, type) else copy.copy(item)
+
+
+def _batch_sums(batch: Batch, step: dict[str, Tensor]) -> Tensor:
+    x, y = batch
+    right = (step["y_pred"].argmax(1) == y) * batch.weight
+    return torch.stack((step["loss"] * len(x), right.sum(), batch.weight.sum()))

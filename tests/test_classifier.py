@@ -1,0 +1,398 @@
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.model_selection import GroupKFold, StratifiedKFold
+from skorch.callbacks import EarlyStopping as SkorchEarlyStopping
+from skorch.callbacks import EpochScoring
+
+from sk_resnet import EarlyStopping, ResNetClassifier, WideResNetClassifier
+
+ROWS = {"depth": 4, "max_epochs": 4, "batch_size": 16, "random_state": 0}
+IMAGES = {**ROWS, "depth": 8}
+
+
+def proba(X, y, **changes):
+    return ResNetClassifier(**{**IMAGES, **changes}).fit(X, y).predict_proba(X)
+
+
+# Inputs
+
+
+@pytest.mark.parametrize(
+    "convert",
+    [
+        lambda X: X.tolist(),
+        lambda X: np.asfortranarray(X),
+        lambda X: X[:, ::-1].copy()[:, ::-1],
+        lambda X: torch.from_numpy(X),
+        lambda X: X.astype(np.float64),
+    ],
+    ids=["list", "fortran", "negative strides", "torch", "float64"],
+)
+def test_layouts_and_containers_give_the_same_fit(images, convert):
+    X, y = images
+    np.testing.assert_allclose(proba(convert(X), y), proba(X, y), atol=1e-6)
+
+
+def test_read_only_arrays_and_memmaps_give_the_same_fit(images, tmp_path):
+    X, y = images
+    np.save(tmp_path / "X.npy", X)
+    frozen = X.copy()
+    frozen.setflags(write=False)
+    expected = proba(X, y)
+    np.testing.assert_array_equal(proba(frozen, y), expected)
+    mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
+    np.testing.assert_array_equal(proba(mapped, y), expected)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "uint8", "int16", "int64", "uint16", "bool"])
+def test_types_give_the_fit_of_their_values(images, dtype):
+    X, y = images
+    X = np.clip(np.round(20 * X + 60), 0, 200)
+    X = (X > 60 if dtype == "bool" else X).astype(dtype)
+    np.testing.assert_allclose(proba(X, y), proba(X.astype(np.float64), y), atol=1e-4)
+
+
+def test_channels_last_flat_rows_and_grey_images_give_the_same_fit(images):
+    X, y = images
+    expected = proba(X, y)
+    last = np.moveaxis(X, 1, -1)
+    np.testing.assert_array_equal(proba(last, y, channel_axis=-1), expected)
+    flat = X.reshape(len(X), -1)
+    np.testing.assert_array_equal(proba(flat, y, input_shape=(2, 6, 6)), expected)
+    flat_last = last.reshape(len(X), -1)
+    folded = proba(flat_last, y, input_shape=(6, 6, 2), channel_axis=-1)
+    np.testing.assert_array_equal(folded, expected)
+    grey = X[:, 0]
+    expected = proba(X[:, :1], y)
+    np.testing.assert_array_equal(proba(grey, y, input_shape=(1, 6, 6)), expected)
+
+
+@pytest.mark.parametrize("shape", [(3,), (1,), (2, 7), (1, 5, 5), (1, 1, 1), (1, 3, 3, 3)])
+@pytest.mark.parametrize("estimator", [ResNetClassifier, WideResNetClassifier])
+def test_any_number_of_dimensions_learns(shape, estimator):
+    rng = np.random.default_rng(0)
+    y = np.arange(40) % 2
+    X = rng.normal(size=(40, *shape)) + 3 * y.reshape(-1, *(1,) * len(shape))
+    depth = 4 if len(shape) == 1 else 10 if estimator is WideResNetClassifier else 8
+    model = estimator(depth, width=1, max_epochs=10, batch_size=16, random_state=0)
+    assert model.fit(X, y).score(X, y) > 0.9
+    assert model.input_shape_ == shape
+    assert hasattr(model, "n_features_in_") == (len(shape) == 1)
+
+
+def test_two_samples_are_enough():
+    model = ResNetClassifier(**ROWS).fit([[0.0], [1.0]], ["a", "b"])
+    assert set(model.predict([[0.0], [1.0]])) <= {"a", "b"}
+
+
+def test_a_last_batch_of_one_joins_the_batch_before(rows):
+    X, y = rows
+    model = ResNetClassifier(**{**ROWS, "batch_size": 59}).fit(X, y)
+    assert model.net_.history[-1, "train_batch_count"] == 1
+
+
+def test_a_prediction_depends_on_its_sample_alone(images):
+    X, y = images
+    model = ResNetClassifier(**IMAGES).fit(X, y)
+    together = model.predict_proba(X)
+    alone = np.vstack([model.predict_proba(X[i : i + 1]) for i in range(5)])
+    np.testing.assert_array_equal(alone, together[:5])
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ["cat", "dog", "eel"],
+        [-3, 5, 70],
+        np.array([1, 2, 3], dtype=np.uint8),
+        np.array(["x", "y", "z"], dtype=object),
+        [1.0, 2.0, 4.0],
+    ],
+)
+def test_labels_come_back_as_they_were(rows, labels):
+    X, codes = rows
+    y = np.asarray(labels)[codes]
+    model = ResNetClassifier(**{**ROWS, "max_epochs": 20}).fit(X, y)
+    assert model.predict(X).dtype == y.dtype
+    assert model.score(X, y) > 0.7
+
+
+def test_boolean_labels(rows):
+    X, y = rows
+    predicted = ResNetClassifier(**ROWS).fit(X, y == 2).predict(X)
+    assert predicted.dtype == bool
+
+
+def test_probabilities_and_their_logarithms_agree(rows):
+    X, y = rows
+    model = ResNetClassifier(**ROWS).fit(X, y)
+    np.testing.assert_allclose(
+        np.exp(model.predict_log_proba(X)), model.predict_proba(X), rtol=1e-5
+    )
+    far = model.predict_log_proba(X * 1e4)
+    assert np.isfinite(far).all()
+
+
+# Parameters
+
+CHANGES = {
+    "depth": 14,
+    "width": 2,
+    "block": (3, 1),
+    "order": "full_preactivation",
+    "shortcut": "zero_pad",
+    "layout": "imagenet",
+    "dropout": 0.5,
+    "l1": 0.01,
+    "l2": 0.1,
+    "label_smoothing": 0.3,
+    "class_weight": {0: 5, 1: 1, 2: 1},
+    "augment": "crop",
+    "optimizer": "adamw",
+    "lr": 0.01,
+    "momentum": 0.5,
+    "schedule": "constant",
+    "max_epochs": 5,
+    "batch_size": 10,
+    "input_shape": (1, 12, 6),
+    "channel_axis": -1,
+    "standardize": False,
+    "validation_split": 0.3,
+    "callbacks": [EarlyStopping()],
+    "precision": "bfloat16",
+    "random_state": 1,
+}
+NO_EFFECT_ON_THE_FIT = {"device", "compile", "warm_start", "verbose"}
+
+
+def test_every_parameter_is_listed_here():
+    names = set(ResNetClassifier().get_params(deep=False))
+    assert names == set(CHANGES) | NO_EFFECT_ON_THE_FIT
+    assert names == set(ResNetClassifier._parameter_constraints)
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_every_parameter_changes_the_fit(images, name):
+    X, y = images
+    base = {**IMAGES, "lr": 0.03}
+    extra = {"depth": 18} if name == "layout" else {}
+    changed = {**base, **extra, name: CHANGES[name]}
+    if name == "block":
+        changed["depth"] = 8
+    one = ResNetClassifier(**base).fit(X, y).predict_proba(X)
+    other = ResNetClassifier(**changed).fit(X, y).predict_proba(X)
+    assert not np.array_equal(one, other)
+
+
+def test_verbose_1_shows_a_bar_and_0_prints_nothing(rows, capfd):
+    X, y = rows
+    ResNetClassifier(**ROWS).fit(X, y)
+    assert capfd.readouterr() == ("", "")
+    ResNetClassifier(**ROWS, verbose=1).fit(X, y)
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert "4/4" in err
+    assert "train_loss" in err
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_compile_gives_nearly_the_same_fit(rows):
+    X, y = rows
+    compiled = ResNetClassifier(**ROWS, compile=True).fit(X, y).predict_proba(X)
+    plain = ResNetClassifier(**ROWS).fit(X, y).predict_proba(X)
+    np.testing.assert_allclose(compiled, plain, atol=1e-2)
+
+
+def test_l1_makes_exact_zeros(images):
+    X, y = images
+    assert ResNetClassifier(**IMAGES).fit(X, y).sparsity_ == 0
+    assert 0.2 < ResNetClassifier(**IMAGES, l1=0.01).fit(X, y).sparsity_ < 1
+
+
+def test_dropout_does_not_change_prediction(images):
+    X, y = images
+    model = ResNetClassifier(**IMAGES, dropout=0.5).fit(X, y)
+    np.testing.assert_array_equal(model.predict_proba(X), model.predict_proba(X))
+
+
+def test_standardization_makes_shift_and_scale_irrelevant(images):
+    X, y = images
+    X = X.astype(np.float64)
+    moved = X * np.array([1e3, 1e-3])[:, None, None] + np.array([1e5, -7])[:, None, None]
+    np.testing.assert_allclose(proba(moved, y), proba(X, y), atol=1e-3)
+
+
+# Validation and history
+
+
+def test_history_is_a_table(rows):
+    X, y = rows
+    model = ResNetClassifier(**ROWS, validation_split=0.2).fit(X, y)
+    table = pd.DataFrame(model.history_)
+    assert {
+        "epoch", "train_loss", "valid_loss", "valid_accuracy", "lr", "seconds"
+    } <= set(table.columns)  # fmt: skip
+    assert table.epoch.tolist() == [1, 2, 3, 4]
+    assert model.n_epochs_ == 4
+    assert model.best_epoch_ == table.epoch[table.valid_loss.idxmin()]
+    assert "valid_loss" not in ResNetClassifier(**ROWS).fit(X, y).history_[0]
+
+
+def test_the_recorded_validation_is_that_of_the_final_network(rows):
+    X, y = rows
+    model = ResNetClassifier(**ROWS).fit(X[:40], y[:40], X_val=X[40:], y_val=y[40:])
+    log_proba = model.predict_log_proba(X[40:])
+    loss = -log_proba[np.arange(20), y[40:]].mean()
+    assert model.history_[-1]["valid_loss"] == pytest.approx(loss, rel=1e-5)
+    assert model.history_[-1]["valid_accuracy"] == pytest.approx(
+        model.score(X[40:], y[40:])
+    )
+
+
+def test_the_training_loss_is_the_weighted_mean(rows):
+    X, y = rows
+    weight = np.random.default_rng(0).uniform(0.1, 3, size=len(y))
+    model = ResNetClassifier(**{**ROWS, "batch_size": 60, "lr": 1e-9, "max_epochs": 1})
+    model.fit(X, y, sample_weight=weight)
+    x = torch.from_numpy(model.net_.input_spec.transform(X))
+    with torch.no_grad():
+        log_proba = model.module_.train()(x).log_softmax(1).numpy()
+    loss = -np.average(log_proba[np.arange(60), y], weights=weight)
+    assert model.history_[0]["train_loss"] == pytest.approx(loss, rel=1e-4)
+
+
+def test_samples_of_no_weight_do_not_matter(rows):
+    X, y = rows
+    X_more = np.vstack([X, np.full((7, 5), 1e6)])
+    y_more, weight = np.r_[y, np.zeros(7, int)], np.r_[np.ones(60), np.zeros(7)]
+    one = ResNetClassifier(**ROWS).fit(X, y).predict_proba(X)
+    other = ResNetClassifier(**ROWS).fit(X_more, y_more, sample_weight=weight)
+    np.testing.assert_array_equal(other.predict_proba(X), one)
+
+
+def test_validation_is_held_out_only_where_it_is_asked_for(rows):
+    X, y = rows
+    monitored = ResNetClassifier(**ROWS, callbacks=[("stop", EarlyStopping())]).fit(X, y)
+    assert "valid_loss" in monitored.history_[0]
+    training = ResNetClassifier(**ROWS, callbacks=[EarlyStopping("train_loss")]).fit(X, y)
+    assert "valid_loss" not in training.history_[0]
+
+
+@pytest.mark.parametrize(
+    "split",
+    [StratifiedKFold(4), [(np.arange(45), np.arange(45, 60))], GroupKFold(3), 0.25],
+)
+def test_a_splitter_and_groups_are_respected(rows, split):
+    X, y = rows
+    groups = None if isinstance(split, StratifiedKFold) else np.arange(60) // 5
+    model = ResNetClassifier(**ROWS, validation_split=split)
+    model.fit(X, y, groups=groups)
+    assert "valid_loss" in model.history_[0]
+
+
+def test_statistics_come_from_the_training_part_alone(rows):
+    X, y = rows
+    X = X.copy()
+    X[45:] += 1000
+    split = [(np.arange(45), np.arange(45, 60))]
+    model = ResNetClassifier(**ROWS, validation_split=split).fit(X, y)
+    np.testing.assert_allclose(model.net_.input_spec.mean, X[:45].mean(axis=0))
+    np.testing.assert_allclose(model.net_.input_spec.scale, X[:45].std(axis=0))
+
+
+def test_early_stopping_restores_the_best_epoch(rows):
+    X, y = rows
+    y = np.random.default_rng(0).permutation(y)
+    settings = {**ROWS, "max_epochs": 40, "schedule": "constant"}
+    stop = EarlyStopping(patience=3)
+    model = ResNetClassifier(**settings, callbacks=[stop])
+    model.fit(X[:40], y[:40], X_val=X[40:], y_val=y[40:])
+    losses = [row["valid_loss"] for row in model.history_]
+    assert model.n_epochs_ < 40
+    assert model.best_epoch_ == np.argmin(losses) + 1 == model.n_epochs_ - 3
+    log_proba = model.predict_log_proba(X[40:])
+    assert -log_proba[np.arange(20), y[40:]].mean() == pytest.approx(min(losses), rel=1e-5)
+    assert not hasattr(stop, "best_epoch_")  # a copy took part
+
+
+def test_early_stopping_restores_after_the_last_epoch_too(rows):
+    X, y = rows
+    y = np.random.default_rng(0).permutation(y)
+    model = ResNetClassifier(
+        **{**ROWS, "max_epochs": 8}, callbacks=[EarlyStopping(patience=99)]
+    )
+    model.fit(X[:40], y[:40], X_val=X[40:], y_val=y[40:])
+    assert model.n_epochs_ == 8
+    best = min(row["valid_loss"] for row in model.history_)
+    log_proba = model.predict_log_proba(X[40:])
+    assert -log_proba[np.arange(20), y[40:]].mean() == pytest.approx(best, rel=1e-5)
+
+
+def test_callbacks_of_skorch_work_beside_ours(rows):
+    X, y = rows
+    callbacks = [
+        EpochScoring("f1_macro", name="f1", lower_is_better=False),
+        SkorchEarlyStopping(monitor="valid_loss", patience=2, threshold=1e9),
+    ]
+    settings = {**ROWS, "max_epochs": 9}
+    model = ResNetClassifier(**settings, callbacks=callbacks, validation_split=0.3).fit(
+        X, y
+    )
+    assert 1 < model.n_epochs_ < 9
+    assert 0 <= model.history_[-1]["f1"] <= 1
+
+
+def test_callbacks_on_batches_do_not_change_the_training(rows):
+    X, y = rows
+    scoring = EpochScoring("accuracy", name="again", lower_is_better=False)
+    model = ResNetClassifier(**ROWS, validation_split=0.3, callbacks=[scoring]).fit(X, y)
+    plain = ResNetClassifier(**ROWS, validation_split=0.3).fit(X, y)
+    np.testing.assert_array_equal(model.predict_proba(X), plain.predict_proba(X))
+    for row, expected in zip(model.history_, plain.history_, strict=True):
+        assert row["again"] == pytest.approx(row["valid_accuracy"])
+        assert row["train_loss"] == expected["train_loss"]
+
+
+# Going on
+
+
+def test_partial_fit_is_one_pass(rows):
+    X, y = rows
+    model = ResNetClassifier(**ROWS, lr=0.03).partial_fit(X, y, classes=[0, 1, 2, 3])
+    assert model.n_epochs_ == 1
+    assert model.net_.history[-1, "train_batch_count"] == 4
+    for _ in range(15):
+        model.partial_fit(X[::2], y[::2])
+    assert model.n_epochs_ == 16
+    assert model.predict_proba(X).shape == (60, 4)
+    assert model.score(X, y) > 0.8
+
+
+def test_warm_start_goes_on(rows):
+    X, y = rows
+    model = ResNetClassifier(**ROWS, warm_start=True).fit(X, y)
+    first = model.history_[-1]["train_loss"]
+    model.fit(X, y)
+    assert model.n_epochs_ == 8
+    assert model.history_[4]["train_loss"] < model.history_[0]["train_loss"]
+    assert model.history_[-1]["train_loss"] < first
+    assert model.set_params(warm_start=False).fit(X, y).n_epochs_ == 4
+
+
+def test_a_refit_is_the_same_as_a_first_fit(rows):
+    X, y = rows
+    model = ResNetClassifier(**ROWS)
+    first = model.fit(X, y).predict_proba(X)
+    np.testing.assert_array_equal(model.fit(X, y).predict_proba(X), first)
+    np.testing.assert_array_equal(clone(model).fit(X, y).predict_proba(X), first)
+
+
+def test_a_trained_wide_network_has_the_parameters_of_the_paper():
+    X = np.random.default_rng(0).normal(size=(4, 3, 8, 8))
+    model = WideResNetClassifier(10, width=1, max_epochs=1, layout="small")
+    model.partial_fit(X, [0, 1, 2, 3], classes=range(10))
+    assert model.n_parameters_ == 77_850

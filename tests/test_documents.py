@@ -1,0 +1,44 @@
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = sorted((ROOT / "examples").glob("plot_*.py"))
+
+
+def python_blocks(name):
+    return re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(), flags=re.DOTALL)
+
+
+def run(path, folder):
+    environment = {**os.environ, "MPLBACKEND": "agg"}
+    command = [sys.executable, "-W", "error", str(path)]
+    finished = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    assert finished.returncode == 0, finished.stderr
+    return finished.stdout
+
+
+@pytest.mark.parametrize("code", python_blocks("README.md"))
+def test_the_blocks_of_the_readme_run(code, tmp_path):
+    (tmp_path / "block.py").write_text(code)
+    accuracy = float(re.search(r"accuracy ([\d.]+)", run("block.py", tmp_path))[1])
+    assert accuracy > 0.95
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_the_examples_run_and_conclude(path, tmp_path):
+    assert run(path, tmp_path).strip()
+
+
+@pytest.mark.slow
+def test_the_demo_runs(tmp_path):
+    out = run(ROOT / "examples" / "demo.py", tmp_path)
+    assert "the same to the bit" in out
+    assert (tmp_path / "demo_output" / "training_curve.png").stat().st_size > 10_000

@@ -1,0 +1,185 @@
+"""Every error says what must hold, what was got, and what to do."""
+
+import numpy as np
+import pytest
+import scipy.sparse
+import torch
+from sklearn.exceptions import NotFittedError
+
+from sk_resnet import EarlyStopping, ResNetClassifier
+
+ROWS = {"depth": 4, "max_epochs": 2, "batch_size": 16, "random_state": 0}
+
+
+def fit(X, y, *, fit_params=None, **changes):
+    return ResNetClassifier(**{**ROWS, **changes}).fit(X, y, **(fit_params or {}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"depth": 5}, r"depth must be 2n\+2 .*got depth=5: use 4 or 6"),
+        ({"depth": 0}, "'depth' parameter .* must be an int in the range"),
+        ({"width": 0}, "'width' parameter"),
+        ({"block": "wide"}, "'block' parameter .*'basic'"),
+        ({"block": ()}, r"tuple of kernel sizes .* got \(\)"),
+        ({"block": (3, -1)}, "tuple of kernel sizes"),
+        ({"order": "none"}, "'order' parameter .*full_preactivation"),
+        ({"shortcut": "identity"}, "'shortcut' parameter .*zero_pad"),
+        ({"layout": "cifar"}, "'layout' parameter .*small"),
+        ({"dropout": 1.0}, r"'dropout' parameter .*\[0.0, 1.0\)"),
+        ({"l1": -1.0}, "'l1' parameter"),
+        ({"l2": -1.0}, "'l2' parameter"),
+        ({"label_smoothing": 1.0}, "'label_smoothing' parameter"),
+        ({"optimizer": "adam"}, "'optimizer' parameter .*adamw"),
+        ({"schedule": "linear"}, "'schedule' parameter .*cosine"),
+        ({"lr": 0}, "'lr' parameter"),
+        ({"precision": "half"}, "'precision' parameter .*bfloat16"),
+        ({"augment": "mirror"}, "augment must name some of .*got .'mirror'"),
+        ({"augment": "flip"}, "augment='flip' needs series, images or volumes"),
+        ({"batch_size": 1}, "batch_size must be at least 2, got 1: batch norm"),
+        ({"device": "gpu"}, "device must be 'auto' or a device of torch"),
+        ({"channel_axis": 0}, "channel_axis must be 1 or -1, got 0"),
+        ({"class_weight": "even"}, "'class_weight' parameter"),
+        ({"class_weight": {7: 1.0}}, "The classes, .*are not in class_weight"),
+        ({"validation_split": 1.0}, "'validation_split' parameter"),
+        ({"validation_split": 5}, "'validation_split' parameter"),
+        ({"input_shape": (2, 2)}, r"input_shape=\(2, 2\) needs 4 values a sample"),
+        ({"max_epochs": 0}, "'max_epochs' parameter"),
+        ({"callbacks": [EarlyStopping("valid_f1")]}, "'valid_f1', which is not recorded"),
+        ({"callbacks": [EarlyStopping(patience=0)]}, "patience must be at least 1"),
+        ({"callbacks": [EarlyStopping(min_delta=-1)]}, "min_delta must be at least 0"),
+        (
+            {"lr": 1e20, "standardize": False},
+            r"loss became .* in epoch \d at a learning rate",
+        ),
+    ],
+    ids=str,
+)
+def test_parameters(rows, changes, match):
+    with pytest.raises(ValueError, match=match):
+        fit(*rows, **changes)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA is there")
+def test_cuda_where_there_is_none(rows):
+    with pytest.raises(ValueError, match="device='cuda' .* no such device"):
+        fit(*rows, device="cuda")
+
+
+def spoiled(X, value):
+    X = X.copy()
+    X[3, 1] = value
+    return X
+
+
+@pytest.mark.parametrize(
+    ("change_X", "match"),
+    [
+        (lambda X: spoiled(X, np.nan), "Input X contains NaN"),
+        (lambda X: spoiled(X, np.inf), "Input X contains infinity"),
+        (scipy.sparse.csr_array, "Sparse data was passed"),
+        (lambda X: np.full(X.shape, "a"), "could not convert string|dtype='numeric'"),
+        (lambda X: X.astype(complex), "Complex data not supported"),
+        (lambda X: X[:, 0], "Expected 2D array, got 1D array"),
+        (lambda X: X.reshape(60, 5, 1, 1, 1, 1), "Samples must have 1 to 4 dimensions"),
+        (lambda X: X[:0], "0 sample"),
+        (lambda X: X[:59], "inconsistent numbers of samples"),
+    ],
+)
+def test_samples(rows, change_X, match):
+    X, y = rows
+    with pytest.raises((ValueError, TypeError), match=match):
+        fit(change_X(X), y)
+
+
+def test_labels(rows):
+    X, y = rows
+    with pytest.raises(ValueError, match="at least 2 classes, got one class only"):
+        fit(X, np.zeros(60))
+    with pytest.raises(ValueError, match="Input y contains NaN"):
+        fit(X, np.where(y == 0, np.nan, y))
+    with pytest.raises(ValueError, match="Unknown label type"):
+        fit(X, X[:, 0])
+
+
+@pytest.mark.parametrize(
+    ("weight", "match"),
+    [
+        (np.ones(3), "sample_weight.shape == "),
+        (np.full(60, np.nan), "Input sample_weight contains NaN"),
+        (np.full(60, -1.0), "Negative values in data passed to `sample_weight`"),
+        (np.zeros(60), "must contain at least one non-zero"),
+        (np.eye(60)[0], "at least 2 samples of positive weight, got 1"),
+    ],
+)
+def test_weights(rows, weight, match):
+    with pytest.raises(ValueError, match=match):
+        fit(*rows, fit_params={"sample_weight": weight})
+
+
+def test_validation_sets(rows):
+    X, y = rows
+    with pytest.raises(ValueError, match="must be given together"):
+        fit(X, y, fit_params={"X_val": X})
+    with pytest.raises(ValueError, match="y_val has classes .*9.* that are not in y"):
+        fit(X, y, fit_params={"X_val": X, "y_val": y + 9})
+    with pytest.raises(ValueError, match="validation_split must be None when X_val"):
+        fit(X, y, validation_split=0.1, fit_params={"X_val": X, "y_val": y})
+    with pytest.raises(ValueError, match="X has 4 features, but"):
+        fit(X, y, fit_params={"X_val": X[:, :4], "y_val": y})
+    only = [(np.flatnonzero(y), np.flatnonzero(y == 0))]
+    with pytest.raises(ValueError, match="leaves no training sample of class number 0"):
+        fit(X, y, validation_split=only)
+    with pytest.raises(ValueError, match="holds no sample out of 3"):
+        fit(X[:3], y[:3], validation_split=0.1)
+
+
+def test_shapes_at_prediction(images):
+    X, y = images
+    model = fit(X, y, depth=8)
+    expected = r"samples of shape \(2, 5, 6\), but .* \(2, 6, 6\): resize X or refit"
+    with pytest.raises(ValueError, match=expected):
+        model.predict(X[:, :, 1:])
+    with pytest.raises(ValueError, match="resize X or refit"):
+        model.predict(X.reshape(len(X), -1))
+    with pytest.raises(ValueError, match="resize X or refit"):
+        model.partial_fit(X[:, :, 1:], y)
+
+
+def test_prediction_before_fit(rows):
+    for method in ("predict", "predict_proba", "predict_log_proba"):
+        with pytest.raises(NotFittedError, match="not fitted yet"):
+            getattr(ResNetClassifier(), method)(rows[0])
+    with pytest.raises(NotFittedError):
+        ResNetClassifier().module_  # noqa: B018
+
+
+def test_partial_fit(rows):
+    X, y = rows
+    model = ResNetClassifier(**ROWS)
+    with pytest.raises(ValueError, match="classes must be passed on the first call"):
+        model.partial_fit(X, y)
+    with pytest.raises(ValueError, match=r"labels .*2.* that are not in classes"):
+        model.partial_fit(X, y, classes=[0, 1])
+    with pytest.raises(ValueError, match="at least 2 samples"):
+        model.partial_fit(X[:1], y[:1], classes=[0, 1, 2])
+    with pytest.raises(ValueError, match="'balanced' needs all labels at once"):
+        ResNetClassifier(**ROWS, class_weight="balanced").partial_fit(
+            X, y, classes=[0, 1, 2]
+        )
+
+
+def test_warm_start_with_other_classes(rows):
+    X, y = rows
+    model = ResNetClassifier(**ROWS, warm_start=True).fit(X, y)
+    with pytest.raises(ValueError, match="warm_start needs the classes of the earlier fit"):
+        model.fit(X, y + 1)
+
+
+def test_a_failed_fit_leaves_no_half_trained_model(rows):
+    model = ResNetClassifier(**{**ROWS, "lr": 1e20, "standardize": False})
+    with pytest.raises(ValueError, match="lower lr"):
+        model.fit(*rows)
+    with pytest.raises(NotFittedError):
+        model.predict(rows[0])

@@ -1,0 +1,129 @@
+import copy
+import subprocess
+import sys
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pytest
+
+import sk_resnet
+from sk_resnet import EarlyStopping, ResNetClassifier, WideResNetClassifier
+from sk_resnet._persist import FORMAT, arrays_to_weights, check_versions, versions
+
+LOAD = """
+import sys
+import joblib
+import numpy as np
+model = joblib.load(sys.argv[1], mmap_mode=sys.argv[3] or None)
+np.save(sys.argv[2] + ".out.npy", model.predict_proba(np.load(sys.argv[2])))
+"""
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(40, 2, 6, 6)).astype(np.float32)
+    y = np.array(["ant", "bee"])[np.arange(40) % 2]
+    model = WideResNetClassifier(
+        depth=10, width=1, dropout=0.1, max_epochs=2, random_state=0, batch_size=16
+    )
+    model.set_params(validation_split=0.2, callbacks=[EarlyStopping()])
+    return model.fit(X, y), X
+
+
+@pytest.mark.parametrize("mmap_mode", ["", "c", "r"])
+def test_a_new_process_predicts_the_same_bits(fitted, tmp_path, mmap_mode):
+    model, X = fitted
+    path, data = tmp_path / "model.joblib", tmp_path / "X.npy"
+    joblib.dump(model, path)
+    np.save(data, X)
+    arguments = [sys.executable, "-c", LOAD, path, data, mmap_mode]
+    root = Path(sk_resnet.__file__).parents[1]
+    subprocess.run(list(map(str, arguments)), check=True, cwd=root)
+    np.testing.assert_array_equal(np.load(f"{data}.out.npy"), model.predict_proba(X))
+
+
+def test_memory_mapped_weights_are_not_copied(fitted, tmp_path, monkeypatch):
+    model, X = fitted
+    path = tmp_path / "model.joblib"
+    joblib.dump(model, path)
+    seen = {}
+
+    def spy(network, arrays, device):
+        seen.update(arrays)
+        return arrays_to_weights(network, arrays, device)
+
+    monkeypatch.setattr("sk_resnet._base.arrays_to_weights", spy)
+    loaded = joblib.load(path, mmap_mode="c")
+    mapped = seen["classifier.weight"]
+    assert isinstance(mapped, np.memmap)
+    assert mapped.ctypes.data == loaded.module_.classifier.weight.data_ptr()
+    np.testing.assert_array_equal(loaded.predict(X), model.predict(X))
+
+
+def test_the_state_is_arrays_and_plain_values_without_optimizer_or_batches(fitted):
+    model, _ = fitted
+    allowed = (np.ndarray, str, int, float, bool, type(None), EarlyStopping, np.generic)
+    to_visit = [model.__getstate__()]
+    while to_visit:
+        value = to_visit.pop()
+        if isinstance(value, dict):
+            to_visit += [*value.keys(), *value.values()]
+        elif isinstance(value, (list, tuple)):
+            to_visit += value
+        else:
+            assert isinstance(value, allowed), type(value)
+    n_bytes = sum(w.nbytes for w in model.__getstate__()["_saved"]["weights"].values())
+    assert n_bytes < 1.1 * 4 * model.n_parameters_
+
+
+def test_a_loaded_model_keeps_its_history_and_trains_on(fitted, tmp_path):
+    model, X = fitted
+    path = tmp_path / "model.joblib"
+    joblib.dump(model, path)
+    loaded = joblib.load(path)
+    assert loaded.history_ == model.history_
+    y = model.classes_[np.arange(40) % 2]
+    before = loaded.predict_proba(X)
+    loaded.partial_fit(X, y)
+    assert loaded.n_epochs_ == model.n_epochs_ + 1
+    assert [row["epoch"] for row in loaded.history_] == [1, 2, 3]
+    assert not np.array_equal(loaded.predict_proba(X), before)
+
+
+def test_a_deep_copy_is_independent(fitted):
+    model, X = fitted
+    before = model.predict_proba(X)
+    other = copy.deepcopy(model)
+    other.partial_fit(X, model.classes_[np.arange(40) % 2])
+    np.testing.assert_array_equal(model.predict_proba(X), before)
+
+
+def test_parameters_set_after_the_fit_do_not_change_a_saved_model(fitted, tmp_path):
+    model, X = fitted
+    changed = copy.deepcopy(model).set_params(depth=16, width=2, batch_size=7)
+    path = tmp_path / "model.joblib"
+    joblib.dump(changed, path)
+    np.testing.assert_array_equal(
+        joblib.load(path).predict_proba(X), model.predict_proba(X)
+    )
+
+
+def test_skew_of_versions_warns(fitted):
+    state = fitted[0].__getstate__()
+    state["_saved"]["versions"] = {**versions(), "torch": "1.0"}
+    model = ResNetClassifier.__new__(ResNetClassifier)
+    with pytest.warns(UserWarning, match=r"saved with torch 1\.0 \(here "):
+        model.__setstate__(state)
+
+
+def test_a_newer_format_is_refused():
+    with pytest.raises(ValueError, match=r"reads formats up to .*: upgrade sk_resnet"):
+        check_versions(FORMAT + 1, versions())
+
+
+def test_an_unfitted_model_is_saved_too(tmp_path):
+    path = tmp_path / "model.joblib"
+    joblib.dump(ResNetClassifier(depth=8), path)
+    assert joblib.load(path).depth == 8

@@ -1,0 +1,258 @@
+import pickle
+import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import joblib
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+import sklearn
+import torch
+from sklearn.base import clone
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.callback import ProgressBar
+from sklearn.model_selection import (
+    GridSearchCV,
+    cross_val_predict,
+    cross_val_score,
+    cross_validate,
+)
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils import estimator_html_repr
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from sk_resnet import EarlyStopping, ResNetClassifier, WideResNetClassifier
+
+SAMPLE_WEIGHT = (
+    "mini-batches and batch norm see a repeated sample and a weight of 2 differently, as "
+    "in scikit-learn's own SGD estimators"
+)
+TINY = {"depth": 4, "max_epochs": 3, "batch_size": 16, "random_state": 0}
+TINY_IMAGES = {**TINY, "depth": 8}
+
+
+@parametrize_with_checks(
+    [
+        ResNetClassifier(depth=4, max_epochs=20, random_state=0),
+        WideResNetClassifier(depth=4, width=1, max_epochs=20, random_state=0),
+    ],
+    expected_failed_checks=lambda estimator: {
+        "check_sample_weight_equivalence_on_dense_data": SAMPLE_WEIGHT
+    },
+    xfail_strict=True,
+)
+def test_scikit_learn_check(estimator, check):
+    check(estimator)
+
+
+def test_weights_and_repetition_agree_on_average():
+    """What stands in for the exact equivalence that mini-batches rule out.
+
+    On pure noise the best prediction is the share of the class: 3/4 by weight, 1/2 by
+    count.
+    """
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(300, 1)), np.arange(300) % 2
+    weight = np.where(y == 0, 3, 1)
+    repeated = np.repeat(np.arange(300), weight)
+    means = []
+    for seed in range(5):
+        model = ResNetClassifier(depth=4, max_epochs=5, batch_size=32, lr=0.03)
+        model.set_params(random_state=seed)
+        weighted = clone(model).fit(X, y, sample_weight=weight)
+        again = clone(model).fit(X[repeated], y[repeated])
+        balanced = clone(model).set_params(class_weight={0: 3, 1: 1}).fit(X, y)
+        unweighted = clone(model).fit(X, y)
+        fits = weighted, again, balanced, unweighted
+        means.append([fit.predict_proba(X)[:, 0].mean() for fit in fits])
+    np.testing.assert_allclose(np.mean(means, axis=0), [0.75, 0.75, 0.75, 0.5], atol=0.05)
+
+
+def test_grid_search_in_a_pipeline_with_two_workers_equals_one(rows):
+    X, y = rows
+    pipeline = make_pipeline(StandardScaler(), ResNetClassifier(**TINY))
+    grid = {"resnetclassifier__depth": [4, 6], "resnetclassifier__l2": [0.0, 1e-2]}
+    scores = [
+        GridSearchCV(pipeline, grid, cv=2, n_jobs=n)
+        .fit(X, y)
+        .cv_results_["mean_test_score"]
+        for n in (1, 2)
+    ]
+    np.testing.assert_array_equal(*scores)
+
+
+def test_meta_estimators_work(rows):
+    X, y = rows
+    model = ResNetClassifier(**TINY)
+    proba = cross_val_predict(model, X, y, cv=3, method="predict_proba")
+    np.testing.assert_allclose(proba.sum(axis=1), 1, rtol=1e-6)
+    calibrated = CalibratedClassifierCV(model, cv=2, ensemble=False).fit(X, y)
+    assert calibrated.predict_proba(X).shape == (60, 3)
+
+
+def test_clone_and_pickle_keep_the_parameters_and_callbacks(rows):
+    X, y = rows
+    model = ResNetClassifier(**TINY, callbacks=[EarlyStopping(patience=2)])
+    assert clone(model).callbacks[0].patience == 2
+    fitted = clone(model).fit(X, y)
+    again = pickle.loads(pickle.dumps(fitted))
+    assert again.callbacks[0].patience == 2
+    np.testing.assert_array_equal(again.predict_proba(X), fitted.predict_proba(X))
+
+
+def state_of_generators():
+    return np.random.get_state()[1].copy(), torch.get_rng_state()  # noqa: NPY002
+
+
+@pytest.mark.parametrize("random_state", [0, None])
+def test_a_fit_leaves_global_state_alone(images, random_state):
+    X, y = images
+    before = *state_of_generators(), torch.get_num_threads(), torch.get_default_dtype()
+    settings = {**TINY_IMAGES, "random_state": random_state}
+    model = ResNetClassifier(**settings, dropout=0.2, augment=["crop", "flip"])
+    model.set_params(validation_split=0.2, callbacks=[EarlyStopping()])
+    model.fit(X, y).predict(X)
+    after = *state_of_generators(), torch.get_num_threads(), torch.get_default_dtype()
+    for one, other in zip(before, after, strict=True):
+        assert np.array_equal(one, other) if hasattr(one, "shape") else one == other
+
+
+def probabilities(X, y):
+    torch.set_num_threads(1)
+    model = WideResNetClassifier(
+        depth=10, width=1, max_epochs=2, dropout=0.3, random_state=0
+    )
+    return model.fit(X, y).predict_proba(X)
+
+
+def test_one_random_state_gives_one_result_in_threads_and_in_workers(images):
+    X, y = images
+    expected = probabilities(X, y)
+    np.testing.assert_array_equal(probabilities(X, y), expected)
+    with ThreadPoolExecutor(4) as pool:
+        for result in pool.map(lambda _: probabilities(X, y), range(4)):
+            np.testing.assert_array_equal(result, expected)
+    for result in joblib.Parallel(n_jobs=2)(
+        joblib.delayed(probabilities)(X, y) for _ in range(2)
+    ):
+        np.testing.assert_array_equal(result, expected)
+
+
+def test_another_random_state_gives_another_result(rows):
+    X, y = rows
+    one, other = (
+        ResNetClassifier(**{**TINY, "random_state": seed}).fit(X, y).predict_proba(X)
+        for seed in (0, 1)
+    )
+    assert not np.array_equal(one, other)
+
+
+class StopAfter:
+    """A callback of scikit-learn that asks to stop after some tasks."""
+
+    def __init__(self, n):
+        self.n, self.seen = n, []
+
+    def setup(self, estimator, context):
+        pass
+
+    def teardown(self, estimator, context):
+        pass
+
+    def on_fit_task_begin(self, estimator, context):
+        pass
+
+    def on_fit_task_end(self, estimator, context, *, fitted_estimator=None, X=None):
+        self.seen.append((context.task_name, fitted_estimator))
+        if fitted_estimator is not None:
+            fitted_estimator.predict(X)
+        return context.task_name == "epoch" and len(self.seen) == self.n
+
+
+def test_callbacks_of_scikit_learn_see_and_stop_epochs(rows):
+    X, y = rows
+    callback = StopAfter(2)
+    model = ResNetClassifier(**{**TINY, "max_epochs": 9}).set_callbacks(callback).fit(X, y)
+    assert model.n_epochs_ == 2
+    assert [name for name, _ in callback.seen] == ["epoch", "epoch", "fit"]
+    first, last = (fitted for name, fitted in callback.seen if name == "epoch")
+    assert not np.array_equal(first.predict_proba(X), last.predict_proba(X))
+    np.testing.assert_array_equal(last.predict_proba(X), model.predict_proba(X))
+    plain = ResNetClassifier(**{**TINY, "max_epochs": 9, "schedule": "constant"})
+    watched = clone(plain).set_callbacks(StopAfter(99)).fit(X, y)
+    np.testing.assert_array_equal(
+        watched.predict_proba(X), clone(plain).fit(X, y).predict_proba(X)
+    )
+
+
+def test_the_progress_bar_of_scikit_learn_nests_under_a_search(rows, capsys):
+    X, y = rows
+    search = GridSearchCV(ResNetClassifier(**TINY), {"l2": [0.0, 0.1]}, cv=2)
+    search.set_callbacks(ProgressBar()).fit(X, y)
+    assert "ResNetClassifier" in capsys.readouterr().out
+
+
+def test_the_html_repr_links_to_the_documentation():
+    assert "sk_resnet.ResNetClassifier.html" in estimator_html_repr(ResNetClassifier())
+
+
+def test_weights_arrive_by_metadata_routing(rows):
+    X, y = rows
+    weight = np.where(y == 0, 5.0, 1.0)
+    with sklearn.config_context(enable_metadata_routing=True):
+        model = ResNetClassifier(**TINY).set_fit_request(sample_weight=True)
+        model.set_score_request(sample_weight=True)
+        scale = StandardScaler().set_fit_request(sample_weight=False)
+        pipeline = make_pipeline(scale, model).fit(X, y, sample_weight=weight)
+        without = make_pipeline(scale, clone(model)).fit(X, y)
+        cross_validate(pipeline, X, y, params={"sample_weight": weight}, cv=2)
+    assert not np.array_equal(pipeline.predict_proba(X), without.predict_proba(X))
+
+
+def test_the_validation_set_passes_through_a_pipeline(rows):
+    X, y = rows
+    with sklearn.config_context(enable_metadata_routing=True):
+        model = ResNetClassifier(**TINY).set_fit_request(X_val=True, y_val=True)
+        steps = [("scale", StandardScaler(with_mean=True)), ("net", model)]
+        pipeline = Pipeline(steps, transform_input=["X_val"])
+        pipeline.fit(X[:40] * 100, y[:40], X_val=X[40:] * 100, y_val=y[40:])
+    history = pipeline.named_steps["net"].history_
+    scaled = StandardScaler().fit(X[:40] * 100)
+    direct = clone(model).fit(
+        scaled.transform(X[:40] * 100),
+        y[:40],
+        X_val=scaled.transform(X[40:] * 100),
+        y_val=y[40:],
+    )
+    assert history[-1]["valid_loss"] == direct.history_[-1]["valid_loss"]
+
+
+@pytest.mark.parametrize(
+    "table", [pd.DataFrame, lambda X, columns: pl.DataFrame(X, columns)]
+)
+def test_tables_keep_their_column_names(rows, table):
+    X, y = rows
+    frame = table(X, columns=list("abcde"))
+    model = ResNetClassifier(**TINY).fit(frame, y)
+    assert list(model.feature_names_in_) == list("abcde")
+    assert model.n_features_in_ == 5
+    expected = ResNetClassifier(**TINY).fit(X, y).predict_proba(X)
+    np.testing.assert_array_equal(model.predict_proba(frame), expected)
+    with pytest.raises(ValueError, match="feature names"):
+        model.predict(frame[list("edcba")])
+    with pytest.raises(ValueError, match="feature names"):
+        model.predict(table(X, columns=list("vwxyz")))
+
+
+def test_ctrl_c_gets_out_of_cross_validation(rows):
+    X, y = rows
+    X, y = np.repeat(X, 50, axis=0), np.repeat(y, 50)
+    model = ResNetClassifier(depth=20, max_epochs=2000, random_state=0)
+    timer = threading.Timer(1.0, signal.raise_signal, [signal.SIGINT])
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        cross_val_score(model, X, y, cv=2)
+    timer.join()
