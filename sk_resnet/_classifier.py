@@ -105,7 +105,7 @@ default="one_cycle"
         Labels, sorted.
     n_features_in_ : int
         Number of features, where X has two dimensions.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_features,)
         Names of the columns, where X is a table with names that are all strings.
     input_shape_ : tuple of int
         Shape of one sample.
@@ -323,7 +323,7 @@ default="one_cycle"
         Labels, sorted.
     n_features_in_ : int
         Number of features, where X has two dimensions.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_features,)
         Names of the columns, where X is a table with names that are all strings.
     input_shape_ : tuple of int
         Shape of one sample.

@@ -286,7 +286,7 @@ def test_dropout_keeps_the_mean_and_stands_before_the_last_convolution():
 @pytest.mark.parametrize("size", [1, 2, 7, 8])
 def test_convolutions_give_the_size_divided_by_the_stride_rounded_up(kernel, stride, size):
     layer = convolution(1, 2, 3, kernel, stride)
-    assert layer(torch.ones(1, 2, size)).shape == (1, 3, -(-size // stride))
+    assert layer(torch.ones(1, 2, 1, size)).shape == (1, 3, 1, -(-size // stride))
 
 
 @pytest.mark.parametrize(
@@ -316,3 +316,18 @@ def test_building_draws_nothing_from_the_global_generator():
     before = torch.get_rng_state()
     network_of(**SMALL, dropout=0.5)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_series_pass_as_torch_convolves_them():
+    x = torch.randn(3, 2, 11)
+    layer = convolution(1, 2, 4, 3, 2)
+    expected = F.conv1d(x, layer.weight[:, :, 0], stride=2, padding=1)
+    torch.testing.assert_close(layer(x.unsqueeze(2)).squeeze(2), expected)
+
+
+def test_the_imagenet_stem_divides_the_sides_by_four():
+    for shape in ((2, 65), (2, 65, 65), (2, 17, 17, 17)):
+        network = network_of(input_shape=shape, depth=18, layout="imagenet", width=0.1)
+        x = torch.randn(2, *shape)
+        x = network.stem(x.unsqueeze(2) if x.ndim == 3 else x)
+        assert x.shape[-1] == -(-shape[-1] // 4)

@@ -1,0 +1,179 @@
+"""Accuracy at default parameters, beside scikit-learn's models and published figures.
+
+    python benchmarks/accuracy/run.py                      # all sets
+    python benchmarks/accuracy/run.py --only iris,digits --seeds 3
+
+Bundled tables and digits: 5-fold stratified cross-validation. mnist1d, Fashion-MNIST and
+the series of aeon: their own test part, on which no default was chosen. A row gives the
+mean and the spread (standard deviation) over the seeds, which change the folds or the
+weights, and the seconds of a fit.
+"""
+
+import argparse
+import gzip
+import os
+import platform
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import StratifiedKFold
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from sk_resnet import ResNetClassifier, WideResNetClassifier
+
+FASHION = os.environ.get("FASHION_MNIST", "/usr/share/datasets/fashion-mnist")
+PUBLISHED = {
+    "fashion": "0.9496 (ResNet-20, 300 epochs, crop and flip)",
+    "mnist1d": "0.94 (CNN), 0.96 (human)",
+    # Wang et al. 2017, arXiv:1611.06455: 1500 epochs, mean of 5 runs.
+    "ACSF1": "0.916",
+    "ArrowHead": "0.838",
+    "GunPoint": "0.991",
+    "ItalyPowerDemand": "0.962",
+    "OSULeaf": "0.980",
+    "PickupGestureWiimoteZ": "0.704",
+    "JapaneseVowels": "0.992",
+}
+
+
+def fashion(folder):
+    """Training and test part of Fashion-MNIST as uint8 images."""
+
+    def read(name, offset):
+        with gzip.open(Path(folder) / name) as file:
+            return np.frombuffer(file.read(), np.uint8, offset=offset)
+
+    X_train = read("train-images-idx3-ubyte.gz", 16).reshape(-1, 1, 28, 28)
+    X_test = read("t10k-images-idx3-ubyte.gz", 16).reshape(-1, 1, 28, 28)
+    y_train = read("train-labels-idx1-ubyte.gz", 8)
+    y_test = read("t10k-labels-idx1-ubyte.gz", 8)
+    return X_train, y_train, X_test, y_test
+
+
+def mnist1d():
+    """The 4,000 training and 1,000 test series that the package generates."""
+    from mnist1d.data import get_dataset_args, make_dataset
+
+    data = make_dataset(get_dataset_args())
+    X_train, X_test = data["x"][:, None], data["x_test"][:, None]
+    return X_train, data["y"], X_test, data["y_test"]
+
+
+def series(name):
+    """A set of the UCR archive that ships with aeon; short series are padded by zeros."""
+    from aeon.datasets import load_classification
+
+    def as_array(X):
+        length = max(x.shape[1] for x in X)
+        return np.stack([np.pad(x, ((0, 0), (0, length - x.shape[1]))) for x in X])
+
+    X_train, y_train = load_classification(name, split="train")
+    X_test, y_test = load_classification(name, split="test")
+    n_train = len(X_train)
+    X = as_array([*X_train, *X_test])
+    return X[:n_train], y_train, X[n_train:], y_test
+
+
+TABLES = {
+    "iris": load_iris,
+    "wine": load_wine,
+    "breast_cancer": load_breast_cancer,
+    "digits": load_digits,
+}
+SERIES = [name for name in PUBLISHED if name not in ("fashion", "mnist1d")]
+
+
+def splits(name, seed, folder):
+    """(X_train, y_train, X_test, y_test) of every fold of a set."""
+    if name in TABLES:
+        X, y = TABLES[name](return_X_y=True)
+        folds = StratifiedKFold(5, shuffle=True, random_state=seed).split(X, y)
+        return [(X[a], y[a], X[b], y[b]) for a, b in folds]
+    if name == "fashion":
+        return [fashion(folder)]
+    return [mnist1d() if name == "mnist1d" else series(name)]
+
+
+class Flat:
+    """A model of scikit-learn on flattened samples."""
+
+    def __init__(self, model):
+        self.model = model
+
+    def fit(self, X, y):
+        """Fit on rows."""
+        self.model.fit(X.reshape(len(X), -1), y)
+        return self
+
+    def score(self, X, y):
+        """Accuracy on rows."""
+        return self.model.score(X.reshape(len(X), -1), y)
+
+
+def models(name, seed, epochs):
+    """The arms of the table."""
+    changes = {"random_state": seed}
+    if name == "digits":
+        changes["input_shape"] = (1, 8, 8)
+    if name == "fashion":
+        changes["max_epochs"] = epochs
+    mlp = make_pipeline(StandardScaler(), MLPClassifier(random_state=seed))
+    return {
+        "ResNetClassifier": ResNetClassifier(**changes),
+        "WideResNetClassifier": WideResNetClassifier(**changes),
+        "MLPClassifier": Flat(mlp),
+        "HistGradientBoosting": Flat(HistGradientBoostingClassifier(random_state=seed)),
+    }
+
+
+def measure(name, arm, seeds, options):
+    """Accuracies by seed, and the mean seconds of a fit."""
+    scores, seconds = [], []
+    for seed in seeds:
+        by_fold = []
+        for X_train, y_train, X_test, y_test in splits(name, seed, options.fashion):
+            model = models(name, seed, options.epochs)[arm]
+            started = time.perf_counter()
+            model.fit(X_train, y_train)
+            seconds.append(time.perf_counter() - started)
+            by_fold.append(model.score(X_test, y_test))
+        scores.append(np.mean(by_fold))
+    return np.array(scores), np.mean(seconds)
+
+
+def main():
+    """Print the table row by row."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    names = [*TABLES, "mnist1d", *SERIES, "fashion"]
+    parser.add_argument("--only", default=",".join(names), help="sets, by comma")
+    parser.add_argument("--arms", default="", help="models, by comma; all if empty")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=15, help="of Fashion-MNIST")
+    parser.add_argument("--fashion", default=FASHION, help="folder of its files")
+    options = parser.parse_args()
+    warnings.simplefilter("ignore", ConvergenceWarning)
+    print(
+        f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, "
+        f"torch {torch.__version__}, seeds 0 to {options.seeds - 1}"
+    )
+    print(f"{'set':<22} {'model':<21} {'accuracy':>17} {'s/fit':>8}  published")
+    for name in options.only.split(","):
+        for arm in options.arms.split(",") if options.arms else models(name, 0, 1):
+            scores, seconds = measure(name, arm, range(options.seeds), options)
+            spread = f"{scores.mean():.4f} ± {scores.std():.4f}"
+            published = PUBLISHED.get(name, "") if arm == "ResNetClassifier" else ""
+            print(
+                f"{name:<22} {arm:<21} {spread:>17} {seconds:8.1f}  {published}", flush=True
+            )
+
+
+if __name__ == "__main__":
+    main()
