@@ -15,7 +15,9 @@ html_theme = "pydata_sphinx_theme"
 html_title = "sk_resnet"
 html_theme_options = {"show_prev_next": False, "secondary_sidebar_items": ["page-toc"]}
 autosummary_generate = True
-numpydoc_show_class_members = True
+autodoc_typehints = "none"
+templates_path = ["_templates"]
+numpydoc_show_inherited_class_members = False
 numpydoc_class_members_toctree = False
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",

@@ -61,6 +61,7 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     net_: ResidualNet
 
     _wide: ClassVar[bool]
+    _default_l2: ClassVar[tuple[float, float]]  # of rows, of everything else
     _doc_link_module = "sk_resnet"
     _doc_link_template = "https://sk-resnet.readthedocs.io/en/stable/generated/sk_resnet.{estimator_name}.html"
 
@@ -73,7 +74,7 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         "layout": [StrOptions(set(LAYOUTS))],
         "dropout": [_share],
         "l1": [_not_negative],
-        "l2": [_not_negative],
+        "l2": [_not_negative, StrOptions({"auto"})],
         "label_smoothing": [_share],
         "class_weight": [dict, StrOptions({"balanced"}), None],
         "augment": [str, list, tuple, None],
@@ -423,8 +424,9 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
                 "one sample."
             )
         if size == "auto":
-            # About 32 steps an epoch on small data, in powers of two.
-            return 2 ** int(np.clip(round(math.log2(max(1, n / 32))), 4, 7))
+            # About 16 steps an epoch, of 32 to 128 samples; of fewer in tiny sets.
+            wanted = max(min(32, n / 4), min(128, n / 16))
+            return 2 ** max(2, round(math.log2(wanted)))
         return size
 
     def _recipe(self, device: torch.device, n_dims: int, schedule: str) -> Recipe:
@@ -437,7 +439,7 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             schedule=schedule,
             batch_size=self.batch_size_,
             l1=float(self.l1),
-            l2=float(self.l2),
+            l2=self._default_l2[n_dims > 0] if self.l2 == "auto" else float(self.l2),
             label_smoothing=float(self.label_smoothing),
             augmentations=resolve_augmentations(self.augment, n_dims),
             bfloat16=self.precision == "bfloat16"

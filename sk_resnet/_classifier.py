@@ -44,8 +44,9 @@ class ResNetClassifier(BaseResNet):
     l1 : float, default=0.0
         Strength of the L1 penalty on the kernels. A proximal step after each step of
         the optimizer makes weights exactly zero.
-    l2 : float, default=1e-4
+    l2 : float or "auto", default="auto"
         Strength of the L2 penalty on the kernels. "adamw" decays them by lr·l2 instead.
+        "auto" is 0.01 for rows and 1e-4, as in [1]_, for everything else.
     label_smoothing : float, default=0.0
         Share of each label, in [0, 1), that is spread over all classes in training.
     class_weight : dict or "balanced", default=None
@@ -67,7 +68,8 @@ default="one_cycle"
     max_epochs : int, default=30
         Passes over the training data.
     batch_size : int or "auto", default="auto"
-        Samples in a step, at least 2; "auto" takes 16 to 128, larger for more samples.
+        Samples in a step, at least 2; "auto" takes 4 to 128, a power of two: about a
+        quarter of up to 128 samples, then 32, and a sixteenth of more than 512.
     input_shape : tuple of int, default=None
         Shape of one sample, such as (1, 28, 28), into which rows are folded. None takes
         that of X. Grey images (n, height, width) need it, else they are read as series.
@@ -157,6 +159,7 @@ default="one_cycle"
     """
 
     _wide: ClassVar[bool] = False
+    _default_l2: ClassVar[tuple[float, float]] = (1e-2, 1e-4)
 
     def __init__(
         self,
@@ -169,7 +172,7 @@ default="one_cycle"
         layout: str = "auto",
         dropout: float = 0.0,
         l1: float = 0.0,
-        l2: float = 1e-4,
+        l2: float | str = "auto",
         label_smoothing: float = 0.0,
         class_weight: Any = None,
         augment: str | Sequence[str] | None = None,
@@ -262,8 +265,9 @@ class WideResNetClassifier(BaseResNet):
     l1 : float, default=0.0
         Strength of the L1 penalty on the kernels. A proximal step after each step of
         the optimizer makes weights exactly zero.
-    l2 : float, default=5e-4
+    l2 : float or "auto", default="auto"
         Strength of the L2 penalty on the kernels. "adamw" decays them by lr·l2 instead.
+        "auto" is 0.01 for rows and 5e-4, as in [3]_, for everything else.
     label_smoothing : float, default=0.0
         Share of each label, in [0, 1), that is spread over all classes in training.
     class_weight : dict or "balanced", default=None
@@ -285,7 +289,8 @@ default="one_cycle"
     max_epochs : int, default=30
         Passes over the training data.
     batch_size : int or "auto", default="auto"
-        Samples in a step, at least 2; "auto" takes 16 to 128, larger for more samples.
+        Samples in a step, at least 2; "auto" takes 4 to 128, a power of two: about a
+        quarter of up to 128 samples, then 32, and a sixteenth of more than 512.
     input_shape : tuple of int, default=None
         Shape of one sample, such as (1, 28, 28), into which rows are folded. None takes
         that of X. Grey images (n, height, width) need it, else they are read as series.
@@ -376,6 +381,7 @@ default="one_cycle"
     """
 
     _wide: ClassVar[bool] = True
+    _default_l2: ClassVar[tuple[float, float]] = (1e-2, 5e-4)
 
     def __init__(
         self,
@@ -388,7 +394,7 @@ default="one_cycle"
         layout: str = "auto",
         dropout: float = 0.0,
         l1: float = 0.0,
-        l2: float = 5e-4,
+        l2: float | str = "auto",
         label_smoothing: float = 0.0,
         class_weight: Any = None,
         augment: str | Sequence[str] | None = None,
