@@ -27,6 +27,7 @@ from sk_resnet._callbacks import (
     EarlyStopping,
     EpochProgress,
     SklearnCallbacks,
+    as_callbacks,
     monitors_validation,
 )
 from sk_resnet._input import InputSpec, input_spec, with_statistics
@@ -186,7 +187,7 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             validation = ArrayDataset(
                 X, spec, labels[valid_rows], weight[valid_rows], valid_rows
             )
-        callbacks = list(self.callbacks or [])
+        callbacks = as_callbacks(self.callbacks)
         if self.verbose:
             callbacks.append(EpochProgress(self.max_epochs))
         context = self._init_callback_context(max_subtasks=self.max_epochs)
@@ -337,7 +338,11 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             raise ValueError(
                 f"validation_split must be None when X_val is given, got {split}."
             )
-        if X_val is None and split is None and monitors_validation(self.callbacks or []):
+        if (
+            X_val is None
+            and split is None
+            and monitors_validation(as_callbacks(self.callbacks))
+        ):
             split = DEFAULT_FRACTION
         if split is None:
             train, valid = np.arange(len(X)), np.array([], dtype=np.intp)
@@ -457,6 +462,7 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         schedule: str,
     ) -> None:
         net, n_dims = self.net_, len(training.spec.network_shape) - 1
+        net.verbose = self.verbose  # PrintLog and others are silent at 0
         recipe = self._recipe(torch.device(net.device), n_dims, schedule)
         try:
             net.train(

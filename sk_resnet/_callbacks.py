@@ -176,6 +176,24 @@ def is_stop_signal(interrupt: KeyboardInterrupt) -> bool:
     return code[traceback.tb_lasti] == dis.opmap["RAISE_VARARGS"]
 
 
+def as_callbacks(items: Any) -> list[Any]:
+    """Callbacks, alone or as (name, callback); classes are instantiated."""
+    result = []
+    for item in items or []:
+        named = isinstance(item, (tuple, list)) and len(item) == 2
+        callback = item[1] if named else item
+        if isinstance(callback, type):
+            callback = callback()
+        if not isinstance(callback, Callback):
+            raise ValueError(
+                "callbacks must be skorch callbacks, or pairs of a name and a callback, "
+                f"got {item!r}: see skorch.callbacks, and set_callbacks for those of "
+                "scikit-learn."
+            )
+        result.append((item[0], callback) if named else callback)
+    return result
+
+
 def wants_batches(callback: Callback) -> bool:
     """Whether a callback overrides a hook that is called for every batch."""
     return any(

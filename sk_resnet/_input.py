@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -62,6 +63,12 @@ def input_spec(
 ) -> InputSpec:
     """Specification for samples like those of X, without statistics."""
     sample_shape = X.shape[1:]
+    sizes = input_shape or ()
+    if not all(isinstance(size, Integral) and int(size) >= 1 for size in sizes):
+        raise ValueError(
+            "input_shape must be a tuple of positive integers such as (1, 28, 28), got "
+            f"{input_shape!r}."
+        )
     shape = sample_shape if input_shape is None else tuple(map(int, input_shape))
     if math.prod(shape) != math.prod(sample_shape):
         raise ValueError(

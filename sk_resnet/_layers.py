@@ -63,17 +63,28 @@ class _Pad(nn.Module):
         return nn.functional.pad(x, self.amounts)
 
 
+class Subsample(nn.Module):
+    """Every stride-th place of each spatial axis."""
+
+    def __init__(self, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        places = (slice(None, None, self.stride),) * (x.ndim - 2)
+        return x[(slice(None), slice(None), *places)]
+
+
 class ZeroPadShortcut(nn.Module):
     """Option A of arXiv:1512.03385 §4.1: subsample, and pad new channels with zeros."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__()
         self.kept, self.new = min(in_channels, out_channels), out_channels - in_channels
-        self.stride = stride
+        self.subsample = Subsample(stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        every = slice(None, None, self.stride)
-        x = x[(slice(None), slice(self.kept), *(every,) * (x.ndim - 2))]
+        x = self.subsample(x[:, : self.kept])
         padding = (0, 0) * (x.ndim - 2) + (0, max(self.new, 0))
         return nn.functional.pad(x, padding)
 

@@ -10,6 +10,7 @@ from sk_resnet._layers import (
     KERNELS,
     NORM_TYPES,
     Dropout,
+    Subsample,
     ZeroPadShortcut,
     convolution,
     global_average_pool,
@@ -45,6 +46,11 @@ def sequence(
             layers.add_module("dropout", Dropout(dropout))
         if letter == "c":
             kernel, out_channels, stride = next(remaining)
+            if kernel == 1 and stride > 1 and n_dims > 0:
+                # The same convolution in two steps: oneDNN's own writes out of bounds for
+                # some numbers of channels, such as 6 to 13, when they are innermost.
+                layers.add_module("subsample", Subsample(stride))
+                stride = 1
             layer = convolution(n_dims, channels, out_channels, kernel, stride)
             layers.add_module(f"conv{number}", layer)
             channels = out_channels

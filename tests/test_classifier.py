@@ -4,8 +4,15 @@ import pytest
 import torch
 from sklearn.base import clone
 from sklearn.model_selection import GroupKFold, StratifiedKFold
+from skorch.callbacks import (
+    Checkpoint,
+    EpochScoring,
+    Freezer,
+    GradientNormClipping,
+    LRScheduler,
+    PrintLog,
+)
 from skorch.callbacks import EarlyStopping as SkorchEarlyStopping
-from skorch.callbacks import EpochScoring
 
 from sk_resnet import EarlyStopping, ResNetClassifier, WideResNetClassifier
 
@@ -344,6 +351,33 @@ def test_callbacks_of_skorch_work_beside_ours(rows):
     )
     assert 1 < model.n_epochs_ < 9
     assert 0 <= model.history_[-1]["f1"] <= 1
+
+
+def test_more_callbacks_of_skorch_work(rows, tmp_path, capsys):
+    X, y = rows
+    callbacks = [
+        Checkpoint(dirname=str(tmp_path), monitor="valid_loss_best"),
+        LRScheduler("StepLR", step_size=1),
+        GradientNormClipping(1.0),
+        PrintLog(),
+        EarlyStopping,
+    ]
+    settings = {**ROWS, "schedule": "constant", "verbose": 1}
+    model = ResNetClassifier(**settings, callbacks=callbacks).fit(X, y)
+    assert (tmp_path / "params.pt").exists()
+    np.testing.assert_allclose(
+        [row["lr"] for row in model.history_], [0.1, 0.01, 0.001, 1e-4]
+    )
+    assert "valid_loss" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_l1_leaves_frozen_weights_alone(rows, optimizer):
+    X, y = rows
+    settings = {**ROWS, "l1": 0.1, "optimizer": optimizer, "callbacks": [Freezer("stem*")]}
+    model = ResNetClassifier(**settings).fit(X, y)
+    assert (model.module_.stem.conv1.weight != 0).all()
+    assert (model.module_.stages[0][0].branch.conv1.weight == 0).any()
 
 
 def test_callbacks_on_batches_do_not_change_the_training(rows):

@@ -318,6 +318,18 @@ def test_building_draws_nothing_from_the_global_generator():
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.parametrize("width", [0.1, 0.3, 0.37])
+@pytest.mark.parametrize("block", ["basic", "bottleneck", (1, 3)])
+def test_odd_numbers_of_channels_train_without_writing_out_of_bounds(width, block):
+    n = 3 if block == "bottleneck" else 2
+    depth = {2: 18, 3: 50}[n]
+    layout = {"input_shape": (3, 64, 64), "layout": "imagenet"}
+    network = network_of(**layout, depth=depth, width=width, block=block)
+    for _ in range(2):
+        network(torch.randn(6, 3, 64, 64)).square().sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in network.parameters())
+
+
 def test_series_pass_as_torch_convolves_them():
     x = torch.randn(3, 2, 11)
     layer = convolution(1, 2, 4, 3, 2)
