@@ -5,9 +5,29 @@ import sys
 from pathlib import Path
 
 import pytest
+from numpydoc.validate import validate
+
+import sk_resnet
 
 ROOT = Path(__file__).parents[1]
+# Summaries, examples and See Also sections that a method need not have, the line that
+# opens a docstring, and scikit-learn's way to name what is returned.
+NOT_ASKED = {"ES01", "EX01", "SA01", "SA04", "GL01", "RT02", "RT03"}
+METHODS = ("fit", "partial_fit", "predict", "predict_proba", "predict_log_proba")
 EXAMPLES = sorted((ROOT / "examples").glob("plot_*.py"))
+
+
+def public_names():
+    for name in set(sk_resnet.__all__) - {"__version__"}:
+        yield name
+        if name.endswith("Classifier"):
+            yield from (f"{name}.{method}" for method in METHODS)
+
+
+@pytest.mark.parametrize("name", sorted(public_names()))
+def test_docstrings_are_valid_numpydoc(name):
+    errors = validate(f"sk_resnet.{name}")["errors"]
+    assert [error for error in errors if error[0] not in NOT_ASKED] == []
 
 
 def python_blocks(name):
