@@ -83,7 +83,7 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         "lr": [_positive, StrOptions({"auto"})],
         "momentum": [_share],
         "schedule": [StrOptions(set(SCHEDULES))],
-        "max_epochs": [_counts],
+        "max_epochs": [_counts, StrOptions({"auto"})],
         "batch_size": [_counts, StrOptions({"auto"})],
         "input_shape": [tuple, list, None],
         "channel_axis": [Interval(Integral, -1, 1, closed="both")],
@@ -187,10 +187,11 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             validation = ArrayDataset(
                 X, spec, labels[valid_rows], weight[valid_rows], valid_rows
             )
+        n_epochs = self._resolve_epochs(len(train_rows))
         callbacks = as_callbacks(self.callbacks)
         if self.verbose:
-            callbacks.append(EpochProgress(self.max_epochs))
-        context = self._init_callback_context(max_subtasks=self.max_epochs)
+            callbacks.append(EpochProgress(n_epochs))
+        context = self._init_callback_context(max_subtasks=n_epochs)
         data = {
             "X": X,
             "y": y,
@@ -204,7 +205,7 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             training,
             validation,
             callbacks=callbacks,
-            n_epochs=self.max_epochs,
+            n_epochs=n_epochs,
             schedule=self.schedule,
         )
         context.call_on_fit_task_end(estimator=self, **data)
@@ -433,6 +434,13 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             wanted = max(min(32, n / 4), min(128, n / 16))
             return 2 ** max(2, round(math.log2(wanted)))
         return size
+
+    def _resolve_epochs(self, n: int) -> int:
+        if self.max_epochs != "auto":
+            return self.max_epochs
+        # 30 epochs of 50 series are 120 steps, too few: 0.84 on folds of the training
+        # part of GunPoint, against 0.92 for 400 steps.
+        return min(200, max(30, math.ceil(500 / math.ceil(n / self.batch_size_))))
 
     def _recipe(self, device: torch.device, n_dims: int, schedule: str) -> Recipe:
         kind = OPTIMIZERS[self.optimizer]

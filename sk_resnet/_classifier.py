@@ -65,8 +65,9 @@ class ResNetClassifier(BaseResNet):
 default="one_cycle"
         Course of the learning rate over `max_epochs`. The steps are those of [1]_
         (÷10 at 50 and 75 %) and [3]_ (×0.2 at 30, 60 and 80 %).
-    max_epochs : int, default=30
-        Passes over the training data.
+    max_epochs : int or "auto", default="auto"
+        Passes over the training data. "auto" is 30, and more, up to 200, where those
+        would make fewer than 500 steps: on fewer than about 1,000 samples.
     batch_size : int or "auto", default="auto"
         Samples in a step, at least 2; "auto" takes 4 to 128, a power of two: about a
         quarter of up to 128 samples, then 32, and a sixteenth of more than 512.
@@ -180,7 +181,7 @@ default="one_cycle"
         lr: float | str = "auto",
         momentum: float = 0.9,
         schedule: str = "one_cycle",
-        max_epochs: int = 30,
+        max_epochs: int | str = "auto",
         batch_size: int | str = "auto",
         input_shape: Sequence[int] | None = None,
         channel_axis: int = 1,
@@ -286,8 +287,9 @@ class WideResNetClassifier(BaseResNet):
 default="one_cycle"
         Course of the learning rate over `max_epochs`. The steps are those of [1]_
         (÷10 at 50 and 75 %) and [3]_ (×0.2 at 30, 60 and 80 %).
-    max_epochs : int, default=30
-        Passes over the training data.
+    max_epochs : int or "auto", default="auto"
+        Passes over the training data. "auto" is 30, and more, up to 200, where those
+        would make fewer than 500 steps: on fewer than about 1,000 samples.
     batch_size : int or "auto", default="auto"
         Samples in a step, at least 2; "auto" takes 4 to 128, a power of two: about a
         quarter of up to 128 samples, then 32, and a sixteenth of more than 512.
@@ -402,7 +404,7 @@ default="one_cycle"
         lr: float | str = "auto",
         momentum: float = 0.9,
         schedule: str = "one_cycle",
-        max_epochs: int = 30,
+        max_epochs: int | str = "auto",
         batch_size: int | str = "auto",
         input_shape: Sequence[int] | None = None,
         channel_axis: int = 1,

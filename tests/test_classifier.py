@@ -430,3 +430,20 @@ def test_a_trained_wide_network_has_the_parameters_of_the_paper():
     model = WideResNetClassifier(10, width=1, max_epochs=1, layout="small")
     model.partial_fit(X, [0, 1, 2, 3], classes=range(10))
     assert model.n_parameters_ == 77_850
+
+
+@pytest.mark.parametrize(
+    ("n", "batch_size", "expected"),
+    [(50, 16, 125), (1000, 10, 30), (1000, 64, 32), (4, 4, 200)],
+)
+def test_small_sets_get_more_epochs_by_default(n, batch_size, expected):
+    model = ResNetClassifier()
+    model.batch_size_ = batch_size
+    assert model._resolve_epochs(n) == expected
+    assert model.set_params(max_epochs=7)._resolve_epochs(n) == 7
+
+
+def test_the_default_number_of_epochs_is_trained(rows):
+    X, y = rows
+    model = ResNetClassifier(depth=4, batch_size=6, random_state=0).fit(X, y)
+    assert model.n_epochs_ == 50
