@@ -1,6 +1,7 @@
 """What both estimators share: rules, the fit pipeline, prediction, and their state."""
 
 import math
+from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -30,8 +31,15 @@ from sk_resnet._callbacks import (
     as_callbacks,
     monitors_validation,
 )
+from sk_resnet._engine import has_fast_bfloat16, pays_to_compile
 from sk_resnet._input import InputSpec, input_spec, with_statistics
-from sk_resnet._network import build_network, initialize, kernels, n_parameters
+from sk_resnet._network import (
+    build_network,
+    initialize,
+    kernels,
+    multiply_adds,
+    n_parameters,
+)
 from sk_resnet._optim import OPTIMIZERS, SCHEDULES
 from sk_resnet._penalty import sparsity
 from sk_resnet._persist import (
@@ -97,7 +105,7 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         "callbacks": [list, tuple, None],
         "device": [str, torch.device],
         "precision": [StrOptions({"auto", "float32", "bfloat16"})],
-        "compile": ["boolean"],
+        "compile": ["boolean", StrOptions({"auto"})],
         "warm_start": ["boolean"],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
@@ -393,6 +401,9 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         self._seed = seed
         module = build_network(network).to_empty(device=device)
         initialize(module, torch.Generator(device).manual_seed(seed))
+        if device.type == "cuda" and len(spec.network_shape) < 4:
+            # cuDNN's own order of weights; the stubs do not know the argument.
+            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.net_ = self._make_net(module, spec, device)
 
     def _make_net(
@@ -444,7 +455,9 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
 
     def _recipe(self, device: torch.device, n_dims: int, schedule: str) -> Recipe:
         kind = OPTIMIZERS[self.optimizer]
-        cuda_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
+        bfloat16 = self.precision == "bfloat16" or (
+            self.precision == "auto" and has_fast_bfloat16(device)
+        )
         return Recipe(
             optimizer=self.optimizer,
             lr=kind.default_lr if self.lr == "auto" else float(self.lr),
@@ -455,9 +468,8 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             l2=self._default_l2[n_dims > 0] if self.l2 == "auto" else float(self.l2),
             label_smoothing=float(self.label_smoothing),
             augmentations=resolve_augmentations(self.augment, n_dims),
-            bfloat16=self.precision == "bfloat16"
-            or (self.precision == "auto" and cuda_bfloat16),
-            compile=self.compile,
+            bfloat16=bfloat16,
+            compile=self.compile is True,
         )
 
     def _train(
@@ -471,7 +483,14 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     ) -> None:
         net, n_dims = self.net_, len(training.spec.network_shape) - 1
         net.verbose = self.verbose  # PrintLog and others are silent at 0
-        recipe = self._recipe(torch.device(net.device), n_dims, schedule)
+        device = torch.device(net.device)
+        recipe = self._recipe(device, n_dims, schedule)
+        if self.compile == "auto" and self.dropout == 0:
+            macs = multiply_adds(net.module_, training.spec.network_shape[1:])
+            pays = pays_to_compile(n_epochs * len(training), macs, device)
+            recipe = replace(recipe, compile=pays)
+        self.precision_ = "bfloat16" if recipe.bfloat16 else "float32"
+        self.compiled_ = recipe.compile
         try:
             net.train(
                 training, validation, recipe=recipe, callbacks=callbacks, n_epochs=n_epochs

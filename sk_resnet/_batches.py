@@ -1,5 +1,6 @@
 """Batches cut from arrays by a seeded permutation."""
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -10,13 +11,17 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from sk_resnet._augment import Augmentation
-from sk_resnet._input import InputSpec
+from sk_resnet._input import InputSpec, chunks
+
+# Above this size, in bytes on the device, samples are read batch by batch.
+RESIDENT_BYTES = 2**30
 
 
 class ArrayDataset(Dataset):
     """Samples as they came, with encoded labels and weights of mean 1.
 
-    X may be memory-mapped: rows are read and cast when a batch asks for them.
+    X may be memory-mapped: rows are read and cast when a batch asks for them, unless
+    `load` made them resident.
     """
 
     def __init__(
@@ -33,16 +38,51 @@ class ArrayDataset(Dataset):
         weight = np.ones(len(self.rows)) if weight is None else weight / weight.mean()
         self.y = torch.from_numpy(np.array(y, dtype=np.int64))
         self.weight = torch.from_numpy(np.array(weight, dtype=np.float32))
+        self.resident: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def inputs(self, index: Any) -> Tensor:
+    def load(self, device: torch.device, limit: int = RESIDENT_BYTES) -> None:
+        """Put labels, weights and, where they fit, samples on the device.
+
+        Bytes stay bytes and are standardized there; other types are standardized here,
+        in the precision that they came in.
+        """
+        self.y, self.weight = self.y.to(device), self.weight.to(device)
+        is_bytes = self.X.dtype == np.uint8
+        n_values = len(self) * math.prod(self.X.shape[1:])
+        if n_values * (1 if is_bytes else 4) > limit:
+            return
+        if is_bytes:
+            samples = np.ascontiguousarray(self.spec.channels_first(self.X[self.rows]))
+        else:
+            samples = np.empty((len(self), *self.spec.network_shape), dtype=np.float32)
+            for part in chunks(samples):
+                samples[part] = self.spec.transform(self.X[self.rows[part]])
+        self.resident = torch.from_numpy(samples).to(device)
+        if is_bytes and self.spec.mean is not None:
+            assert self.spec.scale is not None
+            per_channel = (-1,) + (1,) * (samples.ndim - 2)
+            self._mean, self._scale = (
+                torch.from_numpy(a.reshape(per_channel)).to(device, torch.float32)
+                for a in (self.spec.mean, self.spec.scale)
+            )
+
+    def inputs(self, places: Tensor) -> Tensor:
         """Network input of the samples at these places."""
-        return torch.from_numpy(self.spec.transform(self.X[self.rows[index]]))
+        if self.resident is None:
+            rows = self.rows[places.cpu().numpy()]
+            x = torch.from_numpy(self.spec.transform(self.X[rows]))
+            return x.to(places.device)
+        x = self.resident[places]
+        if x.dtype != torch.uint8:
+            return x
+        x = x.float()
+        return x if self.spec.mean is None else x.sub_(self._mean).div_(self._scale)
 
     def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
-        return self.inputs([i])[0], self.y[i]
+        return self.inputs(torch.tensor([i]))[0], self.y[i]
 
 
 class Batch(tuple):
@@ -75,8 +115,10 @@ class Batches:
     def _bounds(self) -> list[tuple[int, int]]:
         n, size = len(self.dataset), self.batch_size
         starts = list(range(0, n, size))
-        # Batch norm has no variance over one sample: the batch before takes it in.
-        if self.shuffle is not None and n > 1 and n % size == 1 and len(starts) > 1:
+        # The batch before takes in a tail of less than half a batch: batch norm has no
+        # variance over one sample, and a poor one over few, which the running statistics
+        # would end on.
+        if self.shuffle is not None and 0 < n % size < max(2, size / 2) and len(starts) > 1:
             starts.pop()
         return list(zip(starts, starts[1:] + [n], strict=True))
 
@@ -84,19 +126,18 @@ class Batches:
         return len(self._bounds())
 
     def __iter__(self) -> Iterator[Batch]:
-        dataset = self.dataset
-        n = len(dataset)
+        dataset, n = self.dataset, len(self.dataset)
         order = (
-            np.arange(n)
+            torch.arange(n)
             if self.shuffle is None
-            else torch.randperm(n, generator=self.shuffle).numpy()
-        )
+            else torch.randperm(n, generator=self.shuffle)
+        ).to(self.device)
+        y, weight = dataset.y.to(self.device), dataset.weight.to(self.device)
+        if self.shuffle is not None:
+            y, weight = y[order], weight[order]
         for start, stop in self._bounds():
-            index = order[start:stop]
-            x = dataset.inputs(index).to(self.device)
+            x = dataset.inputs(order[start:stop])
             for augmentation in self.augmentations:
                 assert self.generator is not None
                 x = augmentation(x, self.generator)
-            places = torch.from_numpy(index)
-            y, weight = dataset.y[places], dataset.weight[places]
-            yield Batch(x, y.to(self.device), weight.to(self.device))
+            yield Batch(x, y[start:stop], weight[start:stop])

@@ -31,7 +31,7 @@ def convolution(
     if kernel % 2:
         return layer
     # Torch pads both sides alike; an even kernel needs one more element at the end.
-    return nn.Sequential(_Pad((kernel // 2 - 1, kernel // 2) * n_dims), layer)
+    return PaddedConvolution(_Pad((kernel // 2 - 1, kernel // 2) * n_dims), layer)
 
 
 def _sizes(n_dims: int, size: int, at_height: int) -> tuple[int, ...]:
@@ -61,6 +61,10 @@ class _Pad(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return nn.functional.pad(x, self.amounts)
+
+
+class PaddedConvolution(nn.Sequential):
+    """Padding, then a convolution of even size."""
 
 
 class Subsample(nn.Module):

@@ -1,15 +1,19 @@
 """Residual block and network, built from a `NetworkSpec`."""
 
+import copy
 from dataclasses import dataclass
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
+from torch.utils.flop_counter import FlopCounterMode
 
 from sk_resnet._layers import (
     KERNELS,
     NORM_TYPES,
     Dropout,
+    PaddedConvolution,
     Subsample,
     ZeroPadShortcut,
     convolution,
@@ -190,6 +194,34 @@ def initialize(network: nn.Module, generator: torch.Generator) -> None:
             nn.init.zeros_(layer.bias)
 
 
+def folded(module: nn.Module) -> nn.Module:
+    """Twin for prediction: batch norms right behind a convolution are folded into it.
+
+    Exact up to rounding, in evaluation mode. What cannot be folded is shared. The first
+    norm of a pre-activation branch stays: its shortcut reads the same values.
+    """
+    twin = copy.copy(module)
+    twin._modules = {}
+    before: tuple[str, nn.Module] | None = None
+    for name, child in module._modules.items():
+        assert child is not None
+        if isinstance(module, nn.Sequential) and isinstance(child, NORM_TYPES) and before:
+            twin._modules[before[0]] = _with_norm(before[1], child)
+            before = None
+            continue
+        twin._modules[name] = folded(child)
+        is_kernel = isinstance(child, (*KERNELS, PaddedConvolution))
+        before = (name, child) if is_kernel else None
+    return twin
+
+
+def _with_norm(layer: nn.Module, norm: Any) -> nn.Module:
+    if isinstance(layer, PaddedConvolution):
+        return nn.Sequential(layer[0], _with_norm(layer[1], norm))
+    fuse = fuse_linear_bn_eval if isinstance(layer, nn.Linear) else fuse_conv_bn_eval
+    return fuse(layer, norm)  # type: ignore[type-var]
+
+
 def kernels(network: nn.Module) -> dict[str, nn.Parameter]:
     """Convolution and linear kernels by name: what l1 and l2 act on."""
     return {
@@ -202,3 +234,12 @@ def kernels(network: nn.Module) -> dict[str, nn.Parameter]:
 def n_parameters(network: nn.Module) -> int:
     """Number of trainable values."""
     return sum(parameter.numel() for parameter in network.parameters())
+
+
+def multiply_adds(network: ResidualNetwork, spatial: tuple[int, ...]) -> int:
+    """Multiplications of the convolutions and linear layers for one sample."""
+    meta = build_network(network.spec).eval()
+    x = torch.empty(1, network.spec.in_channels, *spatial, device="meta")
+    with FlopCounterMode(display=False) as counter:
+        meta(x)
+    return counter.get_total_flops() // 2

@@ -23,7 +23,7 @@ class ProximalSGD(SGD):
         loss = super().step(closure)
         for group in self.param_groups:
             if l1 := group.get("l1", 0.0):
-                threshold = float(group["lr"]) * l1 / (1 - group["momentum"])
+                threshold = group["lr"] * l1 / (1 - group["momentum"])
                 for w in group["params"]:
                     if w.grad is not None:  # frozen weights stay
                         soft_threshold_(w, threshold)
@@ -44,20 +44,26 @@ class ProximalAdamW(AdamW):
                 for w in group["params"]:
                     if w.grad is not None:
                         state = self.state[w]
-                        correction = 1 - group["betas"][1] ** float(state["step"])
+                        correction = 1 - group["betas"][1] ** state["step"].double()
                         v = (state["exp_avg_sq"] / correction).sqrt_().add_(group["eps"])
-                        soft_threshold_(w, float(group["lr"]) * l1 / v)
+                        soft_threshold_(w, group["lr"] * l1 / v)
         return loss
 
 
 def make_sgd(groups: list[dict[str, Any]], lr: float, momentum: float) -> Optimizer:
     """SGD with Nesterov momentum, as arXiv:1605.07146 §3."""
-    return ProximalSGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0)
+    return ProximalSGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0, fused=True)
 
 
 def make_adamw(groups: list[dict[str, Any]], lr: float, momentum: float) -> Optimizer:
     """AdamW with `momentum` as its first decay rate."""
-    return ProximalAdamW(groups, lr=lr, betas=(momentum, 0.999))
+    return ProximalAdamW(
+        groups,
+        lr=lr,
+        betas=(momentum, 0.999),
+        fused=True,
+        capturable=isinstance(lr, torch.Tensor),
+    )
 
 
 @dataclass(frozen=True)
@@ -90,7 +96,7 @@ def _one_cycle(optimizer: Optimizer, n_steps: int) -> lr_scheduler.LRScheduler:
     # Smith & Topin 2018, arXiv:1708.07120; momentum is left alone, as tau depends on it.
     return lr_scheduler.OneCycleLR(
         optimizer,
-        max_lr=[group["lr"] for group in optimizer.param_groups],
+        max_lr=[float(group["lr"]) for group in optimizer.param_groups],
         total_steps=n_steps + 1,
         pct_start=0.3,
         cycle_momentum=False,

@@ -25,7 +25,10 @@ def versions() -> dict[str, str]:
 def weights_to_arrays(network: nn.Module) -> dict[str, np.ndarray]:
     """Parameters and buffers by name; they share memory with a network on the CPU."""
     state = network.state_dict()
-    return {name: tensor.detach().cpu().numpy() for name, tensor in state.items()}
+    return {
+        name: np.ascontiguousarray(tensor.detach().cpu().numpy())
+        for name, tensor in state.items()
+    }
 
 
 def arrays_to_weights(

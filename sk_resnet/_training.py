@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from sk_resnet._augment import Augmentation
 from sk_resnet._batches import ArrayDataset, Batch, Batches
 from sk_resnet._callbacks import is_stop_signal, wants_batches
+from sk_resnet._engine import CapturedStep, compiled, flushed_denormals, own_stream
 from sk_resnet._input import InputSpec
 from sk_resnet._layers import Dropout
-from sk_resnet._network import kernels
+from sk_resnet._network import folded, kernels
 from sk_resnet._optim import OPTIMIZERS, SCHEDULES, parameter_groups
 
 
@@ -74,7 +75,10 @@ class ResidualNet(NeuralNetClassifier):
         groups = parameter_groups(
             self.module_, kernels(self.module_), l1=recipe.l1, l2=recipe.l2
         )
-        optimizer = OPTIMIZERS[recipe.optimizer].make(groups, recipe.lr, recipe.momentum)
+        lr: Any = recipe.lr
+        if torch.device(self.device).type == "cuda":
+            lr = torch.tensor(lr, device=self.device)  # a captured step reads it there
+        optimizer = OPTIMIZERS[recipe.optimizer].make(groups, lr, recipe.momentum)
         earlier = getattr(self, "optimizer_", None)
         if type(earlier) is type(optimizer):
             optimizer.state.update(earlier.state)
@@ -99,22 +103,46 @@ class ResidualNet(NeuralNetClassifier):
         self._n_earlier_epochs = len(self.history)
         n_steps = n_epochs * len(self.get_iterator(training, training=True))
         self._scheduler = SCHEDULES[recipe.schedule](self.optimizer_, n_steps)
-        self._validation = validation
-        self._per_batch = any(wants_batches(cb) for _, cb in self.callbacks_)
-        forward = self.module_.forward
-        self._forward = torch.compile(forward) if recipe.compile else forward
+        self._prepare_engine(training, validation)
         for layer in self.module_.modules():
             if isinstance(layer, Dropout):
                 layer.generator = self.noise
         self.notify("on_train_begin", X=training, y=None)
         try:
-            self.fit_loop(training, epochs=n_epochs)
+            with flushed_denormals(), own_stream(torch.device(self.device)):
+                self.fit_loop(training, epochs=n_epochs)
         except _StopTraining:
             pass
         finally:
-            del self._validation, self._forward
+            del self._validation, self._forward, self._step
         self.notify("on_train_end", X=training, y=None)
         return self
+
+    def _prepare_engine(
+        self, training: ArrayDataset, validation: ArrayDataset | None
+    ) -> None:
+        """Choose how steps are done; all that is set here ends with the training."""
+        device, batch_size = torch.device(self.device), self.recipe.batch_size
+        for dataset in (training, validation):
+            if dataset is not None:
+                dataset.load(device)
+        self._validation = validation
+        self._per_batch = any(wants_batches(cb) for _, cb in self.callbacks_)
+        self._forward = self.module_.forward
+        if self.recipe.compile:
+            self._forward = compiled(self._forward, batch_size)
+        self._totals = torch.zeros(3, device=device)
+        self._step: Callable[..., None] = self._whole_step
+        if device.type == "cuda" and not self._per_batch:
+            self._step = CapturedStep(self._whole_step, batch_size, [self.noise])
+
+    def _whole_step(self, x: Tensor, y: Tensor, weight: Tensor) -> None:
+        """What skorch's train_step does, without its hooks; sums go to `_totals`."""
+        self.optimizer_.zero_grad()
+        batch = Batch(x, y, weight)
+        step = self.train_step_single(batch)
+        self.optimizer_.step()
+        self._totals += _batch_sums(batch, step)
 
     def notify(self, method_name: str, **cb_kwargs: Any) -> None:
         """Call a hook of all callbacks; tell their wish to stop from Ctrl-C."""
@@ -169,21 +197,28 @@ class ResidualNet(NeuralNetClassifier):
         if iterator is None:
             return
         self._set_training(training)
-        device = torch.device(self.device)
-        totals = torch.zeros(3, device=device)  # loss, weight of the right ones, weight
+        self._totals.zero_()  # loss, weight of the right ones, weight
         for batch in iterator:
             if self._per_batch:
-                self.notify("on_batch_begin", batch=batch, training=training)
-                self._set_training(training)
-            step = step_fn(batch)
-            totals += _batch_sums(batch, step)
+                self._step_with_hooks(batch, training, prefix, step_fn)
+            elif training:
+                self._step(*batch, batch.weight)
+            else:
+                self._totals += _batch_sums(batch, step_fn(batch))
             if training:
                 self._scheduler.step()
-            if self._per_batch:
-                self.history.record_batch(f"{prefix}_loss", step["loss"].item())
-                self.history.record_batch(f"{prefix}_batch_size", len(batch[0]))
-                self.notify("on_batch_end", batch=batch, training=training, **step)
-        self._record_epoch(prefix, len(iterator), totals / len(iterator.dataset))
+        self._record_epoch(prefix, len(iterator), self._totals / len(iterator.dataset))
+
+    def _step_with_hooks(
+        self, batch: Batch, training: bool, prefix: str, step_fn: Any
+    ) -> None:
+        self.notify("on_batch_begin", batch=batch, training=training)
+        self._set_training(training)
+        step = step_fn(batch)
+        self._totals += _batch_sums(batch, step)
+        self.history.record_batch(f"{prefix}_loss", step["loss"].item())
+        self.history.record_batch(f"{prefix}_batch_size", len(batch[0]))
+        self.notify("on_batch_end", batch=batch, training=training, **step)
 
     def _record_epoch(self, prefix: str, n_batches: int, means: Tensor) -> None:
         loss, right, weight = means.tolist()
@@ -226,7 +261,9 @@ class ResidualNet(NeuralNetClassifier):
         self, network: Callable[[Tensor], Tensor], x: Tensor, bfloat16: bool
     ) -> Tensor:
         kind = torch.device(self.device).type
-        with torch.autocast(kind, dtype=torch.bfloat16, enabled=bfloat16):
+        with torch.autocast(
+            kind, dtype=torch.bfloat16, enabled=bfloat16, cache_enabled=False
+        ):
             return network(x).float()
 
     @torch.inference_mode()
@@ -235,7 +272,7 @@ class ResidualNet(NeuralNetClassifier):
     ) -> NDArray[np.float32]:
         """Outputs of the network for raw samples, in one buffer."""
         self._set_training(False)
-        dataset = self.get_dataset(X)
+        dataset, network = self.get_dataset(X), folded(self.module_)
         out = np.empty((len(dataset), n_outputs), dtype=np.float32)
         start = 0
         for x, _ in Batches(dataset, batch_size, torch.device(self.device)):
@@ -243,9 +280,7 @@ class ResidualNet(NeuralNetClassifier):
             # Kernels are chosen by the batch's size and differ in their last bits, so
             # every batch has the same: a sample's prediction depends on itself alone.
             x = nn.functional.pad(x, (0, 0) * (x.ndim - 1) + (0, batch_size - n))
-            out[start : start + n] = (
-                self._logits(self.module_, x, bfloat16)[:n].cpu().numpy()
-            )
+            out[start : start + n] = self._logits(network, x, bfloat16)[:n].cpu().numpy()
             start += n
         return out
 

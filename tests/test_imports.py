@@ -22,6 +22,7 @@ ORDER = [
     "_batches",
     "_split",
     "_callbacks",
+    "_engine",
     "_training",
     "_persist",
     "_base",

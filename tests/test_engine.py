@@ -1,0 +1,390 @@
+"""Oracles: the plain path, a loop written here, and the unfolded network."""
+
+import copy
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from skorch.callbacks import Callback
+from torch import nn
+
+from sk_resnet import ResNetClassifier, _base, _batches, _engine
+from sk_resnet._batches import ArrayDataset, Batches
+from sk_resnet._input import input_spec, with_statistics
+from sk_resnet._network import build_network, folded, initialize, multiply_adds
+from sk_resnet._spec import ORDERS, network_spec
+
+CPU = torch.device("cpu")
+SHAPES = {0: (6,), 1: (2, 9), 2: (2, 7, 7), 3: (2, 4, 4, 4)}
+# Block, and the depth of the smallest network of it: of rows, of everything else.
+SMALLEST = {"basic": (4, 8), "bottleneck": (5, 11), (2, 3): (4, 8)}
+
+
+def small_network(order, block, n_dims, shortcut="projection", dropout=0.0):
+    spec = network_spec(
+        input_shape=SHAPES[n_dims],
+        n_classes=3,
+        depth=SMALLEST[block][n_dims > 0],
+        width=1,
+        block=block,
+        order=order,
+        shortcut=shortcut,
+        layout="auto",
+        dropout=dropout,
+        wide=False,
+    )
+    network = build_network(spec).to_empty(device="cpu")
+    initialize(network, torch.Generator().manual_seed(0))
+    return network
+
+
+class WantsBatches(Callback):
+    def on_batch_end(self, net, **kwargs):
+        pass
+
+
+every_network = pytest.mark.parametrize(
+    ("order", "block", "n_dims"),
+    [(o, b, d) for o in ORDERS for b in SMALLEST for d in SHAPES],
+)
+
+
+@every_network
+def test_fast_steps_equal_a_plain_loop(order, block, n_dims):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(24, *SHAPES[n_dims])).astype(np.float32)
+    y = np.arange(24) % 3
+    model = ResNetClassifier(
+        depth=SMALLEST[block][n_dims > 0],
+        block=block,
+        order=order,
+        batch_size=8,
+        max_epochs=1,
+        lr=0.01,
+        l2=0.01,
+        schedule="constant",
+        standardize=False,
+        random_state=0,
+    )
+    model.partial_fit(X, y, classes=[0, 1, 2])  # statistics of batch norm, momentum
+    network = copy.deepcopy(model.module_)
+    earlier = copy.deepcopy(model.net_.optimizer_.state_dict())
+    order_of_samples = torch.Generator()
+    order_of_samples.set_state(model.net_.shuffle.get_state())
+    model.partial_fit(X, y)
+
+    kernels = [m.weight for m in network.modules() if isinstance(m, _kernel_types())]
+    others = [p for p in network.parameters() if all(p is not k for k in kernels)]
+    groups = [{"params": kernels, "weight_decay": 0.01}, {"params": others}]
+    optimizer = torch.optim.SGD(groups, lr=0.01, momentum=0.9, nesterov=True)
+    state = optimizer.state_dict()
+    state["state"] = earlier["state"]
+    optimizer.load_state_dict(state)
+    network.train()
+    for rows in torch.randperm(24, generator=order_of_samples).split(8):
+        optimizer.zero_grad()
+        logits = network(torch.from_numpy(X[rows.numpy()]))
+        nn.functional.cross_entropy(logits, torch.from_numpy(y)[rows]).backward()
+        optimizer.step()
+    for name, value in network.state_dict().items():
+        torch.testing.assert_close(
+            model.module_.state_dict()[name], value, atol=1e-5, rtol=1e-5
+        )
+
+
+def _kernel_types():
+    return (nn.Linear, nn.Conv2d, nn.Conv3d)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_batch_hooks_do_not_change_the_weights(images, dropout):
+    X, y = images
+    settings = {"depth": 8, "max_epochs": 2, "batch_size": 8, "random_state": 0}
+    settings |= {"dropout": dropout, "augment": "crop", "validation_split": 0.2}
+    fast = ResNetClassifier(**settings).fit(X, y)
+    slow = ResNetClassifier(**settings, callbacks=[WantsBatches()]).fit(X, y)
+    assert not fast.net_._per_batch
+    assert slow.net_._per_batch
+    for one, other in zip(
+        fast.module_.state_dict().values(), slow.module_.state_dict().values(), strict=True
+    ):
+        assert torch.equal(one, other)
+    keys = ("train_loss", "valid_loss", "valid_accuracy", "lr")
+    for one, other in zip(fast.history_, slow.history_, strict=True):
+        assert [one[k] for k in keys] == pytest.approx([other[k] for k in keys], rel=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("channel_axis", [1, -1])
+def test_resident_samples_equal_streamed_ones(dtype, channel_axis):
+    rng = np.random.default_rng(0)
+    X = rng.integers(0, 255, size=(20, 3, 5, 3)).astype(dtype)
+    spec = input_spec(X, input_shape=None, channel_axis=channel_axis)
+    spec = with_statistics(spec, X, np.ones(20))
+    rows = np.array([3, 1, 9, 19])
+    streamed, resident = (ArrayDataset(X, spec, rows=rows) for _ in range(2))
+    streamed.load(CPU, limit=0)
+    resident.load(CPU)
+    assert streamed.resident is None
+    assert resident.resident.dtype == (torch.uint8 if dtype == np.uint8 else torch.float32)
+    places = torch.tensor([2, 0])
+    assert torch.equal(streamed.inputs(places), resident.inputs(places))
+
+
+def test_streaming_does_not_change_a_fit(images, monkeypatch):
+    X, y = images
+    settings = {"depth": 8, "max_epochs": 2, "batch_size": 8, "random_state": 0}
+    resident = ResNetClassifier(**settings).fit(X, y).predict_proba(X)
+    monkeypatch.setattr(_batches.ArrayDataset.load, "__defaults__", (0,))
+    streamed = ResNetClassifier(**settings).fit(X, y).predict_proba(X)
+    np.testing.assert_array_equal(streamed, resident)
+
+
+def test_a_short_tail_goes_into_the_batch_before():
+    X = np.zeros((50, 2))
+    dataset = ArrayDataset(X, input_spec(X, input_shape=None, channel_axis=1))
+
+    def sizes(n, size, **shuffle):
+        part = ArrayDataset(X, dataset.spec, rows=np.arange(n))
+        return [len(batch[0]) for batch in Batches(part, size, CPU, **shuffle)]
+
+    seeded = {"shuffle": torch.Generator()}
+    assert sizes(50, 16, **seeded) == [16, 16, 18]
+    assert sizes(24, 16, **seeded) == [16, 8]
+    assert sizes(3, 2, **seeded) == [3]
+    assert sizes(5, 16, **seeded) == [5]
+    assert sizes(50, 16) == [16, 16, 16, 2]
+
+
+@every_network
+@pytest.mark.parametrize("shortcut", ["projection", "zero_pad"])
+def test_folding_batch_norms_keeps_the_outputs(order, block, n_dims, shortcut):
+    network = small_network(order, block, n_dims, shortcut, dropout=0.1)
+    generator = torch.Generator().manual_seed(1)
+    for layer in network.modules():
+        if isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)):
+            for values in (layer.weight.data, layer.running_var):
+                values.uniform_(0.5, 2, generator=generator)
+            for values in (layer.bias.data, layer.running_mean):
+                values.normal_(generator=generator)
+    x = torch.randn(4, *SHAPES[n_dims], generator=generator)
+    network.eval()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    with torch.inference_mode():
+        expected = network(x)
+        twin = folded(network)
+        torch.testing.assert_close(twin(x), expected, rtol=1e-4, atol=1e-5)
+    count = sum("Norm" in type(layer).__name__ for layer in network.modules())
+    left = sum("Norm" in type(layer).__name__ for layer in twin.modules())
+    assert left < count
+    assert left == 0 or order != "original"
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+def test_a_captured_step_replays_full_batches_and_runs_others():
+    total, captures, seen = torch.zeros(1), [], []
+
+    def step(x):
+        seen.append(len(x))
+        total.add_(x.sum())
+
+    def capture(recorded, generators):
+        captures.append(generators)
+        return recorded
+
+    generator = torch.Generator()
+    captured = _engine.CapturedStep(step, 4, [generator], capture=capture, warmup=2)
+    batches = torch.arange(22.0).split(4)
+    for _ in range(2):
+        for batch in batches:
+            captured(batch)
+    assert total.item() == 2 * torch.arange(22.0).sum()
+    assert captures == [[generator]]
+    assert seen == [4, 4, 4, 4, 4, 2] * 2
+
+
+def test_compilation_pays_only_in_long_fits(monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    # ResNet-20 on 28 x 28: 30 epochs of 60,000 take an hour, one of 1,000 a second.
+    assert _engine.pays_to_compile(30 * 60_000, 31_000_000, CPU)
+    assert not _engine.pays_to_compile(1000, 31_000_000, CPU)
+    assert not _engine.pays_to_compile(30 * 60_000, 31_000_000, torch.device("cuda"))
+
+
+def test_auto_compiles_where_it_pays(rows, monkeypatch):
+    X, y = rows
+    asked = []
+
+    def pays(n_samples, macs, device):
+        asked.append((n_samples, macs))
+        return False
+
+    monkeypatch.setattr(_base, "pays_to_compile", pays)
+    model = ResNetClassifier(depth=4, max_epochs=2, random_state=0).fit(X, y)
+    # Stem 5 x 64, two layers of 64 x 64, classifier 64 x 3.
+    assert asked == [(120, 5 * 64 + 2 * 64 * 64 + 64 * 3)]
+    assert model.compiled_ is False
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, while compiling
+def test_a_compiled_fit_gives_the_same_network(rows):
+    X, y = rows
+    settings = {"depth": 4, "max_epochs": 2, "batch_size": 16, "random_state": 0}
+    plain = ResNetClassifier(**settings, compile=False).fit(X, y)
+    fast = ResNetClassifier(**settings, compile=True).fit(X, y)
+    assert fast.compiled_
+    np.testing.assert_allclose(fast.predict_proba(X), plain.predict_proba(X), atol=1e-5)
+
+
+def test_a_failed_compilation_warns_and_goes_on(monkeypatch):
+    def broken(forward, **kwargs):
+        def call(x):
+            raise torch._dynamo.exc.TorchDynamoException("no C++ compiler")
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", broken)
+    forward = _engine.compiled(lambda x: x + 1, batch_size=3)
+    with pytest.warns(UserWarning, match="no C\\+\\+ compiler.*compile=False"):
+        assert torch.equal(forward(torch.zeros(3)), torch.ones(3))
+    assert torch.equal(forward(torch.zeros(3)), torch.ones(3))  # and is silent then
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_auto_precision_takes_bfloat16_where_it_is_fast(rows, monkeypatch, fast):
+    X, y = rows
+    monkeypatch.setattr(_base, "has_fast_bfloat16", lambda device: fast)
+    settings = {"depth": 4, "max_epochs": 1, "random_state": 0}
+    model = ResNetClassifier(**settings).fit(X, y)
+    assert model.precision_ == ("bfloat16" if fast else "float32")
+    forced = ResNetClassifier(**settings, precision=model.precision_).fit(X, y)
+    for one, other in zip(
+        model.module_.parameters(), forced.module_.parameters(), strict=True
+    ):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize(("feature", "wins"), [(True, True), (True, False), (False, True)])
+def test_fast_bfloat16_needs_the_feature_and_the_probe(monkeypatch, feature, wins):
+    monkeypatch.setattr(_engine, "cpu_has_bfloat16", lambda: feature)
+    monkeypatch.setattr(_engine, "_bfloat16_wins", lambda: wins)
+    assert _engine.has_fast_bfloat16(CPU) == (feature and wins)
+
+
+def test_denormals_are_flushed_in_training_alone():
+    tiny = torch.full((1,), 1e-40)
+    with _engine.flushed_denormals():
+        assert (tiny * 1.0).item() == 0
+    assert (tiny * 1.0).item() > 0
+    torch.set_flush_denormal(True)
+    try:
+        with _engine.flushed_denormals():
+            pass
+        assert (tiny * 1.0).item() == 0
+    finally:
+        torch.set_flush_denormal(False)
+
+
+def test_multiply_adds_are_those_of_the_published_networks():
+    def count(depth, width, wide):
+        spec = network_spec(
+            input_shape=(3, 32, 32),
+            n_classes=10,
+            depth=depth,
+            width=width,
+            block="basic",
+            order="full_preactivation" if wide else "original",
+            shortcut="projection" if wide else "zero_pad",
+            layout="small",
+            dropout=0.0,
+            wide=wide,
+        )
+        return multiply_adds(build_network(spec), (32, 32))
+
+    assert count(28, 10, True) == pytest.approx(5243e6, rel=2e-3)
+    assert count(20, 1, False) == pytest.approx(40.6e6, rel=5e-3)
+    assert count(110, 1, False) == pytest.approx(253e6, rel=5e-3)
+
+
+LIMITED = """
+import resource, sys
+import numpy as np, torch
+torch.set_num_threads(1)
+from sk_resnet import ResNetClassifier, _batches
+# 96 MB of bytes stand for 4 GB: as float32 they would take 384 MB.
+X = np.memmap(sys.argv[1], dtype=np.uint8, mode="r", shape=(100_000, 960))
+y = np.arange(len(X)) % 2
+_batches.ArrayDataset.load.__defaults__ = (50 * 2**20,)
+small = dict(depth=4, batch_size=256, max_epochs=1, random_state=0)
+ResNetClassifier(**small).fit(X[:512], y[:512]).predict(X[:512])  # loads the libraries
+now = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+limit = now + int(sys.argv[2]) * 2**20
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+if sys.argv[3] == "copy":
+    X.astype(np.float32)
+model = ResNetClassifier(**small, validation_split=0.05).fit(X, y)
+assert len(model.predict(X)) == len(X)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="needs RLIMIT_AS and /proc")
+@pytest.mark.parametrize("mode", ["stream", "copy"])
+def test_a_memmap_larger_than_memory_fits_and_predicts(tmp_path, mode):
+    path = tmp_path / "X.dat"
+    rng = np.random.default_rng(0)
+    rng.integers(0, 255, size=100_000 * 960, dtype=np.uint8).tofile(path)
+    command = [sys.executable, "-c", LIMITED, str(path), "300", mode]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if mode == "stream":
+        assert done.returncode == 0, done.stderr
+    else:  # the limit is one that a copy would break
+        assert "MemoryError" in done.stderr
+
+
+# What only a GPU can show.
+
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+
+
+@pytest.mark.gpu
+@needs_cuda
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("l1", [0.0, 1e-4])
+def test_captured_training_equals_uncaptured(images, optimizer, l1):
+    X, y = images
+    settings = {"depth": 8, "max_epochs": 4, "batch_size": 12, "random_state": 0}
+    settings |= {"device": "cuda", "precision": "float32", "optimizer": optimizer}
+    fast = ResNetClassifier(**settings, l1=l1).fit(X, y)
+    slow = ResNetClassifier(**settings, l1=l1, callbacks=[WantsBatches()]).fit(X, y)
+    np.testing.assert_allclose(fast.predict_proba(X), slow.predict_proba(X), atol=1e-3)
+
+
+@pytest.mark.gpu
+@needs_cuda
+def test_a_gpu_fit_is_reproducible_with_dropout(images):
+    X, y = images
+    settings = {"depth": 8, "max_epochs": 6, "batch_size": 8, "dropout": 0.3}
+    settings |= {"device": "cuda", "augment": ["crop", "flip"], "random_state": 0}
+    one, other = (ResNetClassifier(**settings).fit(X, y) for _ in range(2))
+    np.testing.assert_allclose(one.predict_proba(X), other.predict_proba(X), atol=1e-2)
+
+
+@pytest.mark.gpu
+@needs_cuda
+def test_fits_in_threads_share_a_gpu(images):
+    from concurrent.futures import ThreadPoolExecutor
+
+    X, y = images
+    settings = {"depth": 8, "max_epochs": 6, "batch_size": 8, "device": "cuda"}
+    models = [ResNetClassifier(**settings, random_state=0) for _ in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        fitted = list(pool.map(lambda model: model.fit(X, y), models))
+    for model in fitted[1:]:
+        np.testing.assert_allclose(
+            model.predict_proba(X), fitted[0].predict_proba(X), atol=1e-2
+        )
