@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint docs accuracy clean
+.PHONY: demo test lint docs accuracy bench regularization clean
 
 demo: $(STAMP)
 	$(BIN)/python examples/demo.py
@@ -25,6 +25,12 @@ accuracy: $(STAMP)
 	$(BIN)/python -m pip install -q --no-deps aeon==1.6.0 mnist1d==0.0.2.post1
 	$(BIN)/python -m pip install -q -c constraints.txt numba requests deprecated
 	$(BIN)/python benchmarks/accuracy/run.py
+
+bench: $(STAMP)
+	$(BIN)/python benchmarks/speed/run.py
+
+regularization: $(STAMP)
+	$(BIN)/python benchmarks/regularization/run.py
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

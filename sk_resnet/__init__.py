@@ -2,6 +2,18 @@
 
 from sk_resnet._callbacks import EarlyStopping
 from sk_resnet._classifier import ResNetClassifier, WideResNetClassifier
+from sk_resnet._files import ModelFileError, load, save
+from sk_resnet._path import RegularizationPath, regularization_path
 from sk_resnet._version import __version__
 
-__all__ = ["EarlyStopping", "ResNetClassifier", "WideResNetClassifier", "__version__"]
+__all__ = [
+    "EarlyStopping",
+    "ModelFileError",
+    "RegularizationPath",
+    "ResNetClassifier",
+    "WideResNetClassifier",
+    "__version__",
+    "load",
+    "regularization_path",
+    "save",
+]

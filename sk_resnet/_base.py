@@ -1,5 +1,6 @@
 """What both estimators share: rules, the fit pipeline, prediction, and their state."""
 
+import copy
 import math
 from dataclasses import replace
 from numbers import Integral, Real
@@ -31,6 +32,7 @@ from sk_resnet._callbacks import (
     as_callbacks,
     monitors_validation,
 )
+from sk_resnet._compact import compacted
 from sk_resnet._engine import has_fast_bfloat16, pays_to_compile
 from sk_resnet._input import InputSpec, input_spec, with_statistics
 from sk_resnet._network import (
@@ -41,11 +43,14 @@ from sk_resnet._network import (
     n_parameters,
 )
 from sk_resnet._optim import OPTIMIZERS, SCHEDULES
-from sk_resnet._penalty import sparsity
+from sk_resnet._penalty import STRUCTURES, sparsity
 from sk_resnet._persist import (
     FORMAT,
     arrays_to_weights,
     check_versions,
+    n_bytes,
+    packed,
+    unpacked,
     versions,
     weights_to_arrays,
 )
@@ -57,6 +62,9 @@ _positive = Interval(Real, 0, None, closed="neither")
 _not_negative = Interval(Real, 0, None, closed="left")
 _share = Interval(Real, 0, 1, closed="left")
 _counts = Interval(Integral, 1, None, closed="left")
+
+# Share of the learning rate in `finetune_epochs`.
+FINETUNE_LR = 0.1
 
 # Columns of skorch's history that `history_` leaves out or names otherwise.
 _HISTORY_NAMES = {"dur": "seconds"}
@@ -82,8 +90,12 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         "shortcut": [StrOptions(set(SHORTCUTS))],
         "layout": [StrOptions(set(LAYOUTS))],
         "dropout": [_share],
+        "stochastic_depth": [_share],
         "l1": [_not_negative],
+        "l1_structure": [StrOptions(set(STRUCTURES))],
+        "finetune_epochs": [Interval(Integral, 0, None, closed="left")],
         "l2": [_not_negative, StrOptions({"auto"})],
+        "l2_on": [StrOptions({"kernels", "all"})],
         "label_smoothing": [_share],
         "class_weight": [dict, StrOptions({"balanced"}), None],
         "augment": [str, list, tuple, None],
@@ -197,9 +209,8 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             )
         n_epochs = self._resolve_epochs(len(train_rows))
         callbacks = as_callbacks(self.callbacks)
-        if self.verbose:
-            callbacks.append(EpochProgress(n_epochs))
-        context = self._init_callback_context(max_subtasks=n_epochs)
+        n_total = n_epochs + self.finetune_epochs
+        context = self._init_callback_context(max_subtasks=n_total)
         data = {
             "X": X,
             "y": y,
@@ -216,6 +227,15 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             n_epochs=n_epochs,
             schedule=self.schedule,
         )
+        if self.finetune_epochs:
+            self._train(
+                training,
+                validation,
+                callbacks=callbacks,
+                n_epochs=self.finetune_epochs,
+                schedule=self.schedule,
+                finetune=True,
+            )
         context.call_on_fit_task_end(estimator=self, **data)
         return self
 
@@ -386,8 +406,14 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             shortcut=self.shortcut,
             layout=self.layout,
             dropout=float(self.dropout),
+            stochastic_depth=float(self.stochastic_depth),
             wide=self._wide,
         )
+        if self.l1_structure == "channel" and len(network.kernels) < 2:
+            raise ValueError(
+                "l1_structure='channel' empties channels between the convolutions of a "
+                f"block, got block={self.block!r} with one convolution: use 'weight'."
+            )
         device = _resolve_device(self.device)
         if self.standardize:
             in_training = np.zeros(len(X))
@@ -465,6 +491,8 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             schedule=schedule,
             batch_size=self.batch_size_,
             l1=float(self.l1),
+            l1_structure=self.l1_structure,
+            l2_on=self.l2_on,
             l2=self._default_l2[n_dims > 0] if self.l2 == "auto" else float(self.l2),
             label_smoothing=float(self.label_smoothing),
             augmentations=resolve_augmentations(self.augment, n_dims),
@@ -480,11 +508,17 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         callbacks: list[Any],
         n_epochs: int,
         schedule: str,
+        finetune: bool = False,
     ) -> None:
         net, n_dims = self.net_, len(training.spec.network_shape) - 1
         net.verbose = self.verbose  # PrintLog and others are silent at 0
         device = torch.device(net.device)
         recipe = self._recipe(device, n_dims, schedule)
+        if finetune:
+            lr = FINETUNE_LR * recipe.lr
+            recipe = replace(recipe, l1=0.0, keep_zeros=True, lr=lr)
+        if self.verbose:
+            callbacks = [*callbacks, EpochProgress(n_epochs)]
         if self.compile == "auto" and self.dropout == 0:
             macs = multiply_adds(net.module_, training.spec.network_shape[1:])
             pays = pays_to_compile(n_epochs * len(training), macs, device)
@@ -508,15 +542,20 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         self.history_ = [_history_row(row) for row in net.history if "train_loss" in row]
         self.n_epochs_ = len(self.history_)
         self.best_epoch_ = self._find_best_epoch()
-        self.n_parameters_ = n_parameters(net.module_)
-        self.sparsity_ = sparsity(kernels(net.module_).values())
+        self._measure_network()
+
+    def _measure_network(self) -> None:
+        module = self.net_.module_
+        self.n_parameters_ = n_parameters(module)
+        self.sparsity_ = sparsity(kernels(module).values())
+        self.n_bytes_ = n_bytes(packed(weights_to_arrays(module)))
 
     def _find_best_epoch(self) -> int:
         for _, callback in self.net_.callbacks_:
             if isinstance(callback, EarlyStopping):
                 return callback.best_epoch_
         losses = [row.get("valid_loss", math.inf) for row in self.history_]
-        if min(losses) == math.inf:
+        if min(losses, default=math.inf) == math.inf:
             return self.n_epochs_
         return self.history_[losses.index(min(losses))]["epoch"]
 
@@ -586,6 +625,41 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         """
         return torch.from_numpy(self._logits(X)).log_softmax(dim=1).numpy()
 
+    # The network
+
+    def sparsity_by_layer(self) -> dict[str, float]:
+        """Share of exact zeros in each kernel.
+
+        Returns
+        -------
+        shares : dict
+            By the name of the kernel in ``module_``, from the stem to the classifier.
+        """
+        check_is_fitted(self)
+        return {name: sparsity([w]) for name, w in kernels(self.module_).items()}
+
+    def compact(self) -> "BaseResNet":
+        """Copy of the fitted estimator without the channels that nothing reads.
+
+        A channel between two convolutions of a block is cut out where all weights that
+        read it are zero, as ``l1_structure="channel"`` makes them. Probabilities change
+        by rounding only; parameters, bytes and time go down. All orders, blocks and
+        numbers of dimensions can be cut; channels of the stem and of the shortcuts stay.
+
+        Returns
+        -------
+        estimator : object
+            Fitted estimator of the same parameters, which `partial_fit` and
+            ``warm_start`` train on as it is.
+        """
+        check_is_fitted(self)
+        other = copy.deepcopy(self)
+        net = other.net_
+        module = compacted(net.module_)
+        other._adopt(module, net.input_spec, torch.device(net.device))
+        other._measure_network()
+        return other
+
     # State
 
     def __getstate__(self) -> dict[str, Any]:
@@ -597,21 +671,28 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
                 "versions": versions(),
                 "network": net.module_.spec.to_dict(),
                 "input": net.input_spec.to_dict(),
-                "weights": weights_to_arrays(net.module_),
+                "weights": packed(weights_to_arrays(net.module_)),
             }
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         state = dict(state)
         saved = state.pop("_saved", None)
-        super().__setstate__(state)
+        # Parameters that the version of the file did not have yet get their defaults.
+        super().__setstate__({**type(self)().get_params(deep=False), **state})
         if saved is None:
             return
         check_versions(saved["format"], saved["versions"])
         device = _device_or_cpu(self.device_)
         module = build_network(NetworkSpec.from_dict(saved["network"]))
-        arrays_to_weights(module, saved["weights"], device)
-        self.net_ = self._make_net(module, InputSpec.from_dict(saved["input"]), device)
+        arrays_to_weights(module, unpacked(saved["weights"]), device)
+        self._adopt(module, InputSpec.from_dict(saved["input"]), device)
+
+    def _adopt(
+        self, module: torch.nn.Module, spec: InputSpec, device: torch.device
+    ) -> None:
+        """Take in a trained network, with the history so far."""
+        self.net_ = self._make_net(module, spec, device)
         self.device_ = str(device)
         for row in self.history_:
             self.net_.history.new_epoch()

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from sk_resnet._augment import Augmentation
+from sk_resnet._augment import Augmentation, mixed_labels
 from sk_resnet._input import InputSpec, chunks
 
 # Above this size, in bytes on the device, samples are read batch by batch.
@@ -86,7 +86,10 @@ class ArrayDataset(Dataset):
 
 
 class Batch(tuple):
-    """The pair (inputs, labels) that skorch expects, with the weights beside it."""
+    """The pair (inputs, labels) that skorch expects, with the weights beside it.
+
+    Labels are numbers of classes, or probabilities where samples were mixed.
+    """
 
     weight: Tensor
 
@@ -108,8 +111,10 @@ class Batches:
         shuffle: torch.Generator | None = None,
         augmentations: Sequence[Augmentation] = (),
         generator: torch.Generator | None = None,
+        n_classes: int = 0,
     ) -> None:
         self.dataset, self.batch_size, self.device = dataset, batch_size, device
+        self.n_classes = n_classes
         self.shuffle, self.augmentations, self.generator = shuffle, augmentations, generator
 
     def _bounds(self) -> list[tuple[int, int]]:
@@ -136,8 +141,17 @@ class Batches:
         if self.shuffle is not None:
             y, weight = y[order], weight[order]
         for start, stop in self._bounds():
-            x = dataset.inputs(order[start:stop])
+            batch = Batch(
+                dataset.inputs(order[start:stop]), y[start:stop], weight[start:stop]
+            )
             for augmentation in self.augmentations:
-                assert self.generator is not None
-                x = augmentation(x, self.generator)
-            yield Batch(x, y[start:stop], weight[start:stop])
+                batch = self._augmented(batch, augmentation)
+            yield batch
+
+    def _augmented(self, batch: Batch, augmentation: Augmentation) -> Batch:
+        assert self.generator is not None
+        x, y = batch
+        if not augmentation.mixes:
+            return Batch(augmentation.apply(x, self.generator), y, batch.weight)
+        x, partner, share = augmentation.apply(x, self.generator)
+        return Batch(x, *mixed_labels(y, batch.weight, partner, share, self.n_classes))

@@ -41,20 +41,36 @@ class ResNetClassifier(BaseResNet):
     dropout : float, default=0.0
         Probability, in [0, 1), of dropping a value before the last convolution of a
         branch.
+    stochastic_depth : float, default=0.0
+        Probability, in [0, 1), with which the last block's branch is dropped for a
+        sample in training; that of the others grows linearly up to it [4]_.
     l1 : float, default=0.0
         Strength of the L1 penalty on the kernels. A proximal step after each step of
         the optimizer makes weights exactly zero.
+    l1_structure : {"weight", "channel"}, default="weight"
+        What `l1` empties: single weights, or whole channels inside the blocks, which
+        `compact` then cuts out. For "channel" the penalty is Σ √m·‖w‖₂ over the m
+        weights w that read one channel between two convolutions of a block; other
+        kernels are free of it.
+    finetune_epochs : int, default=0
+        Epochs after `max_epochs` without the L1 penalty, in which zeros stay zero, at a
+        tenth of the learning rate. They undo the shrinking of the other weights.
     l2 : float or "auto", default="auto"
         Strength of the L2 penalty on the kernels. "adamw" decays them by lr·l2 instead.
         "auto" is 0.01 for rows and 1e-4, as in [1]_, for everything else.
+    l2_on : {"kernels", "all"}, default="kernels"
+        Whether `l2` acts on the kernels alone, or on batch norms and biases too, as in
+        [3]_.
     label_smoothing : float, default=0.0
         Share of each label, in [0, 1), that is spread over all classes in training.
     class_weight : dict or "balanced", default=None
         Weights of the classes in the loss, by label; "balanced" is inverse to their
         frequencies.
-    augment : {"crop", "flip"} or list of these, default=None
-        Random changes of the training samples: shifts of up to 4 pixels over a
-        reflected border (fewer on small samples), mirroring of the last axis.
+    augment : str or list of str, default=None
+        Random changes of the training samples, in this order: "crop" (shifts of up to 4
+        pixels over a reflected border, fewer on small samples), "flip" (of the last
+        axis), "random_erasing", "cutout", "scaling"; "shift" and "window" for series;
+        "jitter", also for rows; "mixup" and "cutmix", which mix labels too.
     optimizer : {"sgd", "adamw"}, default="sgd"
         SGD with Nesterov momentum, or AdamW.
     lr : float or "auto", default="auto"
@@ -130,6 +146,8 @@ default="one_cycle"
         Trainable values of the network.
     sparsity_ : float
         Share of exact zeros in the kernels.
+    n_bytes_ : int
+        Bytes of the weights in a saved model.
     batch_size_ : int
         Samples in a step.
     device_ : str
@@ -151,6 +169,8 @@ default="one_cycle"
     .. [2] K. He, X. Zhang, S. Ren, J. Sun, Identity Mappings in Deep Residual Networks,
        2016, arXiv:1603.05027.
     .. [3] S. Zagoruyko, N. Komodakis, Wide Residual Networks, 2016, arXiv:1605.07146.
+    .. [4] G. Huang, Y. Sun, Z. Liu, D. Sedra, K. Weinberger, Deep Networks with
+       Stochastic Depth, 2016, arXiv:1603.09382.
 
     Examples
     --------
@@ -177,8 +197,12 @@ default="one_cycle"
         shortcut: str = "projection",
         layout: str = "auto",
         dropout: float = 0.0,
+        stochastic_depth: float = 0.0,
         l1: float = 0.0,
+        l1_structure: str = "weight",
+        finetune_epochs: int = 0,
         l2: float | str = "auto",
+        l2_on: str = "kernels",
         label_smoothing: float = 0.0,
         class_weight: Any = None,
         augment: str | Sequence[str] | None = None,
@@ -207,8 +231,12 @@ default="one_cycle"
         self.shortcut = shortcut
         self.layout = layout
         self.dropout = dropout
+        self.stochastic_depth = stochastic_depth
         self.l1 = l1
+        self.l1_structure = l1_structure
+        self.finetune_epochs = finetune_epochs
         self.l2 = l2
+        self.l2_on = l2_on
         self.label_smoothing = label_smoothing
         self.class_weight = class_weight
         self.augment = augment
@@ -268,20 +296,36 @@ class WideResNetClassifier(BaseResNet):
     dropout : float, default=0.0
         Probability, in [0, 1), of dropping a value before the last convolution of a
         branch.
+    stochastic_depth : float, default=0.0
+        Probability, in [0, 1), with which the last block's branch is dropped for a
+        sample in training; that of the others grows linearly up to it [4]_.
     l1 : float, default=0.0
         Strength of the L1 penalty on the kernels. A proximal step after each step of
         the optimizer makes weights exactly zero.
+    l1_structure : {"weight", "channel"}, default="weight"
+        What `l1` empties: single weights, or whole channels inside the blocks, which
+        `compact` then cuts out. For "channel" the penalty is Σ √m·‖w‖₂ over the m
+        weights w that read one channel between two convolutions of a block; other
+        kernels are free of it.
+    finetune_epochs : int, default=0
+        Epochs after `max_epochs` without the L1 penalty, in which zeros stay zero, at a
+        tenth of the learning rate. They undo the shrinking of the other weights.
     l2 : float or "auto", default="auto"
         Strength of the L2 penalty on the kernels. "adamw" decays them by lr·l2 instead.
         "auto" is 0.01 for rows and 5e-4, as in [3]_, for everything else.
+    l2_on : {"kernels", "all"}, default="kernels"
+        Whether `l2` acts on the kernels alone, or on batch norms and biases too, as in
+        [3]_.
     label_smoothing : float, default=0.0
         Share of each label, in [0, 1), that is spread over all classes in training.
     class_weight : dict or "balanced", default=None
         Weights of the classes in the loss, by label; "balanced" is inverse to their
         frequencies.
-    augment : {"crop", "flip"} or list of these, default=None
-        Random changes of the training samples: shifts of up to 4 pixels over a
-        reflected border (fewer on small samples), mirroring of the last axis.
+    augment : str or list of str, default=None
+        Random changes of the training samples, in this order: "crop" (shifts of up to 4
+        pixels over a reflected border, fewer on small samples), "flip" (of the last
+        axis), "random_erasing", "cutout", "scaling"; "shift" and "window" for series;
+        "jitter", also for rows; "mixup" and "cutmix", which mix labels too.
     optimizer : {"sgd", "adamw"}, default="sgd"
         SGD with Nesterov momentum, or AdamW.
     lr : float or "auto", default="auto"
@@ -357,6 +401,8 @@ default="one_cycle"
         Trainable values of the network.
     sparsity_ : float
         Share of exact zeros in the kernels.
+    n_bytes_ : int
+        Bytes of the weights in a saved model.
     batch_size_ : int
         Samples in a step.
     device_ : str
@@ -378,6 +424,8 @@ default="one_cycle"
     .. [2] K. He, X. Zhang, S. Ren, J. Sun, Identity Mappings in Deep Residual Networks,
        2016, arXiv:1603.05027.
     .. [3] S. Zagoruyko, N. Komodakis, Wide Residual Networks, 2016, arXiv:1605.07146.
+    .. [4] G. Huang, Y. Sun, Z. Liu, D. Sedra, K. Weinberger, Deep Networks with
+       Stochastic Depth, 2016, arXiv:1603.09382.
 
     Examples
     --------
@@ -405,8 +453,12 @@ default="one_cycle"
         shortcut: str = "projection",
         layout: str = "auto",
         dropout: float = 0.0,
+        stochastic_depth: float = 0.0,
         l1: float = 0.0,
+        l1_structure: str = "weight",
+        finetune_epochs: int = 0,
         l2: float | str = "auto",
+        l2_on: str = "kernels",
         label_smoothing: float = 0.0,
         class_weight: Any = None,
         augment: str | Sequence[str] | None = None,
@@ -435,8 +487,12 @@ default="one_cycle"
         self.shortcut = shortcut
         self.layout = layout
         self.dropout = dropout
+        self.stochastic_depth = stochastic_depth
         self.l1 = l1
+        self.l1_structure = l1_structure
+        self.finetune_epochs = finetune_epochs
         self.l2 = l2
+        self.l2_on = l2_on
         self.label_smoothing = label_smoothing
         self.class_weight = class_weight
         self.augment = augment

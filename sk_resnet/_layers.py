@@ -101,9 +101,23 @@ class Dropout(nn.Module):
         self.rate = rate
         self.generator: torch.Generator | None = None
 
+    def _mask(self, x: Tensor) -> Tensor:
+        return torch.empty_like(x)
+
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return x
         keep = 1 - self.rate
-        mask = torch.empty_like(x).bernoulli_(keep, generator=self.generator)
+        mask = self._mask(x).bernoulli_(keep, generator=self.generator)
         return x * mask.div_(keep)
+
+
+class StochasticDepth(Dropout):
+    """Drops whole samples of a branch: arXiv:1603.09382 §3.
+
+    # Differs from the paper: each sample draws by itself, and branches are scaled up in
+    # training, by 1 / (1 - rate), instead of down in prediction.
+    """
+
+    def _mask(self, x: Tensor) -> Tensor:
+        return x.new_empty(len(x), *(1,) * (x.ndim - 1))

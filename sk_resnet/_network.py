@@ -14,6 +14,7 @@ from sk_resnet._layers import (
     NORM_TYPES,
     Dropout,
     PaddedConvolution,
+    StochasticDepth,
     Subsample,
     ZeroPadShortcut,
     convolution,
@@ -70,10 +71,11 @@ class BlockSpec:
     """Place of one block in its network."""
 
     in_channels: int
-    inner_channels: int
+    inner_channels: tuple[int, ...]
     out_channels: int
     stride: int
     is_first: bool
+    drop_rate: float
 
     @property
     def changes_shape(self) -> bool:
@@ -90,7 +92,7 @@ class Block(nn.Module):
         forks_late = block.changes_shape or (network.activate_first and block.is_first)
         leading = order.leading if forks_late else ""
         letters = order.branch(len(network.kernels))[len(leading) :]
-        outs = [block.inner_channels] * (len(network.kernels) - 1) + [block.out_channels]
+        outs = [*block.inner_channels, block.out_channels]
         # The first convolution strides, also where it is 1x1 (arXiv:1512.03385 §4.1).
         strides = [block.stride] + [1] * (len(network.kernels) - 1)
         convolutions = tuple(map(Convolution, network.kernels, outs, strides))
@@ -99,6 +101,8 @@ class Block(nn.Module):
         self.branch = sequence(
             letters, n_dims, block.in_channels, convolutions, dropout=network.dropout
         )
+        if block.drop_rate > 0:
+            self.branch.add_module("drop", StochasticDepth(block.drop_rate))
         self.shortcut = _shortcut(network, block)
         self.after = sequence(order.after_addition, n_dims, block.out_channels)
 
@@ -141,15 +145,20 @@ class ResidualNetwork(nn.Module):
 
         self.stages = nn.ModuleList()
         channels = spec.stem_channels
+        inner_channels = spec.inner_channels()
+        n_blocks = 0
         for stage_index, stage in enumerate(spec.stages):
             blocks = nn.Sequential()
             for i in range(stage.n_blocks):
+                n_blocks += 1
                 block = BlockSpec(
                     in_channels=channels,
-                    inner_channels=stage.inner_channels,
+                    inner_channels=inner_channels[n_blocks - 1],
                     out_channels=stage.out_channels,
                     stride=stage.stride if i == 0 else 1,
                     is_first=stage_index == 0 and i == 0,
+                    # Linear decay of the survival, arXiv:1603.09382 §3.
+                    drop_rate=spec.stochastic_depth * n_blocks / len(inner_channels),
                 )
                 blocks.append(Block(spec, block))
                 channels = stage.out_channels
@@ -229,6 +238,21 @@ def kernels(network: nn.Module) -> dict[str, nn.Parameter]:
         for name, layer in network.named_modules()
         if isinstance(layer, KERNELS)
     }
+
+
+def inner_kernels(network: nn.Module) -> dict[str, nn.Parameter]:
+    """Kernels that read the inner channels of blocks: all but the first of each branch.
+
+    Nothing else reads these channels, so that a channel whose weights here are zero can
+    be cut out exactly, whatever norms and activations stand before.
+    """
+    found = {}
+    for name, block in network.named_modules():
+        if isinstance(block, Block):
+            inside = kernels(block.branch)
+            for inner in list(inside)[1:]:
+                found[f"{name}.branch.{inner}"] = inside[inner]
+    return found
 
 
 def n_parameters(network: nn.Module) -> int:

@@ -5,49 +5,67 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer, lr_scheduler
 
-from sk_resnet._penalty import soft_threshold_
+from sk_resnet._penalty import STRUCTURES
 
 
-class ProximalSGD(SGD):
-    """SGD whose steps end in soft thresholding in groups with ``l1`` > 0.
+class _EndsSteps:
+    """What follows a step: the proximal step of ``l1``, and zeros that stay zero.
+
+    Groups may have ``l1`` with its ``structure``, and ``keep_zeros``. Options of groups
+    survive pickle, deepcopy and load_state_dict; hooks on optimizers do not.
+    """
+
+    param_groups: list[dict[str, Any]]
+    state: Any
+
+    def _step_size(self, group: dict[str, Any], w: Tensor) -> Tensor | float:
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        kept = [
+            (w, w != 0)
+            for group in self.param_groups
+            if group.get("keep_zeros", False)
+            for w in group["params"]
+        ]
+        loss = super().step(closure)  # type: ignore[misc]
+        for group in self.param_groups:
+            if l1 := group.get("l1", 0.0):
+                structure = STRUCTURES[group.get("structure", "weight")]
+                for w in group["params"]:
+                    if w.grad is not None:  # frozen weights stay
+                        structure.proximal_(w, self._step_size(group, w) * l1)
+        for w, mask in kept:
+            w.mul_(mask)
+        return loss
+
+
+class ProximalSGD(_EndsSteps, SGD):
+    """SGD with proximal steps.
 
     With momentum m a gradient moves a weight by lr / (1 - m) in total, so that is what
     the threshold must weigh against: lr·l1 / (1 - m), heavy-ball or Nesterov.
     """
 
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> Any:
-        loss = super().step(closure)
-        for group in self.param_groups:
-            if l1 := group.get("l1", 0.0):
-                threshold = group["lr"] * l1 / (1 - group["momentum"])
-                for w in group["params"]:
-                    if w.grad is not None:  # frozen weights stay
-                        soft_threshold_(w, threshold)
-        return loss
+    def _step_size(self, group: dict[str, Any], w: Tensor) -> Tensor | float:
+        return group["lr"] / (1 - group["momentum"])
 
 
-class ProximalAdamW(AdamW):
-    """AdamW whose steps end in soft thresholding in groups with ``l1`` > 0.
+class ProximalAdamW(_EndsSteps, AdamW):
+    """AdamW with proximal steps.
 
     The threshold has Adam's own step size for each weight: lr·l1 / (√v̂ + ε).
     """
 
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> Any:
-        loss = super().step(closure)
-        for group in self.param_groups:
-            if l1 := group.get("l1", 0.0):
-                for w in group["params"]:
-                    if w.grad is not None:
-                        state = self.state[w]
-                        correction = 1 - group["betas"][1] ** state["step"].double()
-                        v = (state["exp_avg_sq"] / correction).sqrt_().add_(group["eps"])
-                        soft_threshold_(w, group["lr"] * l1 / v)
-        return loss
+    def _step_size(self, group: dict[str, Any], w: Tensor) -> Tensor | float:
+        state = self.state[w]
+        correction = 1 - group["betas"][1] ** state["step"].double()
+        v = (state["exp_avg_sq"] / correction).sqrt_().add_(group["eps"])
+        return group["lr"] / v
 
 
 def make_sgd(groups: list[dict[str, Any]], lr: float, momentum: float) -> Optimizer:
@@ -81,14 +99,34 @@ OPTIMIZERS = {
 
 
 def parameter_groups(
-    network: nn.Module, kernels: dict[str, nn.Parameter], *, l1: float, l2: float
+    network: nn.Module,
+    kernels: dict[str, nn.Parameter],
+    *,
+    l1: float,
+    l1_kernels: dict[str, nn.Parameter],
+    structure: str,
+    l2: float,
+    l2_on: str,
+    keep_zeros: bool,
 ) -> list[dict[str, Any]]:
-    """Kernels under the penalties; norms and biases free of them."""
-    penalised = {id(w) for w in kernels.values()}
-    free = [p for p in network.parameters() if id(p) not in penalised]
+    """Kernels under both penalties, kernels under l2 alone, norms and biases."""
+    with_l1 = {id(w) for w in l1_kernels.values()}
+    of_kernels = {id(w) for w in kernels.values()}
+    parts = {
+        "l1": [p for p in network.parameters() if id(p) in with_l1],
+        "l2": [p for p in network.parameters() if id(p) in of_kernels - with_l1],
+        "free": [p for p in network.parameters() if id(p) not in of_kernels],
+    }
     return [
-        {"params": list(kernels.values()), "l1": l1, "weight_decay": l2},
-        {"params": free, "l1": 0.0, "weight_decay": 0.0},
+        {
+            "params": parameters,
+            "l1": l1 if part == "l1" else 0.0,
+            "structure": structure,
+            "weight_decay": l2 if part != "free" or l2_on == "all" else 0.0,
+            "keep_zeros": keep_zeros and part != "free",
+        }
+        for part, parameters in parts.items()
+        if parameters
     ]
 
 

@@ -2,6 +2,7 @@
 
 import warnings
 from importlib.metadata import version
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,7 +10,7 @@ from torch import nn
 
 from sk_resnet._version import __version__
 
-FORMAT = 1
+FORMAT = 2  # 2: sparse weights as masks and values
 
 
 def versions() -> dict[str, str]:
@@ -29,6 +30,50 @@ def weights_to_arrays(network: nn.Module) -> dict[str, np.ndarray]:
         name: np.ascontiguousarray(tensor.detach().cpu().numpy())
         for name, tensor in state.items()
     }
+
+
+# Share of zeros from which a mask of bits and the other values are smaller, with a margin.
+SPARSE_FROM = 0.1
+
+
+def packed(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Arrays with many zeros as a mask of bits and the other values; the rest as it is.
+
+    Zeros are those whose bits are all zero, so that unpacking gives the same bits.
+    """
+    return {name: _packed(a) for name, a in arrays.items()}
+
+
+def _packed(a: np.ndarray) -> Any:
+    if a.dtype != np.float32:
+        return a
+    kept = a.ravel().view(np.uint32) != 0
+    if kept.mean() > 1 - SPARSE_FROM:
+        return a
+    values = a.ravel()[kept]
+    return {"shape": list(a.shape), "mask": np.packbits(kept), "values": values}
+
+
+def unpacked(stored: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Inverse of `packed`."""
+    return {name: _unpacked(a) for name, a in stored.items()}
+
+
+def _unpacked(stored: Any) -> np.ndarray:
+    if not isinstance(stored, dict):
+        return stored
+    a = np.zeros(stored["shape"], dtype=np.float32)
+    kept = np.unpackbits(np.asarray(stored["mask"]), count=a.size).astype(bool)
+    a.reshape(-1)[kept] = stored["values"]
+    return a
+
+
+def n_bytes(stored: dict[str, Any]) -> int:
+    """Bytes of the arrays in packed weights."""
+    parts = [
+        p for a in stored.values() for p in (a.values() if isinstance(a, dict) else [a])
+    ]
+    return sum(part.nbytes for part in parts if isinstance(part, np.ndarray))
 
 
 def arrays_to_weights(

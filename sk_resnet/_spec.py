@@ -111,6 +111,20 @@ class NetworkSpec:
     shortcut: str
     dropout: float
     activate_first: bool
+    stochastic_depth: float = 0.0
+    # Channels between the convolutions of every block, where they were cut.
+    cut_to: tuple[tuple[int, ...], ...] | None = None
+
+    def inner_channels(self) -> list[tuple[int, ...]]:
+        """Channels between the convolutions of each block, in order."""
+        if self.cut_to is not None:
+            return list(self.cut_to)
+        n_inner = len(self.kernels) - 1
+        return [
+            (stage.inner_channels,) * n_inner
+            for stage in self.stages
+            for _ in range(stage.n_blocks)
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dict that `from_dict` reads back."""
@@ -120,7 +134,11 @@ class NetworkSpec:
     def from_dict(cls, values: dict[str, Any]) -> "NetworkSpec":
         """Inverse of `to_dict`."""
         stages = tuple(Stage(**stage) for stage in values["stages"])
-        return cls(**{**values, "kernels": tuple(values["kernels"]), "stages": stages})
+        cut_to = values.get("cut_to")
+        if cut_to is not None:
+            cut_to = tuple(tuple(widths) for widths in cut_to)
+        kernels = tuple(values["kernels"])
+        return cls(**{**values, "kernels": kernels, "stages": stages, "cut_to": cut_to})
 
 
 def resolve_block(block: str | tuple[int, ...]) -> BlockKind:
@@ -179,6 +197,7 @@ def network_spec(
     layout: str,
     dropout: float,
     wide: bool,
+    stochastic_depth: float = 0.0,
 ) -> NetworkSpec:
     """Specification of a network for samples of shape (channels, *spatial).
 
@@ -190,6 +209,11 @@ def network_spec(
     layout = resolve_layout(layout, depth=depth, block=kind, spatial=spatial)
     if layout == "imagenet" and not spatial:
         raise ValueError("layout='imagenet' needs images or series, got rows: use 'small'.")
+    if stochastic_depth > 0 and shortcut == "none":
+        raise ValueError(
+            "stochastic_depth drops branches, which needs shortcuts: set it to 0, or "
+            "shortcut to 'projection' or 'zero_pad'."
+        )
     n_stages = 1 if not spatial else 3 if layout == "small" else 4
     nominal = wide and bool(spatial) and layout == "small"
     counts = blocks_per_stage(
@@ -215,6 +239,7 @@ def network_spec(
         shortcut=shortcut,
         dropout=dropout,
         activate_first=not wide,
+        stochastic_depth=stochastic_depth,
     )
 
 

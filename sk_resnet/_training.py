@@ -19,7 +19,7 @@ from sk_resnet._callbacks import is_stop_signal, wants_batches
 from sk_resnet._engine import CapturedStep, compiled, flushed_denormals, own_stream
 from sk_resnet._input import InputSpec
 from sk_resnet._layers import Dropout
-from sk_resnet._network import folded, kernels
+from sk_resnet._network import folded, inner_kernels, kernels
 from sk_resnet._optim import OPTIMIZERS, SCHEDULES, parameter_groups
 
 
@@ -33,11 +33,14 @@ class Recipe:
     schedule: str
     batch_size: int
     l1: float
+    l1_structure: str
     l2: float
+    l2_on: str
     label_smoothing: float
     augmentations: Sequence[Augmentation]
     bfloat16: bool
     compile: bool
+    keep_zeros: bool = False
 
 
 class _StopTraining(Exception):
@@ -72,8 +75,16 @@ class ResidualNet(NeuralNetClassifier):
     def initialize_optimizer(self, triggered_directly: bool | None = None) -> "ResidualNet":
         """Optimizer of the recipe; the running averages of an earlier one are kept."""
         recipe = self.recipe
+        of_channels = recipe.l1_structure == "channel"
         groups = parameter_groups(
-            self.module_, kernels(self.module_), l1=recipe.l1, l2=recipe.l2
+            self.module_,
+            kernels(self.module_),
+            l1=recipe.l1,
+            l1_kernels=(inner_kernels if of_channels else kernels)(self.module_),
+            structure=recipe.l1_structure,
+            l2=recipe.l2,
+            l2_on=recipe.l2_on,
+            keep_zeros=recipe.keep_zeros,
         )
         lr: Any = recipe.lr
         if torch.device(self.device).type == "cuda":
@@ -188,6 +199,7 @@ class ResidualNet(NeuralNetClassifier):
             shuffle=self.shuffle,
             augmentations=recipe.augmentations,
             generator=self.noise,
+            n_classes=len(self.classes),
         )
 
     def run_single_epoch(
@@ -294,5 +306,6 @@ def _copied(item: Any) -> Any:
 
 def _batch_sums(batch: Batch, step: dict[str, Tensor]) -> Tensor:
     x, y = batch
+    y = y.argmax(1) if y.ndim == 2 else y
     right = (step["y_pred"].argmax(1) == y) * batch.weight
     return torch.stack((step["loss"] * len(x), right.sum(), batch.weight.sum()))

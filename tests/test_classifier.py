@@ -1,3 +1,5 @@
+import copy
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,6 +17,7 @@ from skorch.callbacks import (
 from skorch.callbacks import EarlyStopping as SkorchEarlyStopping
 
 from sk_resnet import EarlyStopping, ResNetClassifier, WideResNetClassifier
+from sk_resnet._network import initialize
 
 ROWS = {"depth": 4, "max_epochs": 4, "batch_size": 16, "random_state": 0}
 IMAGES = {**ROWS, "depth": 8}
@@ -153,8 +156,12 @@ CHANGES = {
     "shortcut": "zero_pad",
     "layout": "imagenet",
     "dropout": 0.5,
+    "stochastic_depth": 0.5,
     "l1": 0.01,
+    "l1_structure": "channel",
+    "finetune_epochs": 2,
     "l2": 0.1,
+    "l2_on": "all",
     "label_smoothing": 0.3,
     "class_weight": {0: 5, 1: 1, 2: 1},
     "augment": "crop",
@@ -187,6 +194,8 @@ def test_every_parameter_changes_the_fit(images, name):
     base = {**IMAGES, "lr": 0.03}
     extra = {"depth": 18} if name == "layout" else {}
     changed = {**base, **extra, name: CHANGES[name]}
+    if name == "l1_structure":
+        base["l1"] = changed["l1"] = 0.01
     if name == "block":
         changed["depth"] = 8
     one = ResNetClassifier(**base).fit(X, y).predict_proba(X)
@@ -447,3 +456,34 @@ def test_the_default_number_of_epochs_is_trained(rows):
     X, y = rows
     model = ResNetClassifier(depth=4, batch_size=6, random_state=0).fit(X, y)
     assert model.n_epochs_ == 50
+
+
+def test_label_smoothing_is_the_cross_entropy_with_smoothed_labels(rows):
+    X, y = rows
+    settings = {**ROWS, "max_epochs": 1, "batch_size": 60, "label_smoothing": 0.3}
+    losses = {}
+    for smoothing in (0.0, 0.3):
+        settings["label_smoothing"] = smoothing
+        model = ResNetClassifier(**settings, l2=0.0).fit(X, y)
+        losses[smoothing] = model.history_[0]["train_loss"]
+    # The loss of the first step is that of the initial network, in training mode.
+    module = copy.deepcopy(model.module_)
+    initialize(module, torch.Generator().manual_seed(model._seed))
+    x = torch.from_numpy(model.net_.input_spec.transform(X))
+    log_p = module.train()(x).log_softmax(1).detach()
+    target = torch.full((60, 3), 0.1)
+    target[torch.arange(60), torch.from_numpy(y)] = 0.8
+    assert losses[0.3] == pytest.approx(float(-(target * log_p).sum(1).mean()), rel=1e-5)
+    hard = float(-log_p[torch.arange(60), torch.from_numpy(y)].mean())
+    assert losses[0.0] == pytest.approx(hard, rel=1e-5)
+
+
+def test_l2_on_all_shrinks_norms_and_biases(rows):
+    X, y = rows
+    settings = {**ROWS, "l2": 0.5, "max_epochs": 10}
+    norms = {}
+    for where in ("kernels", "all"):
+        module = ResNetClassifier(**settings, l2_on=where).fit(X, y).module_
+        scales = [p for name, p in module.named_parameters() if "norm" in name]
+        norms[where] = sum(float(p.detach().norm()) for p in scales if p.ndim == 1)
+    assert norms["all"] < 0.5 * norms["kernels"]

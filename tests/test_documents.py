@@ -13,7 +13,15 @@ ROOT = Path(__file__).parents[1]
 # Summaries, examples and See Also sections that a method need not have, the line that
 # opens a docstring, and scikit-learn's way to name what is returned.
 NOT_ASKED = {"ES01", "EX01", "SA01", "SA04", "GL01", "RT02", "RT03"}
-METHODS = ("fit", "partial_fit", "predict", "predict_proba", "predict_log_proba")
+METHODS = (
+    "fit",
+    "partial_fit",
+    "predict",
+    "predict_proba",
+    "predict_log_proba",
+    "sparsity_by_layer",
+    "compact",
+)
 EXAMPLES = sorted((ROOT / "examples").glob("plot_*.py"))
 
 

@@ -36,7 +36,15 @@ def fit(X, y, *, fit_params=None, **changes):
         ({"lr": 0}, "'lr' parameter"),
         ({"precision": "half"}, "'precision' parameter .*bfloat16"),
         ({"augment": "mirror"}, "augment must name some of .*got .'mirror'"),
-        ({"augment": "flip"}, "augment='flip' needs series, images or volumes"),
+        ({"augment": "flip"}, "augment='flip' needs series or images or volumes, but"),
+        ({"augment": "shift"}, "augment='shift' needs series, but the samples are rows"),
+        ({"augment": [1]}, "augment must name some of"),
+        ({"stochastic_depth": 1.0}, "'stochastic_depth' parameter"),
+        ({"stochastic_depth": 0.5, "shortcut": "none"}, "drops branches, which needs shor"),
+        ({"l1_structure": "row"}, "'l1_structure' parameter .*channel"),
+        ({"l1_structure": "channel", "block": (3,), "depth": 3}, "use 'weight'"),
+        ({"finetune_epochs": -1}, "'finetune_epochs' parameter"),
+        ({"l2_on": "biases"}, "'l2_on' parameter .*kernels"),
         ({"batch_size": 1}, "batch_size must be at least 2, got 1: batch norm"),
         ({"device": "gpu"}, "device must be 'auto' or a device of torch"),
         ({"channel_axis": 0}, "channel_axis must be 1 or -1, got 0"),
@@ -148,6 +156,12 @@ def test_shapes_at_prediction(images):
         model.predict(X.reshape(len(X), -1))
     with pytest.raises(ValueError, match="resize X or refit"):
         model.partial_fit(X[:, :, 1:], y)
+
+
+@pytest.mark.parametrize("method", ["compact", "sparsity_by_layer"])
+def test_methods_before_fit(method):
+    with pytest.raises(NotFittedError):
+        getattr(ResNetClassifier(), method)()
 
 
 def test_prediction_before_fit(rows):

@@ -15,6 +15,7 @@ ORDER = [
     "_spec",
     "_layers",
     "_network",
+    "_compact",
     "_penalty",
     "_optim",
     "_input",
@@ -26,6 +27,8 @@ ORDER = [
     "_training",
     "_persist",
     "_base",
+    "_path",
+    "_files",
     "_classifier",
     "__init__",
 ]
@@ -33,7 +36,7 @@ OUTSIDE = {
     "skorch": {"_training", "_callbacks"},
     "matplotlib": set(),
     "optuna": set(),
-    "torch": set(ORDER) - {"_version", "_spec", "_input", "_split"},
+    "torch": set(ORDER) - {"_version", "_spec", "_input", "_split", "_files", "_path"},
 }
 
 

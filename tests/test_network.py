@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (its usual name)
 from test_spec import spec_of
 
-from sk_resnet._layers import Dropout, ZeroPadShortcut, convolution
+from sk_resnet._layers import Dropout, StochasticDepth, ZeroPadShortcut, convolution
 from sk_resnet._network import build_network, initialize, kernels, n_parameters
 from sk_resnet._spec import ORDERS
 
@@ -343,3 +343,31 @@ def test_the_imagenet_stem_divides_the_sides_by_four():
         x = torch.randn(2, *shape)
         x = network.stem(x.unsqueeze(2) if x.ndim == 3 else x)
         assert x.shape[-1] == -(-shape[-1] // 4)
+
+
+def test_stochastic_depth_drops_whole_samples_and_keeps_the_mean():
+    layer = StochasticDepth(0.25)
+    layer.generator = torch.Generator().manual_seed(0)
+    x = torch.ones(4000, 2, 3)
+    out = layer(x)
+    assert out.unique().tolist() == pytest.approx([0.0, 1 / 0.75])
+    dropped = (out == 0).flatten(1)
+    assert torch.equal(dropped.all(1), dropped.any(1))
+    assert abs(dropped[:, 0].float().mean() - 0.25) < 0.02
+    assert torch.equal(layer.eval()(x), x)
+
+
+def test_the_rates_of_stochastic_depth_grow_linearly():
+    network = network_of(depth=20, stochastic_depth=0.5)
+    rates = [m.rate for m in network.modules() if isinstance(m, StochasticDepth)]
+    assert rates == pytest.approx([0.5 * (i + 1) / 9 for i in range(9)])
+
+
+def test_a_dropped_branch_leaves_the_shortcut():
+    spec = {"order": "full_preactivation", "depth": 20, "stochastic_depth": 0.5}
+    network = network_of(**spec).train()
+    block = network.stages[0][1]
+    block.branch.drop.rate = 1 - 1e-12
+    block.branch.drop.generator = torch.Generator().manual_seed(0)
+    x = torch.randn(4, 16, 6, 6)
+    assert torch.equal(block(x), x)

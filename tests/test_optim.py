@@ -1,12 +1,18 @@
 """Oracles: optimality conditions, scikit-learn's Lasso, and closed forms."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 import torch
-from sklearn.linear_model import Lasso
+from scipy.optimize import minimize
+from sklearn.datasets import load_iris
+from sklearn.linear_model import Lasso, LogisticRegression
+from sklearn.preprocessing import scale
 
 from sk_resnet._optim import OPTIMIZERS, SCHEDULES
-from sk_resnet._penalty import soft_threshold_, sparsity
+from sk_resnet._penalty import STRUCTURES, channel_norm, soft_threshold_, sparsity
 
 
 def test_soft_threshold_is_the_proximal_operator():
@@ -109,3 +115,144 @@ def test_schedules_follow_their_papers():
     assert cycle[0] == pytest.approx(1 / 25)
     assert 28 <= cycle.argmax() <= 31
     assert cycle[-1] < 0.01
+
+
+OPTIMIZER_CASES = [("sgd", 0.0, 0.5), ("sgd", 0.9, 0.1), ("adamw", 0.9, 0.02)]
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+@pytest.mark.parametrize(("optimizer", "momentum", "lr"), OPTIMIZER_CASES)
+def test_proximal_steps_solve_logistic_regression(optimizer, momentum, lr, schedule):
+    X, y = load_iris(return_X_y=True)
+    X, l1, n_steps = scale(X), 0.05, 3000
+    w = torch.zeros(3, 4, dtype=torch.float64, requires_grad=True)
+    group = {"params": [w], "l1": l1, "weight_decay": 0.0}
+    opt = OPTIMIZERS[optimizer].make([group], lr, momentum)
+    scheduler = SCHEDULES[schedule](opt, n_steps)
+    Xt, yt = torch.from_numpy(X), torch.from_numpy(y)
+    for _ in range(n_steps):
+        opt.zero_grad()
+        torch.nn.functional.cross_entropy(Xt @ w.T, yt).backward()
+        opt.step()
+        scheduler.step()
+    reference = LogisticRegression(
+        l1_ratio=1, solver="saga", C=1 / (l1 * len(X)), fit_intercept=False, tol=1e-9
+    ).set_params(max_iter=50_000)
+    expected = reference.fit(X, y).coef_
+    found, gradient = w.detach().numpy(), w.grad.numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+    np.testing.assert_array_equal(found == 0, np.abs(expected) < 1e-6)
+    # Optimality: the gradient is -l1·sign where there is weight, within ±l1 elsewhere.
+    used = found != 0
+    assert 0 < used.mean() < 1
+    np.testing.assert_allclose(gradient[used], -l1 * np.sign(found[used]), atol=1e-3)
+    assert (np.abs(gradient[~used]) <= l1 + 1e-3).all()
+
+
+@pytest.mark.parametrize("varies", [False, True])
+def test_the_channel_step_is_the_proximal_operator(varies):
+    rng = np.random.default_rng(0)
+    w = torch.from_numpy(rng.normal(size=(3, 5, 2)))
+    w[:, 0] *= 0.05
+    t = torch.from_numpy(rng.uniform(0.05, 0.4, size=(3, 5, 2)))
+    t = t if varies else torch.full_like(t, 0.2)
+    found = STRUCTURES["channel"].proximal_(w.clone(), t if varies else 0.2)
+    assert (found[:, 0] == 0).all()
+    assert (found[:, 1:] != 0).all()
+    for j in range(5):
+        start, steps_ = w[:, j].numpy().ravel(), t[:, j].numpy().ravel()
+
+        def objective(x, start=start, steps_=steps_):
+            return ((x - start) ** 2 / (2 * steps_)).sum() + 6**0.5 * np.linalg.norm(x)
+
+        best = minimize(objective, start / 2, method="BFGS", tol=1e-10)
+        ours = found[:, j].numpy().ravel()
+        assert objective(ours) <= best.fun + 1e-9
+        np.testing.assert_allclose(ours, best.x, atol=2e-3)
+
+
+@pytest.mark.parametrize("threshold", [0.0, torch.tensor(0.0)], ids=["float", "tensor"])
+def test_a_rate_of_zero_leaves_channels_as_they_are(threshold):
+    w = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
+    again = STRUCTURES["channel"].proximal_(w.clone(), threshold)
+    torch.testing.assert_close(again, w)
+
+
+@pytest.mark.parametrize(("optimizer", "momentum", "lr"), OPTIMIZER_CASES)
+def test_channel_steps_solve_the_group_lasso(optimizer, momentum, lr):
+    rng = np.random.default_rng(0)
+    A, truth = rng.normal(size=(80, 4)), np.zeros((3, 4))
+    truth[:, 1], truth[:, 3] = [1, -2, 0.5], [0.3, 0.3, -1]
+    B, l1 = A @ truth.T + 0.1 * rng.normal(size=(80, 3)), 0.1
+    w = torch.zeros(3, 4, dtype=torch.float64, requires_grad=True)
+    group = {"params": [w], "l1": l1, "structure": "channel", "weight_decay": 0.0}
+    opt = OPTIMIZERS[optimizer].make([group], lr, momentum)
+    scheduler = SCHEDULES["cosine"](opt, 3000)
+    At, Bt = torch.from_numpy(A), torch.from_numpy(B)
+    for _ in range(3000):
+        opt.zero_grad()
+        (0.5 * (At @ w.T - Bt).square().sum(1).mean()).backward()
+        opt.step()
+        scheduler.step()
+    found, gradient = w.detach(), w.grad
+    zero = (found == 0).all(dim=0)
+    assert zero.tolist() == [True, False, True, False]
+    # Optimality: -l1·√m·w/‖w‖ on channels in use, and shorter than l1·√m elsewhere.
+    norms = found[:, ~zero].norm(dim=0)
+    expected = -l1 * 3**0.5 * found[:, ~zero] / norms
+    torch.testing.assert_close(gradient[:, ~zero], expected, atol=1e-3, rtol=0)
+    assert (gradient[:, zero].norm(dim=0) <= l1 * 3**0.5 + 1e-3).all()
+    assert float(channel_norm(found)) == pytest.approx(3**0.5 * float(norms.sum()))
+
+
+def penalised(name, structure):
+    w = torch.linspace(-0.2, 0.2, 12).reshape(3, 4).requires_grad_()
+    group = {"params": [w], "l1": 0.3, "structure": structure, "weight_decay": 0.0}
+    return OPTIMIZERS[name].make([group], 0.05, 0.9), w
+
+
+def steps(opt, w, n, step=None):
+    for i in range(n):
+        w.grad = torch.linspace(-1, 1, w.numel()).reshape(w.shape) * (1 + i)
+        (step or opt.step)()
+    return w.detach().clone()
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("structure", STRUCTURES)
+@pytest.mark.parametrize("how", ["pickle", "deepcopy", "state_dict"])
+def test_the_penalty_survives_copies(name, structure, how):
+    opt, w = penalised(name, structure)
+    steps(opt, w, 2)
+    if how == "state_dict":
+        other, again = penalised(name, structure)
+        other.load_state_dict(copy.deepcopy(opt.state_dict()))
+        with torch.no_grad():
+            again.copy_(w)
+    else:
+        other = pickle.loads(pickle.dumps(opt)) if how == "pickle" else copy.deepcopy(opt)
+        again = other.param_groups[0]["params"][0]
+    expected = steps(opt, w, 3)
+    torch.testing.assert_close(steps(other, again, 3), expected, rtol=0, atol=0)
+    free, w = penalised(name, structure)
+    free.param_groups[0]["l1"] = 0.0
+    assert expected.norm() < steps(free, w, 5).norm()
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch warns of its own
+def test_a_compiled_step_is_the_same(name):
+    opt, w = penalised(name, "weight")
+    expected = steps(opt, w, 3)
+    opt, w = penalised(name, "weight")
+    found = steps(opt, w, 3, torch.compile(opt.step, backend="eager"))
+    torch.testing.assert_close(found, expected)
+    assert torch.equal(found == 0, expected == 0)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_zeros_stay_zero_where_they_are_to(name):
+    w = torch.tensor([0.0, 0.5, 0.0, -0.5], requires_grad=True)
+    group = {"params": [w], "keep_zeros": True, "weight_decay": 0.1}
+    opt = OPTIMIZERS[name].make([group], 0.1, 0.9)
+    assert (steps(opt, w, 3) == 0).tolist() == [True, False, True, False]

@@ -9,7 +9,15 @@ import pytest
 
 import sk_resnet
 from sk_resnet import EarlyStopping, ResNetClassifier, WideResNetClassifier
-from sk_resnet._persist import FORMAT, arrays_to_weights, check_versions, versions
+from sk_resnet._persist import (
+    FORMAT,
+    arrays_to_weights,
+    check_versions,
+    n_bytes,
+    packed,
+    unpacked,
+    versions,
+)
 
 LOAD = """
 import sys
@@ -127,3 +135,48 @@ def test_an_unfitted_model_is_saved_too(tmp_path):
     path = tmp_path / "model.joblib"
     joblib.dump(ResNetClassifier(depth=8), path)
     assert joblib.load(path).depth == 8
+
+
+@pytest.mark.parametrize("share", [0.0, 0.05, 0.2, 0.9, 1.0])
+def test_packing_keeps_every_bit(share):
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=(17, 5, 3)).astype(np.float32)
+    a[rng.random(a.shape) < share] = 0
+    a[0, 0] = [-0.0, np.nan, 1e-45]
+    stored = packed({"a": a, "count": np.array(7)})
+    assert isinstance(stored["a"], dict) == (share > 0.1)
+    again = unpacked(stored)
+    assert again["a"].tobytes() == a.tobytes()
+    assert again["count"] == 7
+    if share == 0.9:
+        n_kept = (a.ravel().view(np.uint32) != 0).sum()
+        assert n_bytes(stored) == 4 * n_kept + -(-a.size // 8) + 8
+
+
+def test_sparse_models_are_small_and_the_same(images, tmp_path):
+    X, y = images
+    sizes = {}
+    for l1 in (0.0, 0.05):
+        model = ResNetClassifier(8, max_epochs=15, batch_size=8, random_state=0, l1=l1)
+        joblib.dump(model.fit(X, y), tmp_path / "model.joblib")
+        sizes[l1] = (tmp_path / "model.joblib").stat().st_size
+        again = joblib.load(tmp_path / "model.joblib")
+        np.testing.assert_array_equal(again.predict_proba(X), model.predict_proba(X))
+    assert model.sparsity_ > 0.8
+    assert sizes[0.05] < sizes[0.0] / 2
+
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@pytest.mark.parametrize("name", ["format1.joblib", "format2.joblib", "format2.skr"])
+@pytest.mark.filterwarnings("ignore:This model was saved with")
+def test_files_of_earlier_versions_are_read(name):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(12, 2, 5, 5)).astype(np.float32)
+    path = GOLDEN / name
+    model = sk_resnet.load(path) if name.endswith("skr") else joblib.load(path)
+    expected = np.load(path.with_suffix(".npy"))
+    np.testing.assert_allclose(model.predict_proba(X), expected, atol=1e-5)
+    y = np.array(["a", "b", "c"])[np.arange(12) % 3]
+    assert model.partial_fit(X, y).n_epochs_ == 3

@@ -1,0 +1,395 @@
+"""Seconds of fit and predict beside plain skorch and loops written by hand.
+
+    python benchmarks/speed/run.py                         # every net, small settings
+    python benchmarks/speed/run.py --nets WRN-16-4 --samples 5120 --repeats 3
+    python benchmarks/speed/run.py --growth                # how time grows, ours alone
+    python benchmarks/speed/run.py --memory                # peak memory by arm
+
+Arms, interleaved within one run, on the same data, initial weights, epochs, batch size and
+schedule, all samples trained:
+
+skorch   plain NeuralNetClassifier with its DataLoader, float32
+loop     loop over tensors, float32, layers as they come
+tuned    loop with channels innermost, fused optimizer, folded prediction, and bfloat16
+         where the processor or GPU does it fast
+compiled the same with torch.compile (only with --compile)
+ours     the estimator
+
+`cold` is the first fit, with whatever it prepares, `warm` the median of the others and
+their range. A ratio is skorch's time over the arm's, medians. A row whose accuracy is more
+than 3 points off the others is marked void.
+"""
+
+import argparse
+import gzip
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from skorch import NeuralNetClassifier
+from skorch.callbacks import LRScheduler
+from torch import nn
+
+from sk_resnet import ResNetClassifier, WideResNetClassifier
+from sk_resnet._engine import has_fast_bfloat16
+from sk_resnet._network import build_network, folded, initialize, multiply_adds
+from sk_resnet._spec import network_spec
+
+FASHION = os.environ.get("FASHION_MNIST", "/usr/share/datasets/fashion-mnist")
+LR, DECAY, SEED = 0.1, 1e-4, 0
+
+
+@dataclass(frozen=True)
+class Net:
+    """A network to time, and the data that it is timed on."""
+
+    data: str
+    depth: int
+    width: float
+    wide: bool = False
+
+
+NETS = {
+    "dense": Net("table", 8, 1),
+    "series": Net("series", 8, 2),
+    "ResNet-20": Net("images", 20, 1),
+    "WRN-16-4": Net("images", 16, 4, wide=True),
+    "ResNet-110": Net("images", 110, 1),
+}
+# Two-dimensional nets of a GPU: see --nets.
+GPU_NETS = {"WRN-28-10": Net("images", 28, 10, wide=True)}
+SHARE = {"images": 1.0, "series": 0.2, "table": 4.0}  # samples, as a part of --samples
+
+
+def images(folder, n):
+    """Fashion-MNIST as float32, standardized: n for training, a fifth to test."""
+
+    def read(name, offset):
+        with gzip.open(Path(folder) / name) as file:
+            return np.frombuffer(file.read(), np.uint8, offset=offset)
+
+    X = read("train-images-idx3-ubyte.gz", 16).reshape(-1, 1, 28, 28)[: n + n // 5]
+    y = read("train-labels-idx1-ubyte.gz", 8)[: n + n // 5]
+    return ((X - 72.9) / 90.0).astype(np.float32), y.astype(np.int64), n
+
+
+def series(n):
+    """Noisy waves of length 1000 whose frequency tells the class."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 4, n + n // 5)
+    t = np.linspace(0, 1, 1000) + rng.uniform(size=(len(y), 1))
+    X = np.sin(2 * np.pi * (5 + 3 * y[:, None]) * t) + rng.normal(size=t.shape)
+    return X[:, None].astype(np.float32), y, n
+
+
+def table(n):
+    """50 features, four classes by the signs of two of them."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(n + n // 5, 50)).astype(np.float32)
+    return X, (X[:, 0] > 0) + 2 * (X[:, 1] > 0).astype(np.int64), n
+
+
+def load(net, options):
+    n = int(options.samples * SHARE[net.data])
+    if net.data == "images":
+        return images(options.fashion, n)
+    return series(n) if net.data == "series" else table(n)
+
+
+def estimator(net, epochs, device):
+    kind = WideResNetClassifier if net.wide else ResNetClassifier
+    return kind(
+        depth=net.depth,
+        width=net.width,
+        max_epochs=epochs,
+        batch_size=128,
+        lr=LR,
+        l2=DECAY,
+        layout="small",
+        standardize=False,
+        device=device,
+        random_state=SEED,
+    )
+
+
+def network(net, X, n_classes):
+    """The initial network of the estimator."""
+    model = estimator(net, 1, "cpu")
+    spec = network_spec(
+        input_shape=X.shape[1:],
+        n_classes=n_classes,
+        depth=net.depth,
+        width=net.width,
+        block="basic",
+        order=model.order,
+        shortcut="projection",
+        layout="small",
+        dropout=0.0,
+        wide=net.wide,
+    )
+    module = build_network(spec).to_empty(device="cpu")
+    initialize(module, torch.Generator().manual_seed(model._draw_seed()))
+    return module
+
+
+class Contiguous(nn.Module):
+    """The network on images as torch lays them out by itself: channels outermost."""
+
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, x):
+        net = self.module
+        if net.spec.n_dims == 1:
+            x = x.unsqueeze(2)
+        x = net.stem(x)
+        for stage in net.stages:
+            x = stage(x)
+        x = net.head(x)
+        return net.classifier(x.flatten(2).mean(2) if x.ndim > 2 else x)
+
+
+class Skorch:
+    """Plain skorch."""
+
+    def __init__(self, net, X, n_classes, epochs, device):
+        n_steps = epochs * -(-len(X) // 128)
+        self.net = NeuralNetClassifier(
+            Contiguous(network(net, X, n_classes)),
+            criterion=nn.CrossEntropyLoss,
+            optimizer=torch.optim.SGD,
+            optimizer__momentum=0.9,
+            optimizer__nesterov=True,
+            optimizer__weight_decay=DECAY,
+            lr=LR,
+            max_epochs=epochs,
+            batch_size=128,
+            train_split=None,
+            iterator_train__shuffle=True,
+            verbose=0,
+            device=device,
+            callbacks=[
+                LRScheduler(
+                    torch.optim.lr_scheduler.OneCycleLR,
+                    max_lr=LR,
+                    total_steps=n_steps + 1,
+                    cycle_momentum=False,
+                    step_every="batch",
+                )
+            ],
+        )
+
+    def fit(self, X, y):
+        self.net.fit(X, y)
+
+    def predict(self, X):
+        return self.net.predict(X)
+
+
+class Loop:
+    """A loop over tensors, plain or tuned."""
+
+    def __init__(self, net, X, n_classes, epochs, device, tuned=False, compile=False):
+        self.device, self.epochs, self.tuned = torch.device(device), epochs, tuned
+        module = network(net, X, n_classes).to(device)
+        self.module = module if tuned else Contiguous(module)
+        self.forward = torch.compile(self.module) if compile else self.module
+        self.bfloat16 = tuned and has_fast_bfloat16(self.device)
+
+    def logits(self, module, x):
+        kind = self.device.type
+        with torch.autocast(kind, torch.bfloat16, enabled=self.bfloat16):
+            return module(x).float()
+
+    def fit(self, X, y):
+        X, y = torch.from_numpy(X).to(self.device), torch.from_numpy(y).to(self.device)
+        optimizer = torch.optim.SGD(
+            self.module.parameters(),
+            lr=LR,
+            momentum=0.9,
+            nesterov=True,
+            weight_decay=DECAY,
+            fused=self.tuned,
+        )
+        n_steps = self.epochs * -(-len(X) // 128)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, LR, n_steps + 1, cycle_momentum=False
+        )
+        self.module.train()
+        for _ in range(self.epochs):
+            for rows in torch.randperm(len(X), device=self.device).split(128):
+                optimizer.zero_grad()
+                loss = nn.functional.cross_entropy(
+                    self.logits(self.forward, X[rows]), y[rows]
+                )
+                loss.backward()
+                optimizer.step()
+                schedule.step()
+
+    @torch.inference_mode()
+    def predict(self, X):
+        self.module.eval()
+        module = folded(self.module) if self.tuned else self.module
+        parts = torch.from_numpy(X).split(128)
+        out = [self.logits(module, x.to(self.device)).argmax(1).cpu() for x in parts]
+        return torch.cat(out).numpy()
+
+
+def arms(net, X, n_classes, epochs, options) -> dict[str, Any]:
+    common = (net, X, n_classes, epochs, options.device)
+    made = {
+        "skorch": lambda: Skorch(*common),
+        "loop": lambda: Loop(*common),
+        "tuned": lambda: Loop(*common, tuned=True),
+        "ours": lambda: estimator(net, epochs, options.device),
+    }
+    if options.compile:
+        made["compiled"] = lambda: Loop(*common, tuned=True, compile=True)
+    return made
+
+
+def seconds_of(function, *arguments):
+    started = time.perf_counter()
+    result = function(*arguments)
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - started, result
+
+
+def roofline(device):
+    """GFLOP/s of a large matrix product and GB/s of a copy, best of five."""
+    types = [torch.float32]
+    if has_fast_bfloat16(torch.device(device)):
+        types.append(torch.bfloat16)
+    for dtype in types:
+        a = torch.ones(2048, 2048, dtype=dtype, device=device)
+        best = min(seconds_of(torch.mm, a, a)[0] for _ in range(5))
+        print(f"product in {dtype}: {2 * 2048**3 / best / 1e9:.0f} GFLOP/s")
+    x = torch.ones(2**26, device=device)
+    y = torch.empty_like(x)
+    best = min(seconds_of(y.copy_, x)[0] for _ in range(5))
+    print(f"copy: {2 * x.nbytes / best / 1e9:.1f} GB/s")
+
+
+def compare(name, net, options):
+    """Print the rows of one network."""
+    X, y, n = load(net, options)
+    n_classes = int(y.max()) + 1
+    fits: dict[str, list[float]] = {}
+    predictions: dict[str, list[float]] = {}
+    scores: dict[str, float] = {}
+    for _ in range(options.repeats):
+        for arm, make in arms(net, X, n_classes, options.epochs, options).items():
+            model = make()
+            fits.setdefault(arm, []).append(seconds_of(model.fit, X[:n], y[:n])[0])
+            taken, predicted = seconds_of(model.predict, X[n:])
+            predictions.setdefault(arm, []).append(taken)
+            scores[arm] = float(np.mean(predicted == y[n:]))
+    spread = max(scores.values()) - min(scores.values())
+    for arm, taken in fits.items():
+        warm = taken[1:] or taken
+        ratios = (
+            np.median(fits["skorch"][1:] or fits["skorch"]) / np.median(warm),
+            np.median(predictions["skorch"]) / np.median(predictions[arm]),
+        )
+        print(
+            f"{name:<11}{arm:<9}{taken[0]:8.2f}{np.median(warm):8.2f}"
+            f"{min(warm):8.2f}-{max(warm):<8.2f}{ratios[0]:5.2f}x"
+            f"{np.median(predictions[arm]):9.2f}{ratios[1]:6.2f}x{scores[arm]:8.3f}"
+            f"{'  void' if spread > 0.03 else ''}",
+            flush=True,
+        )
+
+
+def growth(options):
+    """Print ours against samples, depth, width and side of the image, one epoch each."""
+    rng = np.random.default_rng(0)
+    base = {"samples": 1024, "depth": 14, "width": 1, "side": 16}
+    print(f"{'changed':<10}{'to':>6}{'fit s':>9}{'multiply-adds':>15}{'GFLOP/s':>9}")
+    for what in base:
+        for factor in (1, 2, 4):
+            now = dict(base)
+            # Depths of 6n + 2.
+            now[what] = 2 + 12 * factor if what == "depth" else base[what] * factor
+            X = rng.normal(size=(now["samples"], 3, now["side"], now["side"]))
+            X, y = X.astype(np.float32), rng.integers(0, 10, now["samples"])
+            model = estimator(Net("images", now["depth"], now["width"]), 1, options.device)
+            model.partial_fit(X[:256], y[:256], classes=np.arange(10))
+            taken = min(seconds_of(model.partial_fit, X, y)[0] for _ in range(2))
+            macs = multiply_adds(model.module_, X.shape[2:])
+            rate = 6 * macs * len(X) / taken / 1e9
+            print(
+                f"{what:<10}{now[what]:>6}{taken:9.2f}{macs / 1e6:13.1f} M{rate:9.1f}",
+                flush=True,
+            )
+
+
+def memory(options):
+    """Print the peak memory of one epoch of each arm, each in a process of its own."""
+    for arm in ("skorch", "loop", "tuned", "ours"):
+        command = [sys.executable, __file__, "--peak-of", arm]
+        command += ["--samples", str(options.samples), "--fashion", options.fashion]
+        command += ["--nets", options.nets.split(",")[0], "--device", options.device]
+        subprocess.run(command, check=True)
+
+
+def peak_of(arm, options):
+    net = {**NETS, **GPU_NETS}[options.nets]
+    X, y, n = load(net, options)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    model = arms(net, X, int(y.max()) + 1, 1, options)[arm]()
+    model.fit(X[:n], y[:n])
+    model.predict(X[n:])
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(f"{options.nets} {arm:<9}{(peak - before) / 1024:8.0f} MiB over the data")
+
+
+def main():
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--nets", default=",".join(NETS), help="by comma")
+    parser.add_argument("--samples", type=int, default=2560)
+    parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--fashion", default=FASHION, help="folder of its files")
+    parser.add_argument("--compile", action="store_true", help="add a compiled loop")
+    parser.add_argument("--growth", action="store_true")
+    parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--peak-of", default="", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.peak_of:
+        peak_of(options.peak_of, options)
+        return
+    print(
+        f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, "
+        f"torch {torch.__version__}, load {os.getloadavg()[0]:.1f}, {options.samples} "
+        f"samples, {options.epochs} epochs, {options.repeats} repeats"
+    )
+    if options.growth:
+        growth(options)
+        return
+    if options.memory:
+        memory(options)
+        return
+    roofline(options.device)
+    print(
+        f"{'net':<11}{'arm':<9}{'cold s':>8}{'warm s':>8}{'range':^17}{'ratio':>6}"
+        f"{'predict':>9}{'ratio':>7}{'score':>8}"
+    )
+    for name in options.nets.split(","):
+        compare(name, {**NETS, **GPU_NETS}[name], options)
+    print(f"load {os.getloadavg()[0]:.1f} at the end")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,201 @@
+"""Model files that are checked when they are read, and written whole or not at all."""
+
+import hashlib
+import io
+import os
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+FILE_FORMAT = 1
+# The comment at the end of the zip file: format, then the SHA-256 of all before the digest.
+MARK = b"sk_resnet-"
+DIGEST = 64
+TRUSTED = (
+    "sk_resnet._classifier.ResNetClassifier",
+    "sk_resnet._classifier.WideResNetClassifier",
+    "sk_resnet._callbacks.EarlyStopping",
+)
+
+
+class ModelFileError(ValueError):
+    """A file that is no model, is damaged, or is of a newer format.
+
+    Raised by `load`.
+
+    Examples
+    --------
+    >>> from sk_resnet import ModelFileError
+    >>> issubclass(ModelFileError, ValueError)
+    True
+    """
+
+
+def save(model: Any, path: str | os.PathLike[str]) -> None:
+    """Write an estimator, or a pipeline around one, to a file that needs no pickle.
+
+    The file is a zip file of skops with a checksum. It is written under another name,
+    flushed to the disk and then renamed, so that a file of that name from before stays
+    whole when anything goes wrong.
+
+    Parameters
+    ----------
+    model : estimator
+        Fitted or not: one of ours, or any estimator of scikit-learn that skops can write.
+    path : path-like
+        Where to write; an existing file is replaced.
+
+    Raises
+    ------
+    OSError
+        When the file cannot be written, such as on a full or read-only disk.
+    ImportError
+        Without skops: ``pip install sk-resnet[secure]``.
+
+    See Also
+    --------
+    load : Read it back.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import sk_resnet
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "model.skr"
+    ...     sk_resnet.save(sk_resnet.ResNetClassifier(depth=8), path)
+    ...     sk_resnet.load(path).depth
+    8
+    """
+    content = _sealed(
+        _skops().dumps(model, compression=zipfile.ZIP_DEFLATED, compresslevel=1)
+    )
+    target = Path(path)
+    try:
+        _replace(target, content)
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"The model was not saved: {error.strerror}. A file of that name from before "
+            "is as it was",
+            str(target),
+        ) from error
+
+
+def load(path: str | os.PathLike[str], *, trusted: Sequence[str] = ()) -> Any:
+    """Read a model that `save` wrote.
+
+    No code of the file is run: types other than those of scikit-learn, NumPy and
+    sk_resnet are refused unless they are named in `trusted`.
+
+    Parameters
+    ----------
+    path : path-like
+        File to read.
+    trusted : sequence of str, default=()
+        Full names of further types that the file may hold, such as a callback of your
+        own: ``"my_package.MyCallback"``.
+
+    Returns
+    -------
+    model : estimator
+        As it was saved, on the CPU where its device is not available.
+
+    Raises
+    ------
+    ModelFileError
+        For a file that is no model, is damaged or cut off, is of a newer format, or
+        holds types that are not trusted.
+    OSError
+        When the file cannot be read.
+    ImportError
+        Without skops: ``pip install sk-resnet[secure]``.
+
+    See Also
+    --------
+    save : Write a model.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import sk_resnet
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "model.skr"
+    ...     sk_resnet.save(sk_resnet.WideResNetClassifier(width=2), path)
+    ...     sk_resnet.load(path)
+    WideResNetClassifier(width=2)
+    """
+    io_of_skops = _skops()
+    content = _checked(Path(path).read_bytes(), path)
+    unknown = set(io_of_skops.get_untrusted_types(data=content))
+    refused = sorted(unknown - set(TRUSTED) - set(trusted))
+    if refused:
+        raise ModelFileError(
+            f"{path} holds types that are not trusted: {refused}. If you know where the "
+            "file comes from, name them in trusted."
+        )
+    return io_of_skops.loads(content, trusted=sorted(unknown))
+
+
+def _skops() -> Any:
+    try:
+        import skops.io
+    except ImportError:
+        raise ImportError(
+            "sk_resnet.save and sk_resnet.load need skops: pip install 'sk-resnet[secure]'."
+        ) from None
+    return skops.io
+
+
+def _sealed(content: bytes) -> bytes:
+    buffer = io.BytesIO(content)
+    with zipfile.ZipFile(buffer, "a") as archive:
+        archive.comment = MARK + f"{FILE_FORMAT:04d}".encode() + b"0" * DIGEST
+    content = buffer.getvalue()[:-DIGEST]
+    return content + hashlib.sha256(content).hexdigest().encode()
+
+
+def _checked(content: bytes, path: Any) -> bytes:
+    body, digest = content[:-DIGEST], content[-DIGEST:]
+    mark = body[-len(MARK) - 4 : -4]
+    if mark != MARK:
+        raise ModelFileError(
+            f"{path} is no model of sk_resnet, or is cut off: load takes the files that "
+            "sk_resnet.save wrote."
+        )
+    if hashlib.sha256(body).hexdigest().encode() != digest:
+        raise ModelFileError(
+            f"{path} is damaged: its checksum does not fit. Copy it again."
+        )
+    if int(body[-4:]) > FILE_FORMAT:
+        raise ModelFileError(
+            f"{path} is of format {int(body[-4:])}, but this sk_resnet reads formats up to "
+            f"{FILE_FORMAT}: upgrade sk_resnet."
+        )
+    return content
+
+
+def _replace(target: Path, content: bytes) -> None:
+    descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        # As open() would have made it: mkstemp lets only the owner read.
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(name, 0o666 & ~mask)
+        os.replace(name, target)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    if os.name == "posix":
+        folder = os.open(target.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)

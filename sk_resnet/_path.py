@@ -1,0 +1,145 @@
+"""Accuracy, zeros and bytes over the strength of the L1 penalty."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import clone
+from sklearn.model_selection import train_test_split
+
+from sk_resnet._base import BaseResNet
+
+
+@dataclass(frozen=True)
+class RegularizationPath:
+    """Models along a path of L1 strengths, by `regularization_path`.
+
+    Parameters
+    ----------
+    l1s : ndarray of shape (n_l1s,)
+        Strengths, in the order of the fits.
+    accuracies : ndarray of shape (n_l1s,)
+        Accuracies on the validation set.
+    sparsities : ndarray of shape (n_l1s,)
+        Shares of exact zeros in the kernels.
+    n_bytes : ndarray of shape (n_l1s,)
+        Bytes of the stored weights.
+    estimators : list of estimators
+        The fitted models.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sk_resnet import ResNetClassifier, regularization_path
+    >>> X, y = load_iris(return_X_y=True)
+    >>> model = ResNetClassifier(depth=4, max_epochs=5, random_state=0)
+    >>> path = regularization_path(model, X, y, [1e-3, 1e-2])
+    >>> path.sparsities.shape
+    (2,)
+    """
+
+    l1s: NDArray[np.float64]
+    accuracies: NDArray[np.float64]
+    sparsities: NDArray[np.float64]
+    n_bytes: NDArray[np.int64]
+    estimators: list[Any]
+
+
+def regularization_path(
+    estimator: Any,
+    X: Any,
+    y: Any,
+    l1s: Sequence[float],
+    *,
+    X_val: Any = None,
+    y_val: Any = None,
+    direction: str = "increasing",
+    sample_weight: Any = None,
+) -> RegularizationPath:
+    """Fit one model for each L1 strength, each from the weights of the one before.
+
+    Parameters
+    ----------
+    estimator : ResNetClassifier or WideResNetClassifier
+        Parameters of the models; itself it stays as it is.
+    X : array-like of shape (n_samples, ...)
+        Training samples.
+    y : array-like of shape (n_samples,)
+        Their labels.
+    l1s : sequence of float
+        Strengths, at least 0, in any order.
+    X_val : array-like, default=None
+        Samples to measure accuracy on. None holds a fifth of X out, by class.
+    y_val : array-like, default=None
+        Their labels.
+    direction : {"increasing", "decreasing"}, default="increasing"
+        Whether the path goes from weak to strong, or from strong to weak.
+    sample_weight : array-like of shape (n_samples,), default=None
+        Weights of the training samples.
+
+    Returns
+    -------
+    path : RegularizationPath
+        What the models reach, in the order of their fits.
+
+    Raises
+    ------
+    ValueError
+        For no strengths, negative ones, or an unknown direction.
+    TypeError
+        For other estimators.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sk_resnet import ResNetClassifier, regularization_path
+    >>> X, y = load_iris(return_X_y=True)
+    >>> model = ResNetClassifier(depth=4, max_epochs=10, random_state=0)
+    >>> path = regularization_path(model, X, y, [1e-4, 3e-2])
+    >>> bool(path.sparsities[0] < path.sparsities[1])
+    True
+    """
+    strengths = _checked_strengths(l1s)
+    if not isinstance(estimator, BaseResNet):
+        raise TypeError(
+            "estimator must be a ResNetClassifier or WideResNetClassifier, got "
+            f"{type(estimator).__name__}: take it out of its pipeline."
+        )
+    if direction not in ("increasing", "decreasing"):
+        raise ValueError(
+            f"direction must be 'increasing' or 'decreasing', got {direction!r}."
+        )
+    if (X_val is None) != (y_val is None):
+        raise ValueError("X_val and y_val must be given together, got one of them.")
+    if X_val is None:
+        rows = np.arange(len(y))
+        seed = estimator.random_state if isinstance(estimator.random_state, int) else 0
+        train, held = train_test_split(rows, test_size=0.2, stratify=y, random_state=seed)
+        X, y = np.asarray(X), np.asarray(y)
+        X_val, y_val, X, y = X[held], y[held], X[train], y[train]
+        if sample_weight is not None:
+            sample_weight = np.asarray(sample_weight)[train]
+    model = clone(estimator).set_params(warm_start=True)
+    fitted = []
+    for l1 in strengths if direction == "increasing" else strengths[::-1]:
+        model.set_params(l1=float(l1)).fit(X, y, sample_weight=sample_weight)
+        fitted.append(copy.deepcopy(model).set_params(warm_start=estimator.warm_start))
+    return RegularizationPath(
+        l1s=np.array([m.l1 for m in fitted]),
+        accuracies=np.array([m.score(X_val, y_val) for m in fitted]),
+        sparsities=np.array([m.sparsity_ for m in fitted]),
+        n_bytes=np.array([m.n_bytes_ for m in fitted]),
+        estimators=fitted,
+    )
+
+
+def _checked_strengths(l1s: Sequence[float]) -> NDArray[np.float64]:
+    strengths = np.sort(np.asarray(l1s, dtype=np.float64).ravel())
+    if strengths.size == 0:
+        raise ValueError("l1s must hold at least one strength, got none.")
+    if not np.isfinite(strengths).all() or strengths[0] < 0:
+        raise ValueError(f"l1s must be finite and at least 0, got {list(l1s)}.")
+    return strengths

@@ -1,0 +1,99 @@
+"""Networks without their empty channels give the same outputs."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from test_network import network_of
+
+from sk_resnet import ResNetClassifier, WideResNetClassifier
+from sk_resnet._compact import compacted
+from sk_resnet._layers import NORM_TYPES
+from sk_resnet._network import folded, inner_kernels, n_parameters
+from sk_resnet._spec import ORDERS
+
+SHAPES = {0: (6,), 1: (2, 11), 2: (2, 9, 9), 3: (2, 5, 5, 5)}
+
+
+def empty_some_channels(network):
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for layer in network.modules():
+            if isinstance(layer, NORM_TYPES):
+                for values in (layer.weight, layer.bias, layer.running_mean):
+                    values.copy_(torch.randn(values.shape, generator=generator))
+                layer.running_var.uniform_(0.5, 2, generator=generator)
+        for i, kernel in enumerate(inner_kernels(network).values()):
+            empty = torch.rand(kernel.shape[1], generator=generator) < 0.5
+            # One kernel loses everything, one nothing.
+            kernel[:, torch.ones_like(empty) if i == 0 else empty & (i != 1)] = 0
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("n_dims", SHAPES)
+@pytest.mark.parametrize("block", ["basic", "bottleneck", (3, 2, 3)])
+def test_outputs_stay_for_every_order_block_and_dimension(order, n_dims, block):
+    n_convolutions = 2 if block == "basic" else 3
+    depth = 2 + n_convolutions * (1 if n_dims == 0 else 3)
+    settings = {"order": order, "block": block, "depth": depth, "dropout": 0.2}
+    network = network_of(input_shape=SHAPES[n_dims], n_classes=3, **settings).eval()
+    empty_some_channels(network)
+    small = compacted(network)
+    x = torch.randn(4, *SHAPES[n_dims], generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        expected = network(x)
+        scale = float(expected.abs().max())
+        torch.testing.assert_close(small(x), expected, atol=1e-5 * scale, rtol=1e-5)
+        torch.testing.assert_close(folded(small)(x), expected, atol=1e-4 * scale, rtol=1e-4)
+    assert n_parameters(small) < 0.95 * n_parameters(network)
+    assert n_parameters(compacted(small)) == n_parameters(small)
+
+
+def test_a_full_network_stays_as_it_is():
+    network = network_of()
+    assert n_parameters(compacted(network)) == n_parameters(network)
+
+
+@pytest.mark.parametrize("estimator", [ResNetClassifier, WideResNetClassifier])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_the_channel_penalty_empties_channels_that_compact_cuts(
+    images, estimator, optimizer, tmp_path
+):
+    X, y = images
+    depth = 8 if estimator is ResNetClassifier else 10
+    model = estimator(depth, width=1, l1=0.02, l1_structure="channel", random_state=0)
+    model.set_params(max_epochs=15, batch_size=10, optimizer=optimizer, lr=0.02)
+    model.fit(X, y)
+    by_layer = model.sparsity_by_layer()
+    inner = inner_kernels(model.module_)
+    assert any(by_layer[name] > 0.3 for name in inner)
+    assert all(share == 0 for name, share in by_layer.items() if name not in inner)
+    small = model.compact()
+    np.testing.assert_allclose(small.predict_proba(X), model.predict_proba(X), atol=1e-5)
+    assert small.n_parameters_ < model.n_parameters_
+    assert small.n_bytes_ < model.n_bytes_
+    assert small.history_ == model.history_
+    assert small.best_epoch_ == model.best_epoch_
+    # A cut model is saved, loaded and trained on.
+    import joblib
+
+    joblib.dump(small, tmp_path / "small.joblib")
+    again = joblib.load(tmp_path / "small.joblib")
+    np.testing.assert_array_equal(again.predict_proba(X), small.predict_proba(X))
+    again.partial_fit(X, y)
+    assert again.n_parameters_ == small.n_parameters_
+    assert clone(small).fit(X, y).n_parameters_ == model.n_parameters_
+
+
+def test_finetuning_keeps_zeros_and_undoes_the_shrinking(images):
+    X, y = images
+    settings = {"max_epochs": 10, "batch_size": 10, "random_state": 0, "l1": 0.01}
+    plain = ResNetClassifier(8, **settings).fit(X, y)
+    tuned = ResNetClassifier(8, **settings, finetune_epochs=5).fit(X, y)
+    assert tuned.n_epochs_ == 15
+    assert 0.3 < plain.sparsity_ == tuned.sparsity_
+    zeros = [(w == 0).numpy() for w in plain.module_.parameters()]
+    for before, w in zip(zeros, tuned.module_.parameters(), strict=True):
+        if before.any():
+            np.testing.assert_array_equal((w == 0).numpy(), before)
+    assert tuned.history_[-1]["train_loss"] < plain.history_[-1]["train_loss"]

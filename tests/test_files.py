@@ -1,0 +1,189 @@
+"""Files: every damage is found, and an old file outlives every failure."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from skorch.callbacks import Freezer
+
+import sk_resnet
+from sk_resnet import EarlyStopping, ModelFileError, ResNetClassifier
+from sk_resnet._files import DIGEST, MARK, _sealed
+
+ROWS = {"depth": 4, "width": 0.25, "max_epochs": 2, "batch_size": 16, "random_state": 0}
+ROOT = Path(sk_resnet.__file__).parents[1]
+
+
+@pytest.fixture
+def saved(rows, tmp_path):
+    X, y = rows
+    model = ResNetClassifier(**ROWS, l1=0.02, callbacks=[EarlyStopping(patience=2)])
+    path = tmp_path / "model.skr"
+    sk_resnet.save(model.fit(X, np.array(["a", "b", "c"])[y]), path)
+    return path, model, X
+
+
+def test_a_loaded_model_is_the_same(saved):
+    path, model, X = saved
+    again = sk_resnet.load(path)
+    np.testing.assert_array_equal(again.predict_proba(X), model.predict_proba(X))
+    np.testing.assert_array_equal(again.predict(X), model.predict(X))
+    assert again.history_ == model.history_
+    assert again.get_params(deep=False).keys() == model.get_params(deep=False).keys()
+    assert again.callbacks[0].patience == 2
+
+
+def test_a_pipeline_is_saved_whole(rows, tmp_path):
+    X, y = rows
+    pipeline = make_pipeline(StandardScaler(), ResNetClassifier(**ROWS)).fit(X, y)
+    sk_resnet.save(pipeline, str(tmp_path / "pipeline.skr"))
+    again = sk_resnet.load(str(tmp_path / "pipeline.skr"))
+    np.testing.assert_array_equal(again.predict_proba(X), pipeline.predict_proba(X))
+
+
+def test_the_file_is_a_zip_file_with_one_type_to_trust(saved):
+    path, _, _ = saved
+    assert zipfile.ZipFile(path).testzip() is None
+    import skops.io
+
+    assert set(skops.io.get_untrusted_types(file=path)) == {
+        "sk_resnet._classifier.ResNetClassifier",
+        "sk_resnet._callbacks.EarlyStopping",
+    }
+
+
+def test_every_flipped_bit_is_found(saved, tmp_path):
+    path, _, _ = saved
+    content = path.read_bytes()
+    rng = np.random.default_rng(0)
+    n_bits = 8 * len(content)
+    # At random places, and everywhere in the end of the file, which tells its format.
+    bits = {*rng.integers(n_bits, size=300), *range(n_bits - 8 * 80, n_bits)}
+    damaged = tmp_path / "damaged.skr"
+    for bit in bits:
+        changed = bytearray(content)
+        changed[bit // 8] ^= 1 << (bit % 8)
+        damaged.write_bytes(changed)
+        with pytest.raises(ModelFileError, match=r"is damaged|is no model"):
+            sk_resnet.load(damaged)
+
+
+def test_every_truncation_is_found(saved, tmp_path):
+    path, _, _ = saved
+    content = path.read_bytes()
+    rng = np.random.default_rng(0)
+    cut = tmp_path / "cut.skr"
+    for length in {0, 1, len(content) - 1, *rng.integers(len(content), size=60)}:
+        cut.write_bytes(content[:length])
+        with pytest.raises(ModelFileError, match="is no model of sk_resnet, or is cut off"):
+            sk_resnet.load(cut)
+
+
+def test_other_files_and_newer_formats_are_refused(saved, tmp_path, monkeypatch):
+    path, _, _ = saved
+    other = tmp_path / "other.skr"
+    other.write_text("accuracy, loss")
+    with pytest.raises(ModelFileError, match="is no model"):
+        sk_resnet.load(other)
+    monkeypatch.setattr("sk_resnet._files.FILE_FORMAT", 2)
+    other.write_bytes(_sealed(path.read_bytes()))
+    monkeypatch.undo()
+    with pytest.raises(ModelFileError, match=r"of format 2, .* up to 1: upgrade"):
+        sk_resnet.load(other)
+    with pytest.raises(FileNotFoundError):
+        sk_resnet.load(tmp_path / "nothing.skr")
+
+
+def test_other_types_need_trust(saved, tmp_path):
+    _, model, X = saved
+    model.set_params(callbacks=[Freezer("stem*")])
+    path = tmp_path / "own.skr"
+    sk_resnet.save(model, path)
+    with pytest.raises(ModelFileError, match=r"not trusted: .*Freezer.*name them in trust"):
+        sk_resnet.load(path)
+    import skops.io
+
+    names = skops.io.get_untrusted_types(file=path)
+    again = sk_resnet.load(path, trusted=names)
+    np.testing.assert_array_equal(again.predict_proba(X), model.predict_proba(X))
+
+
+def test_a_full_disk_leaves_the_old_file(saved, monkeypatch):
+    path, model, _ = saved
+    before = path.read_bytes()
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=r"not saved: No space left .* is as it was"):
+        sk_resnet.save(model, path)
+    assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_folder_that_is_not_there(saved):
+    path, model, _ = saved
+    with pytest.raises(OSError, match="The model was not saved: No such file or directory"):
+        sk_resnet.save(model, path.parent / "nowhere" / "model.skr")
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write all")
+def test_a_folder_that_is_read_only(saved):
+    path, model, _ = saved
+    path.parent.chmod(0o500)
+    try:
+        with pytest.raises(PermissionError, match="The model was not saved"):
+            sk_resnet.save(model, path)
+    finally:
+        path.parent.chmod(0o700)
+
+
+def test_without_skops(saved, monkeypatch):
+    path, model, _ = saved
+    monkeypatch.setitem(sys.modules, "skops", None)
+    monkeypatch.setitem(sys.modules, "skops.io", None)
+    with pytest.raises(ImportError, match=r"pip install 'sk-resnet\[secure\]'"):
+        sk_resnet.save(model, path)
+    with pytest.raises(ImportError, match="secure"):
+        sk_resnet.load(path)
+
+
+SAVE_FOR_EVER = """
+import sys
+import sk_resnet
+model = sk_resnet.load(sys.argv[1])
+print("ready", flush=True)
+while True:
+    sk_resnet.save(model, sys.argv[1])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="there is no SIGKILL")
+def test_a_killed_save_leaves_a_whole_file(saved):
+    path, model, X = saved
+    expected = model.predict_proba(X)
+    command = [sys.executable, "-c", SAVE_FOR_EVER, str(path)]
+    for i in range(4):
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE)
+        assert process.stdout.readline() == b"ready\n"
+        time.sleep(0.05 + 0.013 * i)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+        np.testing.assert_array_equal(sk_resnet.load(path).predict_proba(X), expected)
+
+
+def test_the_digest_is_the_end_of_the_file(saved):
+    content = saved[0].read_bytes()
+    assert content[-DIGEST - 4 - len(MARK) :].startswith(MARK)

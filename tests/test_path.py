@@ -1,0 +1,53 @@
+import numpy as np
+import pytest
+from sklearn.pipeline import make_pipeline
+
+from sk_resnet import ResNetClassifier, regularization_path
+
+ROWS = {"depth": 4, "max_epochs": 5, "batch_size": 16, "random_state": 0}
+L1S = [0.03, 1e-4, 3e-3]
+
+
+@pytest.mark.parametrize("direction", ["increasing", "decreasing"])
+def test_zeros_grow_and_bytes_shrink_along_the_path(rows, direction):
+    X, y = rows
+    model = ResNetClassifier(**ROWS)
+    path = regularization_path(model, X, y, L1S, direction=direction)
+    step = 1 if direction == "increasing" else -1
+    np.testing.assert_allclose(path.l1s[::step], sorted(L1S))
+    assert (np.diff(path.sparsities[::step]) > 0).all()
+    assert (np.diff(path.n_bytes[::step]) <= 0).all()
+    assert path.n_bytes.min() < 0.5 * path.n_bytes.max()
+    assert [m.n_epochs_ for m in path.estimators] == [5, 10, 15]  # each goes on
+    assert model.l1 == 0
+    assert not hasattr(model, "net_")
+
+
+def test_accuracies_are_those_of_the_validation_set(rows):
+    X, y = rows
+    path = regularization_path(
+        ResNetClassifier(**ROWS), X[:40], y[:40], L1S, X_val=X[40:], y_val=y[40:]
+    )
+    expected = [model.score(X[40:], y[40:]) for model in path.estimators]
+    np.testing.assert_array_equal(path.accuracies, expected)
+    assert not any(model.warm_start for model in path.estimators)
+
+
+@pytest.mark.parametrize(
+    ("l1s", "changes", "error", "match"),
+    [
+        ([], {}, ValueError, "at least one strength, got none"),
+        ([0.1, -1], {}, ValueError, r"at least 0, got \[0.1, -1\]"),
+        ([np.nan], {}, ValueError, "finite"),
+        (L1S, {"direction": "up"}, ValueError, "direction must be .* got 'up'"),
+        (L1S, {"X_val": [[1.0] * 5]}, ValueError, "must be given together"),
+    ],
+)
+def test_bad_paths(rows, l1s, changes, error, match):
+    with pytest.raises(error, match=match):
+        regularization_path(ResNetClassifier(**ROWS), *rows, l1s, **changes)
+
+
+def test_pipelines_are_refused(rows):
+    with pytest.raises(TypeError, match="got Pipeline: take it out of its pipeline"):
+        regularization_path(make_pipeline(ResNetClassifier(**ROWS)), *rows, L1S)
