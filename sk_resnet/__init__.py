@@ -2,6 +2,7 @@
 
 from sk_resnet._callbacks import EarlyStopping
 from sk_resnet._classifier import ResNetClassifier, WideResNetClassifier
+from sk_resnet._embedder import ResNetEmbedder
 from sk_resnet._files import ModelFileError, load, save
 from sk_resnet._path import RegularizationPath, regularization_path
 from sk_resnet._version import __version__
@@ -11,6 +12,7 @@ __all__ = [
     "ModelFileError",
     "RegularizationPath",
     "ResNetClassifier",
+    "ResNetEmbedder",
     "WideResNetClassifier",
     "__version__",
     "load",

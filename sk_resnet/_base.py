@@ -567,13 +567,13 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         return self.net_.module_
 
-    def _logits(self, X: Any) -> NDArray[np.float32]:
+    def _outputs(self, X: Any, *, features: bool = False) -> NDArray[np.float32]:
         X = self._check_X(X)
-        return self.net_.logits(
+        return self.net_.outputs(
             X,
-            n_outputs=len(self.classes_),
             batch_size=self.batch_size_,
             bfloat16=self.precision == "bfloat16",
+            features=features,
         )
 
     def predict(self, X: Any) -> NDArray[Any]:
@@ -590,7 +590,7 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         y : ndarray of shape (n_samples,)
             Labels, of the type of those in fit.
         """
-        logits = self._logits(X)
+        logits = self._outputs(X)
         return self.classes_[logits.argmax(axis=1)]
 
     def predict_proba(self, X: Any) -> NDArray[np.float32]:
@@ -607,7 +607,7 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         probabilities : ndarray of shape (n_samples, n_classes)
             In the order of ``classes_``; rows sum to 1.
         """
-        return torch.from_numpy(self._logits(X)).softmax(dim=1).numpy()
+        return torch.from_numpy(self._outputs(X)).softmax(dim=1).numpy()
 
     def predict_log_proba(self, X: Any) -> NDArray[np.float32]:
         """Predict the logarithm of the probabilities, exact where they underflow.
@@ -623,7 +623,23 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         log_probabilities : ndarray of shape (n_samples, n_classes)
             In the order of ``classes_``.
         """
-        return torch.from_numpy(self._logits(X)).log_softmax(dim=1).numpy()
+        return torch.from_numpy(self._outputs(X)).log_softmax(dim=1).numpy()
+
+    def embed(self, X: Any) -> NDArray[np.float32]:
+        """Return the features that the classifier of the network reads.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features) or (n_samples, n_channels, \
+*spatial)
+            Samples of the shape that the model was fitted on.
+
+        Returns
+        -------
+        features : ndarray of shape (n_samples, n_channels_of_the_last_stage)
+            Activations of the last block, averaged over all places.
+        """
+        return self._outputs(X, features=True)
 
     # The network
 

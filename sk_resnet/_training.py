@@ -279,12 +279,15 @@ class ResidualNet(NeuralNetClassifier):
             return network(x).float()
 
     @torch.inference_mode()
-    def logits(
-        self, X: NDArray[Any], *, n_outputs: int, batch_size: int, bfloat16: bool
+    def outputs(
+        self, X: NDArray[Any], *, batch_size: int, bfloat16: bool, features: bool = False
     ) -> NDArray[np.float32]:
-        """Outputs of the network for raw samples, in one buffer."""
+        """Logits, or the features before the classifier, for raw samples in one buffer."""
         self._set_training(False)
-        dataset, network = self.get_dataset(X), folded(self.module_)
+        dataset, twin = self.get_dataset(X), folded(self.module_)
+        network: Any = twin.features if features else twin
+        layer = self.module_.classifier
+        n_outputs = layer.in_features if features else layer.out_features
         out = np.empty((len(dataset), n_outputs), dtype=np.float32)
         start = 0
         for x, _ in Batches(dataset, batch_size, torch.device(self.device)):

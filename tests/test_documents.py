@@ -8,6 +8,7 @@ import pytest
 from numpydoc.validate import validate
 
 import sk_resnet
+from sk_resnet import inspection
 
 ROOT = Path(__file__).parents[1]
 # Summaries, examples and See Also sections that a method need not have, the line that
@@ -21,6 +22,7 @@ METHODS = (
     "predict_log_proba",
     "sparsity_by_layer",
     "compact",
+    "embed",
 )
 EXAMPLES = sorted((ROOT / "examples").glob("plot_*.py"))
 
@@ -30,6 +32,12 @@ def public_names():
         yield name
         if name.endswith("Classifier"):
             yield from (f"{name}.{method}" for method in METHODS)
+    for name in inspection.__all__:
+        yield f"inspection.{name}"
+        if name.endswith("Display"):
+            yield f"inspection.{name}.plot"
+            if name != "RegularizationPathDisplay":
+                yield f"inspection.{name}.from_estimator"
 
 
 @pytest.mark.parametrize("name", sorted(public_names()))

@@ -30,11 +30,17 @@ ORDER = [
     "_path",
     "_files",
     "_classifier",
+    "_embedder",
+    "_probe",
+    "_summary",
+    "_displays",
+    "_diagnosis",
     "__init__",
+    "inspection",
 ]
 OUTSIDE = {
-    "skorch": {"_training", "_callbacks"},
-    "matplotlib": set(),
+    "skorch": {"_training", "_callbacks", "_probe"},
+    "matplotlib": {"_displays"},
     "optuna": set(),
     "torch": set(ORDER) - {"_version", "_spec", "_input", "_split", "_files", "_path"},
 }

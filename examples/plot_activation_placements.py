@@ -1,0 +1,68 @@
+"""
+Where should norms and ReLUs stand in a block?
+==============================================
+
+He et al. 2016 (arXiv:1603.05027, figure 4) compare five placements. Here each of them is
+trained on scanned digits in a network of 20 layers.
+"""
+
+import matplotlib.pyplot as plt
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+
+from sk_resnet import ResNetClassifier
+
+X, y = load_digits(return_X_y=True)
+X_train, X_test, y_train, y_test = train_test_split(
+    X, y, train_size=500, random_state=0, stratify=y
+)
+ORDERS = (
+    "original",
+    "norm_after_addition",
+    "relu_before_addition",
+    "relu_only_preactivation",
+    "full_preactivation",
+)
+
+losses, errors = {}, {}
+for order in ORDERS:
+    models = [
+        ResNetClassifier(
+            20,
+            order=order,
+            width=0.5,
+            input_shape=(1, 8, 8),
+            max_epochs=8,
+            batch_size=32,
+            random_state=seed,
+        ).fit(X_train, y_train)
+        for seed in range(2)
+    ]
+    losses[order] = [row["train_loss"] for row in models[0].history_]
+    errors[order] = [1 - model.score(X_test, y_test) for model in models]
+
+# %%
+# The losses on the training samples, and the errors on the others for two seeds each.
+
+figure, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+for order in ORDERS:
+    axes[0].plot(range(1, 9), losses[order], label=order)
+    axes[1].plot(errors[order], [order] * 2, "o")
+axes[0].set(xlabel="epoch", ylabel="training loss", yscale="log")
+axes[0].legend()
+axes[1].set(xlabel="test error")
+
+# %%
+# Conclusion
+# ----------
+# In the paper full pre-activation wins by a quarter of a point on networks of 110 layers,
+# and by more on deeper ones. At 20 layers the seeds can differ by more than the placements
+# do, and then nothing follows about their order.
+
+mean = {order: sum(e) / 2 for order, e in errors.items()}
+best, worst = min(mean, key=mean.get), max(mean, key=mean.get)
+spread = max(abs(e[0] - e[1]) for e in errors.values())
+print(f"best {best} ({mean[best]:.3f}), worst {worst} ({mean[worst]:.3f})")
+print(f"largest difference between two seeds of one placement: {spread:.3f}")
+if spread >= mean[worst] - mean[best]:
+    print("the seeds differ as much as the placements: no winner at this scale")

@@ -1,0 +1,160 @@
+"""Stages, shapes, parameters and multiply-adds of a network, as a table."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from sklearn.utils.validation import check_is_fitted
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from sk_resnet._network import ResidualNetwork, build_network, n_parameters
+
+
+@dataclass(frozen=True)
+class Row:
+    """One part of a network: the stem, a block, the head or the classifier."""
+
+    name: str
+    layers: str
+    shape: tuple[int, ...]
+    parameters: int
+    multiply_adds: int
+
+
+def network_rows(network: ResidualNetwork, spatial: tuple[int, ...]) -> list[Row]:
+    """Parts of a network in the order of the data."""
+    spec = network.spec
+    meta = build_network(spec).eval()
+    shapes: dict[str, tuple[int, ...]] = {}
+    parts = _parts(meta)
+
+    def keep(name: str) -> Any:
+        def hook(layer: nn.Module, inputs: Any, output: torch.Tensor) -> None:
+            shapes[name] = tuple(output.shape[1:])
+
+        return hook
+
+    for name, part in parts.items():
+        part.register_forward_hook(keep(name))
+    with FlopCounterMode(display=False) as counter:
+        meta(torch.empty(1, spec.in_channels, *spatial, device="meta"))
+    counts = counter.get_flop_counts()
+    root = type(meta).__name__
+    return [
+        Row(
+            name,
+            _layers(part),
+            # Series are images of height 1 inside.
+            shapes[name] if spec.n_dims != 1 else _without_height(shapes[name]),
+            n_parameters(part),
+            sum(counts.get(f"{root}.{name}", {}).values()) // 2,
+        )
+        for name, part in parts.items()
+    ]
+
+
+def _without_height(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return (shape[0], *shape[2:])
+
+
+def _parts(network: ResidualNetwork) -> dict[str, nn.Module]:
+    parts: dict[str, nn.Module] = {"stem": network.stem}
+    for i, stage in enumerate(network.stages):
+        for name, block in stage.named_children():
+            parts[f"stages.{i}.{name}"] = block
+    if len(network.head):
+        parts["head"] = network.head
+    return {**parts, "classifier": network.classifier}
+
+
+def _layers(part: nn.Module) -> str:
+    branch = getattr(part, "branch", None)
+    if branch is None:
+        return type(part).__name__ if isinstance(part, nn.Linear) else _names(part)
+    shortcut = getattr(part, "shortcut", None)
+    kind = "none" if shortcut is None else type(shortcut).__name__.lower()
+    kind = {"sequential": "projection", "zeropadshortcut": "zero pad"}.get(kind, kind)
+    return f"{_names(branch)} | {kind}"
+
+
+def _names(sequence: nn.Module) -> str:
+    letters = [name.rstrip("0123456789") for name, _ in sequence.named_children()]
+    return " ".join(letters)
+
+
+def summary(estimator: Any) -> str:
+    """Table of the network: shapes, parameters and multiply-adds of each part.
+
+    Blocks that are alike and follow each other share a line.
+
+    Parameters
+    ----------
+    estimator : ResNetClassifier or WideResNetClassifier
+        Fitted.
+
+    Returns
+    -------
+    table : str
+        One line for each part; shapes are (channels, *spatial), counts for one sample.
+
+    Raises
+    ------
+    NotFittedError
+        For an estimator that is not fitted.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sk_resnet import ResNetClassifier
+    >>> from sk_resnet.inspection import summary
+    >>> X, y = load_iris(return_X_y=True)
+    >>> print(summary(ResNetClassifier(depth=4, max_epochs=1).fit(X, y)))
+    part         layers                          shape    parameters  multiply-adds
+    stem         conv norm relu                  64              384            256
+    stages.0.0   conv norm relu conv norm | ...  64            8,448          8,192
+    classifier   Linear                          3               195            192
+    total                                                      9,027          8,640
+    """
+    check_is_fitted(estimator)
+    rows = network_rows(estimator.module_, estimator.net_.input_spec.network_shape[1:])
+    lines = [("part", "layers", "shape", "parameters", "multiply-adds")]
+    for first, last, n in _runs(rows):
+        name = first.name if n == 1 else f"{first.name} to {last.name.rpartition('.')[2]}"
+        parameters = f"{first.parameters:,}" if n == 1 else f"{n} x {first.parameters:,}"
+        macs = f"{first.multiply_adds:,}" if n == 1 else f"{n} x {first.multiply_adds:,}"
+        layers = first.layers if len(first.layers) <= 30 else first.layers[:27] + "..."
+        lines.append((name, layers, " × ".join(map(str, first.shape)), parameters, macs))
+    total = sum(row.parameters for row in rows), sum(row.multiply_adds for row in rows)
+    lines.append(("total", "", "", f"{total[0]:,}", f"{total[1]:,}"))
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(w) if i > 2 else cell.ljust(w)
+            for i, (cell, w) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in lines
+    )
+
+
+def _runs(rows: list[Row]) -> list[tuple[Row, Row, int]]:
+    """Rows in groups of neighbours that differ in their names only."""
+    runs: list[tuple[Row, Row, int]] = []
+    for row in rows:
+        if runs and _alike(runs[-1][1], row):
+            first, _, n = runs.pop()
+            runs.append((first, row, n + 1))
+        else:
+            runs.append((row, row, 1))
+    return runs
+
+
+def _alike(one: Row, other: Row) -> bool:
+    stage = [row.name.rpartition(".")[0] for row in (one, other)]
+    same = (one.layers, one.shape, one.parameters, one.multiply_adds) == (
+        other.layers,
+        other.shape,
+        other.parameters,
+        other.multiply_adds,
+    )
+    return same and stage[0] == stage[1] != ""

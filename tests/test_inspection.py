@@ -1,0 +1,340 @@
+import sys
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import LearningCurveDisplay, ValidationCurveDisplay
+from sklearn.pipeline import make_pipeline
+
+from sk_resnet import (
+    EarlyStopping,
+    ResNetClassifier,
+    ResNetEmbedder,
+    WideResNetClassifier,
+    regularization_path,
+)
+from sk_resnet._callbacks import wants_batches
+from sk_resnet._network import multiply_adds
+from sk_resnet._probe import dead_share, probe
+from sk_resnet._summary import network_rows
+from sk_resnet.inspection import (
+    GradientFlow,
+    GradientFlowDisplay,
+    NetworkDisplay,
+    RegularizationPathDisplay,
+    TrainingCurveDisplay,
+    WeightDisplay,
+    diagnose,
+    summary,
+)
+
+mpl.use("agg")
+ROWS = {"depth": 4, "max_epochs": 6, "batch_size": 16, "random_state": 0}
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    import matplotlib.pyplot as plt
+
+    plt.close("all")
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    rng = np.random.default_rng(0)
+    y = np.arange(60) % 3
+    X = rng.normal(size=(60, 1, 6, 6)).astype(np.float32) + y[:, None, None, None]
+    model = ResNetClassifier(**{**ROWS, "depth": 8}, l1=1e-3, dropout=0.1)
+    model.set_params(callbacks=[GradientFlow(), EarlyStopping(patience=1)])
+    return model.fit(X, y), X, y
+
+
+def drawn(axes):
+    axes.figure.canvas.draw()
+    return [line.get_label() for line in axes.get_lines()]
+
+
+def test_training_curves_show_both_parts_and_mark_the_epochs(fitted):
+    model = fitted[0]
+    display = TrainingCurveDisplay.from_estimator(model)
+    labels = drawn(display.axes_[0])
+    assert labels[:3] == ["training", "validation", "best"]
+    assert (labels[3:] == ["stopped"]) == (model.n_epochs_ < 6)
+    line = display.axes_[0].get_lines()[0]
+    np.testing.assert_allclose(line.get_ydata(), [r["train_loss"] for r in model.history_])
+    best = display.axes_[1].get_lines()[-1 if model.n_epochs_ == 6 else -2]
+    assert best.get_xdata()[0] == model.best_epoch_
+
+
+def test_training_curves_without_validation(rows):
+    model = ResNetClassifier(**ROWS).fit(*rows)
+    display = TrainingCurveDisplay.from_estimator(model)
+    assert "validation" not in drawn(display.axes_[0])
+    with pytest.raises(ValueError, match="at least one epoch"):
+        TrainingCurveDisplay([]).plot()
+    with pytest.raises(ValueError, match="ax must hold 3 axes, got 1"):
+        TrainingCurveDisplay(model.history_).plot(ax=display.axes_[0])
+
+
+def test_weights_of_two_models_share_their_axes(fitted):
+    model, X, y = fitted
+    display = WeightDisplay.from_estimator(model, label="l1")
+    assert sum(len(w) for w in display.weights.values()) == sum(
+        w.numel() for name, w in model.module_.named_parameters() if w.ndim > 1
+    )
+    other = clone(model).set_params(l1=0.0, callbacks=None).fit(X, y)
+    second = WeightDisplay.from_estimator(other, ax=display.axes_, label="l2")
+    assert second.axes_[0] is display.axes_[0]
+    texts = [t.get_text() for t in second.axes_[1].get_legend().get_texts()]
+    zeros = (display.weights["stages.0"] == 0).mean()
+    assert texts == [f"l1: {zeros:.0%} zeros", "l2: 0% zeros"]
+
+
+def test_gradient_flow_is_drawn_by_layer(fitted):
+    model = fitted[0]
+    display = GradientFlowDisplay.from_estimator(model)
+    n_recorded = sum("gradient_norms" in row for row in model.history_)
+    assert display.gradient_norms.shape == (n_recorded, len(display.layers))
+    assert display.blocks == ["stem", "stages.0.0", "stages.1.0", "stages.2.0"]
+    assert (display.activation_norms > 0).all()
+    assert drawn(display.axes_[0])[0] == "epoch 1"
+
+
+def test_gradient_flow_does_not_change_the_training(fitted):
+    model, X, y = fitted
+    assert not wants_batches(GradientFlow())
+    without = clone(model).set_params(callbacks=[EarlyStopping(patience=1)]).fit(X, y)
+    np.testing.assert_array_equal(without.predict_proba(X), model.predict_proba(X))
+
+
+def test_probed_gradients_are_those_of_the_loss(fitted):
+    module = fitted[0].module_
+    x, y = torch.randn(9, 1, 6, 6), torch.arange(9) % 3
+    state = {k: v.clone() for k, v in module.state_dict().items()}
+    norms = probe(module, x, y).gradient_norms
+    assert all(torch.equal(v, state[k]) for k, v in module.state_dict().items())
+    name = "stages.1.0.branch.conv2.weight"
+    import copy
+
+    from sk_resnet._layers import Dropout
+
+    for layer in module.modules():
+        if isinstance(layer, Dropout):
+            layer.generator = None
+    twin = copy.deepcopy(module).train()
+    for layer in twin.modules():
+        if isinstance(layer, Dropout):
+            layer.eval()
+    torch.nn.functional.cross_entropy(twin(x), y).backward()
+    expected = float(dict(twin.named_parameters())[name].grad.norm())
+    assert norms[name] == pytest.approx(expected, rel=1e-5)
+
+
+def test_paths_are_drawn(rows):
+    X, y = rows
+    path = regularization_path(ResNetClassifier(**ROWS), X, y, [0.0, 1e-3, 1e-2])
+    display = RegularizationPathDisplay.from_path(path)
+    np.testing.assert_allclose(display.axes_[0].get_lines()[1].get_ydata(), path.sparsities)
+    again = RegularizationPathDisplay.from_estimator(
+        ResNetClassifier(**ROWS), X, y, [1e-3, 1e-2]
+    )
+    drawn(again.axes_[1])
+    assert again.axes_[0].get_xscale() == "log"
+
+
+@pytest.mark.parametrize("depth", [8, 110])
+def test_networks_of_any_depth_are_drawn(images, depth):
+    X, y = images
+    model = ResNetClassifier(depth, max_epochs=1, batch_size=40, width=0.25).fit(X, y)
+    display = NetworkDisplay.from_estimator(model)
+    assert len(display.names) == (depth - 2) // 2 + 2
+    assert display.parameters.sum() == model.n_parameters_
+    texts = [t.get_text() for t in display.ax_.get_legend().get_texts()]
+    assert texts[1].startswith(f"stages.0, {(depth - 2) // 6} blocks: 4 × 6 × 6")
+    drawn(display.ax_)
+
+
+@pytest.mark.parametrize("shape", [(5,), (2, 9), (1, 8, 8), (1, 4, 4, 4)])
+def test_the_summary_adds_up(shape):
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(8, *shape)), np.arange(8) % 2
+    depth = 14 if len(shape) > 1 else 6
+    model = ResNetClassifier(depth, max_epochs=1).fit(X, y)
+    rows = network_rows(model.module_, shape[1:])
+    assert sum(row.parameters for row in rows) == model.n_parameters_
+    assert sum(r.multiply_adds for r in rows) == multiply_adds(model.module_, shape[1:])
+    table = summary(model)
+    assert f"{model.n_parameters_:,}" in table.splitlines()[-1]
+    if len(shape) > 1:
+        assert "stages.0.0 to 1" in table
+        assert rows[0].shape == (16, *shape[1:])
+
+
+def blobs(n, seed=0, noise=0.5):
+    rng = np.random.default_rng(seed)
+    y = np.arange(n) % 2
+    X = rng.normal(size=(n, 8)) * noise
+    X[:, 0] += 2 * y
+    return X, y
+
+
+def diagnosis_of(model, train, valid, **kwargs):
+    return diagnose(model.fit(*train), *train, *valid, **kwargs)
+
+
+def test_a_good_fit():
+    found = diagnosis_of(ResNetClassifier(**ROWS), blobs(200), blobs(200, 1))
+    assert found.fit == "good fit"
+    assert len(found.findings) == 1
+
+
+def test_a_tiny_network_on_hard_data_underfits():
+    rng = np.random.default_rng(0)
+    X = rng.choice([-1.0, 1.0], size=(300, 8))
+    y = X.prod(axis=1)  # parity
+    model = ResNetClassifier(**{**ROWS, "max_epochs": 3}, width=0.03)
+    found = diagnosis_of(model, (X, y), (X, y))
+    assert found.fit == "underfitting"
+    assert "width" in str(found)
+
+
+def test_a_huge_network_on_few_noisy_samples_overfits():
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(40, 30)), np.arange(40) % 2
+    model = ResNetClassifier(4, max_epochs=60, width=4, l2=0.0, random_state=0)
+    found = diagnosis_of(model, (X, y), (rng.normal(size=(100, 30)), np.arange(100) % 2))
+    assert found.fit == "overfitting"
+    assert "EarlyStopping" in str(found)
+    html = found._repr_html_()
+    assert "<th style='text-align:left'>overfitting</th>" in html
+
+
+@pytest.mark.slow
+def test_a_plain_network_of_56_layers_degrades_without_vanishing_gradients(images):
+    rng = np.random.default_rng(0)
+    y = np.arange(120) % 3
+    X = rng.normal(size=(120, 1, 6, 6)).astype(np.float32)
+    X[:, 0, :2] += 0.7 * y[:, None, None]
+    settings = {"shortcut": "none", "max_epochs": 8, "batch_size": 30, "random_state": 0}
+    shallow = ResNetClassifier(8, **settings, width=0.5).fit(X, y)
+    deep = ResNetClassifier(56, **settings, width=0.5).fit(X, y)
+    found = diagnose(deep, X, y, X, y, shallower=shallow)
+    assert "degradation" in found
+    assert "vanishing gradients" not in found
+    with pytest.raises(ValueError, match="depth below 8, got 56"):
+        diagnose(shallow, X, y, X, y, shallower=deep)
+
+
+def test_a_learning_rate_far_too_high():
+    model = ResNetClassifier(**ROWS, lr=3.0, schedule="constant")
+    found = diagnosis_of(model, blobs(200), blobs(200, 1))
+    assert "learning rate too high" in found
+    assert "Set lr=0.3" in str(found)
+
+
+@pytest.mark.parametrize(
+    ("factor", "expected", "other"),
+    [(1e-5, "exploding", "vanishing"), (1e5, "vanishing", "exploding")],
+)
+def test_vanishing_and_exploding_gradients(rows, factor, expected, other):
+    X, y = rows
+    model = ResNetClassifier(**{**ROWS, "depth": 8}).fit(X, y)
+    branch = model.module_.stages[0][0].branch
+    with torch.no_grad():  # gradients are inverse to the scale of a kernel before a norm
+        for layer, norm in ((branch.conv1, branch.norm1), (branch.conv2, branch.norm2)):
+            layer.weight.mul_(factor)
+            norm.eps = 1e-20
+    found = diagnose(model, X, y, X, y)
+    assert f"{expected} gradients" in found
+    assert f"{other} gradients" not in found
+
+
+def test_dead_units_and_zeros_are_counted(rows):
+    X, y = rows
+    model = ResNetClassifier(**ROWS).fit(X, y)
+    before = dead_share(model.module_, torch.from_numpy(X).float())
+    with torch.no_grad():
+        model.module_.stem.norm1.weight[:48] = 0
+        model.module_.stem.norm1.bias[:48] = -1
+        model.module_.stages[0][0].branch.conv1.weight[:60] = 0
+        model.module_.stages[0][0].branch.conv2.weight[:60] = 0
+    after = dead_share(model.module_, torch.from_numpy(X).float())
+    assert after >= before + 40 / 192
+    model._measure_network()
+    found = diagnose(model, X, y, X, y)
+    assert "dead units" in found
+    assert "sparse weights" in found
+    assert found.figures["sparsity"] > 0.8
+
+
+def test_embeddings_give_the_probabilities(fitted):
+    model, X, _ = fitted
+    features = model.embed(X)
+    assert features.shape == (60, 64)
+    layer = model.module_.classifier
+    logits = torch.from_numpy(features) @ layer.weight.detach().T + layer.bias.detach()
+    np.testing.assert_allclose(logits.softmax(1), model.predict_proba(X), atol=1e-5)
+
+
+def test_the_embedder_is_a_transformer(rows):
+    X, y = rows
+    network = ResNetClassifier(**ROWS)
+    pipeline = make_pipeline(ResNetEmbedder(network), LogisticRegression()).fit(X, y)
+    assert pipeline.score(X, y) > 0.8
+    embedder = pipeline[0]
+    assert embedder.n_features_in_ == 5
+    assert embedder.get_feature_names_out()[0] == "resnetembedder0"
+    assert embedder.set_output(transform="pandas").transform(X).shape == (60, 64)
+    frozen = ResNetEmbedder(FrozenEstimator(network.fit(X, y))).fit(X, y)
+    np.testing.assert_array_equal(frozen.transform(X), network.embed(X))
+    with pytest.raises(NotFittedError):
+        ResNetEmbedder().transform(X)
+
+
+def test_displays_of_scikit_learn_work(rows):
+    X, y = rows
+    model = ResNetClassifier(**{**ROWS, "max_epochs": 1})
+    for name, values in {
+        "width": [0.5, 1],
+        "depth": [4, 6],
+        "l1": [1e-4, 1e-2],
+        "l2": [1e-4, 1e-2],
+    }.items():
+        ValidationCurveDisplay.from_estimator(
+            model, X, y, param_name=name, param_range=values, cv=2
+        )
+    LearningCurveDisplay.from_estimator(model, X, y, cv=2, train_sizes=[0.5, 1.0])
+
+
+@pytest.mark.parametrize(
+    "display",
+    [TrainingCurveDisplay, WeightDisplay, GradientFlowDisplay, NetworkDisplay],
+)
+def test_unfitted_estimators(display):
+    with pytest.raises(NotFittedError):
+        display.from_estimator(WideResNetClassifier())
+    with pytest.raises(NotFittedError):
+        summary(ResNetClassifier())
+    with pytest.raises(NotFittedError):
+        diagnose(ResNetClassifier(), [[0]], [0], [[0]], [0])
+    with pytest.raises(NotFittedError):
+        ResNetClassifier().embed([[0]])
+
+
+def test_other_bad_input(rows, monkeypatch):
+    X, y = rows
+    model = ResNetClassifier(**ROWS).fit(X, y)
+    with pytest.raises(ValueError, match=r"no gradients: fit with callbacks=\[Gradient"):
+        GradientFlowDisplay.from_estimator(model)
+    with pytest.raises(ValueError, match="n_samples must be 'auto' or at least 2, got 1"):
+        ResNetClassifier(**ROWS, callbacks=[GradientFlow(1)]).fit(X, y)
+    for name in ("matplotlib", "matplotlib.pyplot"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ImportError, match=r"pip install 'sk-resnet\[plot\]'"):
+        WeightDisplay.from_estimator(model)
