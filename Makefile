@@ -4,10 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint docs accuracy bench regularization clean
+.PHONY: demo demo-search test lint docs accuracy bench regularization search clean
 
 demo: $(STAMP)
 	$(BIN)/python examples/demo.py
+
+demo-search: $(STAMP)
+	$(BIN)/python examples/demo_search.py
 
 test: lint
 	OMP_NUM_THREADS=1 SCIPY_ARRAY_API=1 $(BIN)/python -m pytest -n 2 --dist loadfile
@@ -28,6 +31,9 @@ accuracy: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/speed/run.py
+
+search: $(STAMP)
+	$(BIN)/python benchmarks/search/run.py
 
 regularization: $(STAMP)
 	$(BIN)/python benchmarks/regularization/run.py

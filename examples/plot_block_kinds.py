@@ -19,7 +19,7 @@ X_train, X_test, y_train, y_test = train_test_split(
 common = {"input_shape": (1, 8, 8), "max_epochs": 8, "batch_size": 32}
 MODELS = {
     "basic, 26 layers": ResNetClassifier(26, width=0.5, **common),
-    "bottleneck, 20 layers": ResNetClassifier(20, block="bottleneck", width=0.7, **common),
+    "bottleneck, 20 layers": ResNetClassifier(20, block="bottleneck", width=0.4, **common),
     "wide, 10 layers": WideResNetClassifier(10, width=1.1, **common),
 }
 

@@ -2,6 +2,8 @@
 
 import copy
 import math
+import multiprocessing
+import os
 from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, ClassVar
@@ -33,7 +35,7 @@ from sk_resnet._callbacks import (
     monitors_validation,
 )
 from sk_resnet._compact import compacted
-from sk_resnet._engine import has_fast_bfloat16, pays_to_compile
+from sk_resnet._engine import has_fast_bfloat16, pays_to_compile, world
 from sk_resnet._input import InputSpec, input_spec, with_statistics
 from sk_resnet._network import (
     build_network,
@@ -347,6 +349,11 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     def _draw_seed(self) -> int:
         # Not check_random_state(None): that is NumPy's global generator, and would move.
         if self.random_state is None:
+            if world()[1] > 1:
+                raise ValueError(
+                    "random_state must be an int where several processes train one "
+                    "network: they start from the same weights."
+                )
             return int(np.random.default_rng().integers(2**31))
         return int(check_random_state(self.random_state).randint(2**31 - 1))
 
@@ -733,7 +740,10 @@ def _checked_block(block: Any) -> Any:
 
 def _resolve_device(device: Any) -> torch.device:
     if isinstance(device, str) and device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        n_gpus = torch.cuda.device_count()
+        # Workers take the GPUs in turn.
+        place = f"cuda:{_worker_number() % n_gpus}" if n_gpus else "cpu"
+        return torch.device(place)
     try:
         resolved = torch.device(device)
     except RuntimeError:
@@ -747,6 +757,14 @@ def _resolve_device(device: Any) -> torch.device:
             "device='auto'."
         )
     return resolved
+
+
+def _worker_number() -> int:
+    """Number of this process among the workers of torchrun, joblib or dask; else 0."""
+    if "LOCAL_RANK" in os.environ:
+        return int(os.environ["LOCAL_RANK"])
+    identity = multiprocessing.current_process()._identity  # counts from 1
+    return identity[-1] - 1 if identity else 0
 
 
 def _is_available(device: torch.device) -> bool:

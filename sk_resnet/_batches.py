@@ -112,9 +112,11 @@ class Batches:
         augmentations: Sequence[Augmentation] = (),
         generator: torch.Generator | None = None,
         n_classes: int = 0,
+        part: tuple[int, int] = (0, 1),
     ) -> None:
         self.dataset, self.batch_size, self.device = dataset, batch_size, device
         self.n_classes = n_classes
+        self.rank, self.n_parts = part  # of the processes that share each batch
         self.shuffle, self.augmentations, self.generator = shuffle, augmentations, generator
 
     def _bounds(self) -> list[tuple[int, int]]:
@@ -141,9 +143,12 @@ class Batches:
         if self.shuffle is not None:
             y, weight = y[order], weight[order]
         for start, stop in self._bounds():
-            batch = Batch(
-                dataset.inputs(order[start:stop]), y[start:stop], weight[start:stop]
-            )
+            mine = slice(start + self.rank, stop, self.n_parts)
+            w = weight[mine]
+            if self.n_parts > 1:
+                # The mean over processes of their means is then that over the batch.
+                w = w * (len(w) * self.n_parts / (stop - start))
+            batch = Batch(dataset.inputs(order[mine]), y[mine], w)
             for augmentation in self.augmentations:
                 batch = self._augmented(batch, augmentation)
             yield batch

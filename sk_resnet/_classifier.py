@@ -102,7 +102,8 @@ default="one_cycle"
     callbacks : list of skorch callbacks, default=None
         Such as `EarlyStopping`. Copies of them take part in the fit.
     device : str or torch.device, default="auto"
-        "auto" is the first GPU of CUDA where there is one, else the CPU.
+        "auto" is a GPU of CUDA where there is one, else the CPU. Worker processes of
+        joblib, dask or torchrun take the GPUs in turn.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
         Arithmetic of the convolutions. "auto" trains in bfloat16 where that is fast, on
         GPUs and on processors with AVX512-BF16 or AMX, and predicts in float32.
@@ -357,7 +358,8 @@ default="one_cycle"
     callbacks : list of skorch callbacks, default=None
         Such as `EarlyStopping`. Copies of them take part in the fit.
     device : str or torch.device, default="auto"
-        "auto" is the first GPU of CUDA where there is one, else the CPU.
+        "auto" is a GPU of CUDA where there is one, else the CPU. Worker processes of
+        joblib, dask or torchrun take the GPUs in turn.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
         Arithmetic of the convolutions. "auto" trains in bfloat16 where that is fast, on
         GPUs and on processors with AVX512-BF16 or AMX, and predicts in float32.

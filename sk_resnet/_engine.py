@@ -116,6 +116,27 @@ def own_stream(device: torch.device) -> Iterator[None]:
     outer.wait_stream(stream)
 
 
+def world() -> tuple[int, int]:
+    """Rank of this process and number of processes that train one network together."""
+    group = torch.distributed
+    if group.is_available() and group.is_initialized():
+        return group.get_rank(), group.get_world_size()
+    return 0, 1
+
+
+def add_up(values: Tensor) -> None:
+    """Sum over the processes, in place."""
+    if world()[1] > 1:
+        torch.distributed.all_reduce(values)
+
+
+def share_buffers(module: nn.Module) -> None:
+    """Give all processes the running statistics of the first one."""
+    if world()[1] > 1:
+        for buffer in module.buffers():
+            torch.distributed.broadcast(buffer, 0)
+
+
 class CapturedStep:
     """A step whose launches are recorded once, then replayed for batches of one size.
 

@@ -12,11 +12,20 @@ import torch
 from numpy.typing import NDArray
 from skorch import NeuralNetClassifier
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from sk_resnet._augment import Augmentation
 from sk_resnet._batches import ArrayDataset, Batch, Batches
 from sk_resnet._callbacks import is_stop_signal, wants_batches
-from sk_resnet._engine import CapturedStep, compiled, flushed_denormals, own_stream
+from sk_resnet._engine import (
+    CapturedStep,
+    add_up,
+    compiled,
+    flushed_denormals,
+    own_stream,
+    share_buffers,
+    world,
+)
 from sk_resnet._input import InputSpec
 from sk_resnet._layers import Dropout
 from sk_resnet._network import folded, inner_kernels, kernels
@@ -41,6 +50,10 @@ class Recipe:
     bfloat16: bool
     compile: bool
     keep_zeros: bool = False
+
+
+class DivergenceError(ValueError):
+    """The training loss became infinite or NaN."""
 
 
 class _StopTraining(Exception):
@@ -139,12 +152,14 @@ class ResidualNet(NeuralNetClassifier):
                 dataset.load(device)
         self._validation = validation
         self._per_batch = any(wants_batches(cb) for _, cb in self.callbacks_)
-        self._forward = self.module_.forward
+        self._forward: Callable[[Tensor], Tensor] = self.module_.forward
+        if world()[1] > 1:
+            self._forward = DistributedDataParallel(self.module_).__call__
         if self.recipe.compile:
             self._forward = compiled(self._forward, batch_size)
         self._totals = torch.zeros(3, device=device)
         self._step: Callable[..., None] = self._whole_step
-        if device.type == "cuda" and not self._per_batch:
+        if device.type == "cuda" and not self._per_batch and world()[1] == 1:
             self._step = CapturedStep(self._whole_step, batch_size, [self.noise])
 
     def _whole_step(self, x: Tensor, y: Tensor, weight: Tensor) -> None:
@@ -200,6 +215,7 @@ class ResidualNet(NeuralNetClassifier):
             augmentations=recipe.augmentations,
             generator=self.noise,
             n_classes=len(self.classes),
+            part=world(),
         )
 
     def run_single_epoch(
@@ -219,6 +235,9 @@ class ResidualNet(NeuralNetClassifier):
                 self._totals += _batch_sums(batch, step_fn(batch))
             if training:
                 self._scheduler.step()
+        if training:
+            add_up(self._totals)
+            share_buffers(self.module_)
         self._record_epoch(prefix, len(iterator), self._totals / len(iterator.dataset))
 
     def _step_with_hooks(
@@ -236,7 +255,7 @@ class ResidualNet(NeuralNetClassifier):
         loss, right, weight = means.tolist()
         record = self.history[-1]
         if prefix == "train" and not math.isfinite(loss):
-            raise ValueError(
+            raise DivergenceError(
                 f"The training loss became {loss} in epoch {record['epoch']} at a learning "
                 f"rate of {record['lr']:g}: lower lr, or standardize the input."
             )

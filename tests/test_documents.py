@@ -9,6 +9,7 @@ from numpydoc.validate import validate
 
 import sk_resnet
 from sk_resnet import inspection
+from sk_resnet import search as _search  # noqa: F401 (numpydoc looks it up)
 
 ROOT = Path(__file__).parents[1]
 # Summaries, examples and See Also sections that a method need not have, the line that
@@ -24,6 +25,17 @@ METHODS = (
     "compact",
     "embed",
 )
+SEARCH = (
+    "CrossValidationObjective",
+    "CrossValidationObjective.best_parameters",
+    "CrossValidationObjective.refit",
+    "Only",
+    "PruningCallback",
+    "create_study",
+    "retry_stale_trials",
+    "search_space",
+    "suggest",
+)
 EXAMPLES = sorted((ROOT / "examples").glob("plot_*.py"))
 
 
@@ -32,6 +44,8 @@ def public_names():
         yield name
         if name.endswith("Classifier"):
             yield from (f"{name}.{method}" for method in METHODS)
+    for name in SEARCH:
+        yield f"search.{name}"
     for name in inspection.__all__:
         yield f"inspection.{name}"
         if name.endswith("Display"):
@@ -78,3 +92,9 @@ def test_the_demo_runs(tmp_path):
     out = run(ROOT / "examples" / "demo.py", tmp_path)
     assert "the same to the bit" in out
     assert (tmp_path / "demo_output" / "training_curve.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_the_search_demo_runs(tmp_path):
+    out = run(ROOT / "examples" / "demo_search.py", tmp_path)
+    assert "accuracy on the test part" in out

@@ -37,12 +37,15 @@ ORDER = [
     "_diagnosis",
     "__init__",
     "inspection",
+    "search",
+    "worker",
 ]
 OUTSIDE = {
-    "skorch": {"_training", "_callbacks", "_probe"},
+    "skorch": {"_training", "_callbacks", "_probe", "search"},
     "matplotlib": {"_displays"},
-    "optuna": set(),
-    "torch": set(ORDER) - {"_version", "_spec", "_input", "_split", "_files", "_path"},
+    "optuna": {"search", "worker"},
+    "torch": set(ORDER)
+    - {"_version", "_spec", "_input", "_split", "_files", "_path", "search"},
 }
 
 

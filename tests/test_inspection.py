@@ -156,7 +156,9 @@ def test_networks_of_any_depth_are_drawn(images, depth):
     assert len(display.names) == (depth - 2) // 2 + 2
     assert display.parameters.sum() == model.n_parameters_
     texts = [t.get_text() for t in display.ax_.get_legend().get_texts()]
-    assert texts[1].startswith(f"stages.0, {(depth - 2) // 6} blocks: 4 × 6 × 6")
+    n = (depth - 2) // 6
+    blocks = "1 block" if n == 1 else f"{n} blocks"
+    assert texts[1].startswith(f"stages.0, {blocks}: 4 × 6 × 6")
     drawn(display.ax_)
 
 

@@ -37,7 +37,7 @@ from sk_resnet import (
 from sk_resnet._network import kernels
 
 FASHION = os.environ.get("FASHION_MNIST", "/usr/share/datasets/fashion-mnist")
-L1S = {"size": (3e-4, 1e-3, 2e-3, 4e-3), "compact": (3e-4, 1e-3, 2e-3)}
+L1S = {"size": (1e-3, 4e-3, 8e-3, 1.6e-2), "compact": (1e-3, 2e-3)}
 
 
 def fashion(options):

@@ -1,0 +1,74 @@
+"""
+A grid, and a study that prunes
+===============================
+
+The same three parameters, searched by scikit-learn's grid and by an Optuna study whose
+trials are stopped when they fall behind.
+"""
+
+import time
+
+import matplotlib.pyplot as plt
+import optuna
+from sklearn.datasets import load_wine
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import StandardScaler
+
+from sk_resnet import ResNetClassifier
+from sk_resnet.search import CrossValidationObjective, create_study, search_space
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+X, y = load_wine(return_X_y=True)
+network = ResNetClassifier(max_epochs=8, batch_size=16, random_state=0)
+model = Pipeline([("scale", StandardScaler()), ("network", network)])
+
+# %%
+# A grid fits every combination to the end.
+
+grid = {
+    "network__depth": [4, 8],
+    "network__width": [0.25, 1],
+    "network__l2": [1e-4, 1e-2],
+}
+started = time.perf_counter()
+search = GridSearchCV(model, grid, cv=3).fit(X, y)
+grid_seconds = time.perf_counter() - started
+grid_epochs = 8 * 3 * len(search.cv_results_["params"])
+
+# %%
+# The study gets its space from the estimator and the data: only depths that exist, and
+# logarithmic scales. Each epoch of each fold is reported.
+
+space = search_space(model, X)
+objective = CrossValidationObjective(model, X, y, space=space, cv=3)
+study = create_study(
+    sampler=optuna.samplers.TPESampler(seed=0),
+    pruner=optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=3),
+)
+study.optimize(objective, n_trials=10, timeout=30)
+
+# %%
+# Scores after each reported epoch; lines that end early were pruned.
+
+figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+for trial in study.trials:
+    pruned = trial.state.name == "PRUNED"
+    axes.plot(
+        list(trial.intermediate_values),
+        list(trial.intermediate_values.values()),
+        color="C1" if pruned else "C0",
+        alpha=0.6,
+    )
+axes.axhline(search.best_score_, color="gray", linestyle=":", label="best of the grid")
+axes.set(xlabel="epoch, over three folds", ylabel="mean accuracy of the folds so far")
+axes.legend()
+
+# %%
+# Conclusion
+# ----------
+
+epochs = sum(len(trial.intermediate_values) for trial in study.trials)
+print(f"grid: {search.best_score_:.3f} after {grid_epochs} epochs, {grid_seconds:.1f} s")
+print(f"study: {study.best_value:.3f} after {epochs} epochs of {len(study.trials)} trials")
+print(f"best parameters: {objective.best_parameters(study)}")

@@ -1,0 +1,57 @@
+"""One more worker for a study: ``python -m sk_resnet.worker --help``."""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sk_resnet.search import create_study
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Work on the trials of a study until it has enough complete ones.
+
+    Parameters
+    ----------
+    arguments : sequence of str, default=None
+        Arguments; None takes those of the command line.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m sk_resnet.worker",
+        description="Work on a study from this machine, beside any number of others.",
+    )
+    parser.add_argument("objective", help="module:function that returns the objective")
+    parser.add_argument("--storage", required=True, help="such as postgresql://host/db")
+    parser.add_argument("--study", required=True, help="name; made where it is missing")
+    parser.add_argument("--n-trials", type=int, required=True, help="complete ones in all")
+    parser.add_argument("--heartbeat", type=int, default=60, help="seconds")
+    parser.add_argument("--threads", type=int, default=1, help="of torch")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    objective = _made(options.objective)
+    study = create_study(options.storage, name=options.study, heartbeat=options.heartbeat)
+    from optuna.study import MaxTrialsCallback
+    from optuna.trial import TrialState
+
+    ended = (TrialState.COMPLETE, TrialState.PRUNED)
+    if len(study.get_trials(deepcopy=False, states=ended)) < options.n_trials:
+        study.optimize(
+            objective, callbacks=[MaxTrialsCallback(options.n_trials, states=ended)]
+        )
+    print(f"{options.study}: best {study.best_value:.4f}, {study.best_params}")
+
+
+def _made(name: str) -> Any:
+    module, _, function = name.partition(":")
+    if not function:
+        raise SystemExit(f"objective must be module:function, got {name!r}.")
+    sys.path.insert(0, str(Path.cwd()))
+    return getattr(importlib.import_module(module), function)()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,529 @@
+import copy
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import joblib
+import numpy as np
+import optuna
+import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import FixedTrial, TrialState
+from sklearn.base import clone
+from sklearn.callback import ProgressBar
+from sklearn.experimental import enable_halving_search_cv  # noqa: F401
+from sklearn.model_selection import (
+    GridSearchCV,
+    GroupKFold,
+    HalvingGridSearchCV,
+    RandomizedSearchCV,
+    StratifiedKFold,
+    cross_val_score,
+)
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+import sk_resnet
+from sk_resnet import EarlyStopping, ResNetClassifier, WideResNetClassifier
+from sk_resnet.search import (
+    CrossValidationObjective,
+    Only,
+    PruningCallback,
+    create_study,
+    retry_stale_trials,
+    search_space,
+    suggest,
+)
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+ROOT = Path(sk_resnet.__file__).parents[1]
+ROWS = {"depth": 4, "max_epochs": 2, "batch_size": 16, "random_state": 0, "width": 0.25}
+GRID = {"model__depth": [4, 6], "model__l2": [0.0, 0.1]}
+
+
+def pipeline(**changes):
+    model = ResNetClassifier(**{**ROWS, **changes})
+    return Pipeline([("scale", StandardScaler()), ("model", model)])
+
+
+def scores_of(search, X, y):
+    results = search.fit(X, y).cv_results_
+    return np.array([results[f"split{i}_test_score"] for i in range(search.n_splits_)])
+
+
+# Searches of scikit-learn
+
+
+@pytest.fixture(scope="module")
+def data():
+    rng = np.random.default_rng(0)
+    y = np.arange(60) % 3
+    X = rng.normal(size=(60, 5))
+    X[:, 0] += 2 * y
+    return X, y
+
+
+@pytest.fixture(scope="module")
+def sequential(data):
+    return scores_of(GridSearchCV(pipeline(), GRID, cv=3), *data)
+
+
+@pytest.mark.parametrize("backend", ["loky", "threading"])
+def test_a_grid_gives_the_sequential_result(data, sequential, backend):
+    with joblib.parallel_config(backend, n_jobs=2):
+        found = scores_of(GridSearchCV(pipeline(), GRID, cv=3), *data)
+    np.testing.assert_array_equal(found, sequential)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_grid_on_a_dask_cluster_gives_the_sequential_result(data, sequential):
+    distributed = pytest.importorskip("distributed", reason="dask is not installed")
+    with (
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, dashboard_address=":0"
+        ) as cluster,
+        distributed.Client(cluster),
+        joblib.parallel_config("dask", scatter=list(data)),
+    ):
+        found = scores_of(GridSearchCV(pipeline(), GRID, cv=3), *data)
+    np.testing.assert_array_equal(found, sequential)
+
+
+@pytest.mark.parametrize("kind", ["random", "halving"])
+def test_other_searches_work(data, kind):
+    if kind == "random":
+        make = lambda n: RandomizedSearchCV(  # noqa: E731
+            pipeline(), GRID, n_iter=2, cv=2, random_state=0, n_jobs=n
+        )
+    else:
+        make = lambda n: HalvingGridSearchCV(  # noqa: E731
+            pipeline(),
+            GRID,
+            resource="model__max_epochs",
+            min_resources=1,
+            max_resources=4,
+            factor=2,
+            cv=StratifiedKFold(2),
+            n_jobs=n,
+            random_state=0,
+        )
+    np.testing.assert_array_equal(scores_of(make(1), *data), scores_of(make(2), *data))
+
+
+def test_a_diverging_fold_scores_nan_and_the_search_goes_on(data):
+    X, y = data
+    grid = {"lr": [0.05, 1e30]}
+    model = ResNetClassifier(**ROWS, standardize=False)
+    search = GridSearchCV(model, grid, cv=2, refit=False)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = scores_of(search, X, y)
+    assert np.isnan(found).tolist() == [[False, True], [False, True]]
+    assert any("The training loss became" in str(w.message) for w in caught)
+
+
+def test_progress_bars_of_scikit_learn_go_over_all_fits(data, capsys):
+    pytest.importorskip("rich")
+    model = ResNetClassifier(**ROWS)
+    search = GridSearchCV(model, {"l2": [0.0, 0.1]}, cv=2)
+    search.set_callbacks(ProgressBar()).fit(*data)
+    assert "GridSearchCV" in capsys.readouterr().out
+
+
+def n_threads(X, y):
+    import torch
+
+    return torch.get_num_threads()
+
+
+def test_workers_run_one_thread_each(data):
+    found = joblib.Parallel(2, backend="loky")(
+        joblib.delayed(n_threads)(*data) for _ in range(2)
+    )
+    assert max(found) <= max(1, (os.cpu_count() or 1) // 2)
+
+
+# Spaces
+
+
+@pytest.mark.parametrize(
+    ("model", "X", "depths"),
+    [
+        (ResNetClassifier(), None, [4, 6, 8, 10]),
+        (ResNetClassifier(), np.zeros((2, 3, 32, 32)), [8, 14, 20, 26]),
+        (ResNetClassifier(block="bottleneck"), np.zeros((2, 1, 99)), [11, 20, 29, 38]),
+        (WideResNetClassifier(input_shape=(1, 8, 8)), np.zeros((2, 64)), [10, 16, 22, 28]),
+        (ResNetClassifier(layout="imagenet"), np.zeros((2, 3, 64, 64)), [18, 34]),
+    ],
+)
+def test_depths_fit(model, X, depths):
+    found = search_space(model, X)["depth"]
+    if isinstance(found, CategoricalDistribution):
+        assert list(found.choices) == depths
+    else:
+        assert list(range(found.low, found.high + 1, found.step)) == depths
+
+
+def test_widths_are_bounded_by_memory():
+    small = search_space(ResNetClassifier(), np.zeros((2, 1, 8, 8)))["width"].choices
+    large = search_space(ResNetClassifier(), np.zeros((2, 3, 224, 224)))["width"].choices
+    assert max(small) == 10
+    assert max(large) < 1
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_every_draw_of_a_space_can_be_fitted(data, optimizer):
+    X, y = data
+    model = make_pipeline(StandardScaler(), ResNetClassifier(**ROWS, optimizer=optimizer))
+    space = search_space(model, X)
+    assert all(name.startswith("resnetclassifier__") for name in space)
+    study = create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    for _ in range(3):
+        clone(model).set_params(**suggest(study.ask(), space)).fit(X[:30], y[:30])
+    assert set(search_space(model[-1], X, prefix="a__b__")) == {
+        f"a__b__{name.split('__')[1]}" for name in space
+    }
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_spaces_work_in_optuna_search_cv(data):
+    from optuna_integration import OptunaSearchCV
+
+    X, y = data
+    model = ResNetClassifier(**ROWS)
+    space = {k: v for k, v in search_space(model, X).items() if k in ("lr", "l2")}
+    search = OptunaSearchCV(
+        model, space, n_trials=2, cv=2, enable_pruning=True, max_iter=3, random_state=0
+    )
+    search.fit(X, y)
+    assert set(search.best_params_) == {"lr", "l2"}
+    assert max(search.study_.trials[0].intermediate_values) == 2
+
+
+def test_conditions_hold():
+    space = {
+        "width": CategoricalDistribution([1, 4]),
+        "dropout": Only(FloatDistribution(0.1, 0.5), lambda d: d["width"] > 1, 0.0),
+    }
+    assert suggest(FixedTrial({"width": 1}), space)["dropout"] == 0
+    drawn = suggest(FixedTrial({"width": 4, "dropout": 0.3}), space)
+    assert drawn == {"width": 4, "dropout": 0.3}
+
+
+# The objective
+
+
+def objective_of(data, **changes):
+    model = pipeline()
+    settings = {"space": {"model__l2": FloatDistribution(1e-4, 1e-1, log=True)}, "cv": 3}
+    return CrossValidationObjective(model, *data, **{**settings, **changes})
+
+
+def test_the_objective_is_cross_val_score(data):
+    objective = objective_of(data)
+    study = create_study(pruner=optuna.pruners.NopPruner())
+    study.optimize(objective, n_trials=2)
+    for trial in study.trials:
+        model = pipeline().set_params(**trial.params)
+        expected = cross_val_score(model, *data, cv=3)
+        np.testing.assert_allclose(trial.user_attrs["fold_scores"], expected)
+        assert trial.value == pytest.approx(expected.mean())
+        assert trial.user_attrs["fold_epochs"] == [2, 2, 2]
+        assert len(trial.user_attrs["fold_seconds"]) == 3
+        assert sorted(trial.intermediate_values) == [1, 2, 3, 4, 5, 6]
+        assert trial.intermediate_values[6] == pytest.approx(trial.value)
+    model = objective.refit(study)
+    expected = pipeline().set_params(**study.best_params).fit(*data)
+    np.testing.assert_array_equal(
+        model.predict_proba(data[0]), expected.predict_proba(data[0])
+    )
+
+
+def test_the_scoring_fold_takes_no_part_in_training(data):
+    X, y = data
+    seen = []
+
+    class Spy(StandardScaler):
+        def fit(self, X, y=None, sample_weight=None):
+            seen.append(len(X))
+            return super().fit(X, y, sample_weight)
+
+    model = Pipeline([("scale", Spy()), ("model", ResNetClassifier(**ROWS))])
+    model.set_params(model__callbacks=[EarlyStopping(patience=1)])
+    space = {"model__l2": FloatDistribution(1e-4, 1e-1, log=True)}
+    objective = CrossValidationObjective(model, X, y, space=space, cv=3)
+    create_study().optimize(objective, n_trials=1)
+    assert seen == [40, 40, 40]
+
+
+def test_groups_weights_and_scorings_are_used(data):
+    X, y = data
+    groups = np.arange(60) // 6
+    objective = objective_of(data, cv=GroupKFold(2), groups=groups, scoring="neg_log_loss")
+    assert all(not set(groups[a]) & set(groups[b]) for a, b in objective.folds)
+    study = create_study()
+    study.optimize(objective, n_trials=1)
+    assert study.best_value < 0
+    weight = np.where(y == 2, 0.0, 1.0)
+    weighted = objective_of(data, sample_weight=weight, cv=2)
+    other = create_study()
+    other.optimize(weighted, n_trials=1)
+    assert other.best_value <= 2 / 3
+    assert 2 not in weighted.refit(other).predict(X)
+
+
+def test_bad_trials_are_pruned_after_few_epochs(data):
+    space = {"model__lr": CategoricalDistribution([0.1, 1e-9])}
+    model = pipeline(max_epochs=8)
+    objective = CrossValidationObjective(model, *data, space=space)
+    study = create_study(pruner=optuna.pruners.MedianPruner(1, 2))
+    for lr in (0.1, 1e-9):
+        study.enqueue_trial({"model__lr": lr})
+    study.optimize(objective, n_trials=2)
+    good, bad = study.trials
+    assert (good.state, bad.state) == (TrialState.COMPLETE, TrialState.PRUNED)
+    assert max(bad.intermediate_values) < 8
+    assert objective.best_parameters(study) == {"model__lr": 0.1}
+
+
+def test_trials_behind_in_every_fold_are_pruned(data):
+    space = {"model__lr": CategoricalDistribution([0.1, 1e-9])}
+    objective = CrossValidationObjective(pipeline(max_epochs=8), *data, space=space, cv=6)
+    study = create_study(pruner=optuna.pruners.NopPruner())
+    for lr in (0.1, 1e-9):
+        study.enqueue_trial({"model__lr": lr})
+    study.optimize(objective, n_trials=2)
+    assert study.trials[1].state == TrialState.PRUNED
+    assert len(study.trials[1].user_attrs["fold_scores"]) == 4  # p = 1/16
+
+
+def test_divergence_fails_the_trial_and_the_study_goes_on(data):
+    space = {"lr": CategoricalDistribution([0.1, 1e30])}
+    model = ResNetClassifier(**ROWS, standardize=False)
+    objective = CrossValidationObjective(model, *data, space=space)
+    study = create_study()
+    for lr in (1e30, 0.1):
+        study.enqueue_trial({"lr": lr})
+    with pytest.warns(UserWarning, match="Trial 0: The training loss became"):
+        study.optimize(objective, n_trials=2)
+    assert [t.state for t in study.trials] == [TrialState.FAIL, TrialState.COMPLETE]
+    assert "learning rate" in study.trials[0].user_attrs["error"]
+
+
+def test_the_pruning_callback_survives_clones(data):
+    X, y = data
+    study = create_study(pruner=optuna.pruners.ThresholdPruner(lower=2.0))
+    trial = study.ask()
+    model = ResNetClassifier(**ROWS, callbacks=[PruningCallback(trial)])
+    again = clone(clone(model))
+    assert again.callbacks[0].trial is trial
+    assert copy.deepcopy(model).callbacks[0].trial is trial
+    with pytest.raises(optuna.TrialPruned, match="pruned in epoch 1"):
+        again.fit(X, y)
+    with pytest.raises(ValueError, match="'loss', which is not recorded: use one of"):
+        model.set_params(callbacks=[PruningCallback(trial, "loss")]).fit(X, y)
+
+
+# Studies that last
+
+
+def test_a_retried_trial_goes_on_behind_its_last_fold(data):
+    objective = objective_of(data)
+    study = create_study()
+    trial = study.ask()
+    suggest(trial, objective.space)
+    for key, values in (("fold_scores", [0.5, 0.25]), ("fold_epochs", [7, 7])):
+        trial.set_user_attr(key, values)
+    trial.set_user_attr("fold_seconds", [1.0, 1.0])
+    assert retry_stale_trials(study, older_than=1e6) == 0
+    assert retry_stale_trials(study, older_than=0) == 1
+    study.optimize(objective, n_trials=1)
+    failed, retried = study.trials
+    assert (failed.state, retried.state) == (TrialState.FAIL, TrialState.COMPLETE)
+    assert retried.params == failed.params
+    assert retried.user_attrs["fold_scores"][:2] == [0.5, 0.25]
+    assert retried.user_attrs["fold_epochs"] == [7, 7, 2]
+
+
+OBJECTIVE = """
+import os, time
+import numpy as np
+from optuna.distributions import FloatDistribution
+from sk_resnet import ResNetClassifier
+from sk_resnet.search import CrossValidationObjective
+
+def make():
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(30, 4)), np.arange(30) % 2
+    model = ResNetClassifier(4, width=0.1, max_epochs=1, batch_size=10, random_state=0)
+    space = {"l2": FloatDistribution(1e-4, 1e-1, log=True)}
+    objective = CrossValidationObjective(model, X, y, space=space)
+
+    def call(trial):
+        if os.environ.get("HANG"):
+            trial.set_user_attr("fold_scores", [0.5])
+            trial.set_user_attr("fold_epochs", [1])
+            trial.set_user_attr("fold_seconds", [0.1])
+            trial.suggest_float("l2", 1e-4, 1e-1, log=True)
+            print("hanging", flush=True)
+            time.sleep(600)
+        return objective(trial)
+
+    return call
+"""
+
+
+def worker(folder, storage, *, n_trials=3, hang=False):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment["HANG"] = "1" if hang else ""
+    command = [sys.executable, "-m", "sk_resnet.worker", "task:make", "--study", "s"]
+    command += ["--storage", storage, "--n-trials", str(n_trials), "--heartbeat", "1"]
+    return subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True
+    )
+
+
+def check_a_killed_worker(folder, storage):
+    (folder / "task.py").write_text(OBJECTIVE)
+    victim = worker(folder, storage, hang=True)
+    assert victim.stdout.readline() == "hanging\n"
+    victim.send_signal(signal.SIGKILL)
+    victim.wait()
+    victim.stdout.close()
+    time.sleep(3)  # two heartbeats and a bit
+    helper = worker(folder, storage)
+    out, _ = helper.communicate(timeout=120)
+    assert out.startswith("s: best ")
+    study = create_study(storage, name="s")
+    states = [trial.state for trial in study.trials]
+    assert states[0] == TrialState.FAIL
+    ended = [t for t in study.trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+    assert len(ended) == 3
+    (retried,) = [t for t in study.trials[1:] if t.params == study.trials[0].params]
+    assert retried.user_attrs["fold_scores"][0] == 0.5
+    assert len(retried.user_attrs["fold_scores"]) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="there is no SIGKILL")
+def test_sqlite_outlives_a_killed_worker(tmp_path):
+    check_a_killed_worker(tmp_path, f"sqlite:///{tmp_path}/study.db")
+
+
+def postgres_programs():
+    found = shutil.which("initdb") and Path(shutil.which("initdb")).parent
+    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin")) if not found else [found]
+    return folders[-1] if folders and (folders[-1] / "initdb").exists() else None
+
+
+@pytest.fixture
+def postgres(tmp_path):
+    programs = postgres_programs()
+    if programs is None:
+        pytest.skip("PostgreSQL is not installed")
+    pytest.importorskip("psycopg", reason="psycopg is not installed")
+    folder = Path("/tmp") / f"pg{os.getpid()}"  # sockets have short paths
+    folder.mkdir()
+    prefix = []
+    if os.geteuid() == 0:  # the server refuses to run as root
+        shutil.chown(folder, "nobody")
+        prefix = ["setpriv", "--reuid=nobody", "--clear-groups"]
+    run = {"check": True, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    run["cwd"] = folder
+    base = folder / "data"
+    subprocess.run(
+        [*prefix, programs / "initdb", "-D", base, "-U", "me", "-A", "trust"], **run
+    )
+    server = [*prefix, programs / "pg_ctl", "-D", base, "-w"]
+    options = f"-k {folder} -c listen_addresses=''"
+    subprocess.run([*server, "-o", options, "-l", folder / "log", "start"], **run)
+    try:
+        yield f"postgresql+psycopg://me@/postgres?host={folder}"
+    finally:
+        subprocess.run([*server, "-m", "immediate", "stop"], **run)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.mark.slow
+def test_postgresql_outlives_a_killed_worker(tmp_path, postgres):
+    check_a_killed_worker(tmp_path, postgres)
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_journals_are_cleaned_of_stale_trials(tmp_path, data):
+    storage = str(tmp_path / "study.journal")
+    study = create_study(storage, name="s")
+    objective = objective_of(data)
+    suggest(study.ask(), objective.space)
+    again = create_study(storage, name="s")
+    assert retry_stale_trials(again, older_than=0) == 1
+    again.optimize(objective, n_trials=2)
+    states = [trial.state for trial in again.trials]
+    assert states[0] == TrialState.FAIL
+    assert TrialState.RUNNING not in states
+    assert again.trials[1].params == again.trials[0].params
+
+
+# Bad input
+
+
+def test_studies_of_other_data_are_refused(data, tmp_path):
+    X, y = data
+    storage = f"sqlite:///{tmp_path}/study.db"
+    create_study(storage, name="s").optimize(objective_of(data), n_trials=1)
+    create_study(storage, name="s").optimize(objective_of(data), n_trials=1)
+    for other in (objective_of((X + 1, y)), objective_of(data, cv=4)):
+        with pytest.raises(ValueError, match="'s' was started with other data"):
+            create_study(storage, name="s").optimize(other, n_trials=1)
+    assert len(create_study(storage, name="s").trials) >= 2
+    with pytest.raises(ValueError, match="The study must maximise"):
+        optuna.create_study().optimize(objective_of(data), n_trials=1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "match"),
+    [
+        (
+            {"space": {"deep": IntDistribution(4, 6)}},
+            ValueError,
+            r"\['deep'\], which are",
+        ),
+        ({"space": {"depth": IntDistribution(4, 6)}}, ValueError, "such as 'model__depth'"),
+        ({"space": {"model__l2": (0, 1)}}, TypeError, "must be a distribution of Optuna"),
+        (
+            {"space": {"model__depth": IntDistribution(3, 7, step=2)}},
+            ValueError,
+            r"do not fit, \[3, 5, 7\]: use \[4, 6, 8",
+        ),
+        ({"cv": 30}, ValueError, "n_splits=30 cannot be greater"),
+    ],
+)
+def test_bad_objectives(data, changes, error, match):
+    with pytest.raises(error, match=match):
+        objective_of(data, **changes)
+
+
+def test_other_bad_input(monkeypatch, tmp_path):
+    with pytest.raises(TypeError, match="ends in one, got StandardScaler"):
+        search_space(make_pipeline(StandardScaler()))
+    with pytest.raises(ConnectionError, match="cannot be reached .* check the address"):
+        create_study(f"sqlite:///{tmp_path}/no/folder/study.db")
+    with pytest.raises(ConnectionError, match="cannot be reached"):
+        create_study("nonsense")
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(ImportError, match=r"pip install 'sk-resnet\[tune\]'"):
+        search_space(ResNetClassifier())
+
+
+def test_workers_need_an_objective():
+    from sk_resnet.worker import main
+
+    with pytest.raises(SystemExit, match="must be module:function, got 'task'"):
+        main(["task", "--storage", "x", "--study", "s", "--n-trials", "1"])
