@@ -2,6 +2,7 @@ import os
 import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -98,3 +99,17 @@ def test_the_demo_runs(tmp_path):
 def test_the_search_demo_runs(tmp_path):
     out = run(ROOT / "examples" / "demo_search.py", tmp_path)
     assert "accuracy on the test part" in out
+
+
+def blocks_of_a_page(name):
+    """Python blocks of a page, as one script."""
+    text = (ROOT / "docs" / name).read_text()
+    blocks = re.findall(r"code-block:: python\n\n((?:   .*\n|\n)+)", text)
+    return "\n".join(textwrap.dedent(block) for block in blocks)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["index.rst", "tutorial.rst", "search.rst"])
+def test_the_blocks_of_the_pages_run(name, tmp_path):
+    (tmp_path / "block.py").write_text(blocks_of_a_page(name))
+    run("block.py", tmp_path)
