@@ -502,7 +502,7 @@ class NetworkDisplay:
     names : list of str
         Parts, from the stem to the classifier.
     shapes : list of tuple
-        Shapes of their outputs, (channels, *spatial).
+        Shapes of their outputs, ``(channels, *spatial)``.
     parameters : array-like of shape (n_parts,)
         Their numbers of parameters.
 

@@ -96,7 +96,7 @@ def summary(estimator: Any) -> str:
     Returns
     -------
     table : str
-        One line for each part; shapes are (channels, *spatial), counts for one sample.
+        One line for each part; shapes are ``(channels, *spatial)``, counts for a sample.
 
     Raises
     ------
