@@ -409,6 +409,9 @@ def check_a_killed_worker(folder, storage):
     (retried,) = [t for t in study.trials[1:] if t.params == study.trials[0].params]
     assert retried.user_attrs["fold_scores"][0] == 0.5
     assert len(retried.user_attrs["fold_scores"]) == 3
+    backend = getattr(study._storage, "_backend", study._storage)
+    backend.remove_session()
+    backend.engine.dispose()
 
 
 @pytest.mark.slow

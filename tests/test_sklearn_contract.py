@@ -251,6 +251,8 @@ def test_ctrl_c_gets_out_of_cross_validation(rows):
     X, y = rows
     X, y = np.repeat(X, 50, axis=0), np.repeat(y, 50)
     model = ResNetClassifier(depth=20, max_epochs=2000, random_state=0)
+    # Lazy imports of a first fit are done before the signal comes.
+    ResNetClassifier(depth=4, max_epochs=1, random_state=0).fit(X, y)
     timer = threading.Timer(1.0, signal.raise_signal, [signal.SIGINT])
     timer.start()
     with pytest.raises(KeyboardInterrupt):
