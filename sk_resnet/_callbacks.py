@@ -1,7 +1,8 @@
 """Early stopping, the progress bar, and the bridge to scikit-learn's callbacks."""
 
-import dis
 import math
+import signal
+import threading
 from typing import Any
 
 from skorch.callbacks import Callback
@@ -113,7 +114,7 @@ class EarlyStopping(Callback):
                 self._best_state = {name: w.clone() for name, w in state.items()}
         elif epoch - self.best_epoch_ >= self.patience:
             self.stopped_epoch_ = epoch
-            raise KeyboardInterrupt  # skorch's way to stop; `is_stop_signal` knows it
+            raise KeyboardInterrupt  # skorch's way to stop
 
     def on_train_end(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
         """Put the weights of the best epoch back."""
@@ -162,18 +163,33 @@ class SklearnCallbacks(Callback):
             raise KeyboardInterrupt
 
 
-def is_stop_signal(interrupt: KeyboardInterrupt) -> bool:
-    """Whether code raised this interrupt to stop training, rather than Ctrl-C.
+class CtrlC:
+    """Context that notes Ctrl-C, in the main thread, where alone it arrives.
 
-    Callbacks of skorch stop by ``raise KeyboardInterrupt``. A signal arrives between two
-    instructions, so the innermost frame then stands at something else than a raise.
+    Callbacks of skorch stop by ``raise KeyboardInterrupt``, so the exception does not tell
+    who raised it. It may also never arrive: Python drops what is raised while it clears a
+    weak reference. Both are settled by `came`.
     """
-    traceback = interrupt.__traceback__
-    assert traceback is not None
-    while traceback.tb_next is not None:
-        traceback = traceback.tb_next
-    code = traceback.tb_frame.f_code.co_code
-    return code[traceback.tb_lasti] == dis.opmap["RAISE_VARARGS"]
+
+    came = False
+
+    def __enter__(self) -> "CtrlC":
+        self._previous = None
+        if threading.current_thread() is threading.main_thread():
+            handler = signal.getsignal(signal.SIGINT)
+            if callable(handler):  # neither ignored nor left to the system
+                self._previous = handler
+                signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def _note(self, number: int, frame: Any) -> None:
+        self.came = True
+        assert self._previous is not None
+        self._previous(number, frame)
+
+    def __exit__(self, *exception: object) -> None:
+        if self._previous is not None:
+            signal.signal(signal.SIGINT, self._previous)
 
 
 def as_callbacks(items: Any) -> list[Any]:

@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from sk_resnet._augment import Augmentation
 from sk_resnet._batches import ArrayDataset, Batch, Batches
-from sk_resnet._callbacks import is_stop_signal, wants_batches
+from sk_resnet._callbacks import CtrlC, wants_batches
 from sk_resnet._engine import (
     CapturedStep,
     add_up,
@@ -54,10 +54,6 @@ class Recipe:
 
 class DivergenceError(ValueError):
     """The training loss became infinite or NaN."""
-
-
-class _StopTraining(Exception):
-    """A callback asked for the end of training."""
 
 
 class ResidualNet(NeuralNetClassifier):
@@ -131,14 +127,16 @@ class ResidualNet(NeuralNetClassifier):
         for layer in self.module_.modules():
             if isinstance(layer, Dropout):
                 layer.generator = self.noise
+        self._ctrl_c = ctrl_c = CtrlC()
         self.notify("on_train_begin", X=training, y=None)
         try:
-            with flushed_denormals(), own_stream(torch.device(self.device)):
+            with ctrl_c, flushed_denormals(), own_stream(torch.device(self.device)):
                 self.fit_loop(training, epochs=n_epochs)
-        except _StopTraining:
-            pass
+        except KeyboardInterrupt:
+            if ctrl_c.came:
+                raise
         finally:
-            del self._validation, self._forward, self._step
+            del self._validation, self._forward, self._step, self._ctrl_c
         self.notify("on_train_end", X=training, y=None)
         return self
 
@@ -169,15 +167,6 @@ class ResidualNet(NeuralNetClassifier):
         step = self.train_step_single(batch)
         self.optimizer_.step()
         self._totals += _batch_sums(batch, step)
-
-    def notify(self, method_name: str, **cb_kwargs: Any) -> None:
-        """Call a hook of all callbacks; tell their wish to stop from Ctrl-C."""
-        try:
-            super().notify(method_name, **cb_kwargs)
-        except KeyboardInterrupt as interrupt:
-            if is_stop_signal(interrupt):
-                raise _StopTraining from None
-            raise
 
     def on_epoch_begin(self, net: Any, *args: Any, **kwargs: Any) -> None:
         """Open the epoch's record."""
@@ -235,6 +224,8 @@ class ResidualNet(NeuralNetClassifier):
                 self._totals += _batch_sums(batch, step_fn(batch))
             if training:
                 self._scheduler.step()
+            if self._ctrl_c.came:
+                raise KeyboardInterrupt
         if training:
             add_up(self._totals)
             share_buffers(self.module_)

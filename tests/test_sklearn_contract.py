@@ -1,6 +1,7 @@
 import pickle
 import signal
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import joblib
@@ -23,6 +24,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import estimator_html_repr
 from sklearn.utils.estimator_checks import parametrize_with_checks
+from skorch.callbacks import Callback
 
 from sk_resnet import EarlyStopping, ResNetClassifier, WideResNetClassifier
 
@@ -247,14 +249,58 @@ def test_tables_keep_their_column_names(rows, table):
         model.predict(table(X, columns=list("vwxyz")))
 
 
+@pytest.fixture
+def ctrl_c_handler():
+    """Python's own handler: a shell's background jobs start with Ctrl-C ignored."""
+    earlier = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield signal.default_int_handler
+    signal.signal(signal.SIGINT, earlier)
+
+
+@pytest.mark.usefixtures("ctrl_c_handler")
 def test_ctrl_c_gets_out_of_cross_validation(rows):
     X, y = rows
     X, y = np.repeat(X, 50, axis=0), np.repeat(y, 50)
     model = ResNetClassifier(depth=20, max_epochs=2000, random_state=0)
-    # Lazy imports of a first fit are done before the signal comes.
-    ResNetClassifier(depth=4, max_epochs=1, random_state=0).fit(X, y)
     timer = threading.Timer(1.0, signal.raise_signal, [signal.SIGINT])
     timer.start()
     with pytest.raises(KeyboardInterrupt):
         cross_val_score(model, X, y, cv=2)
     timer.join()
+
+
+class CtrlCAtEpoch2(Callback):
+    def on_epoch_end(self, net, **kwargs):
+        if len(net.history) == 2:
+            signal.raise_signal(signal.SIGINT)
+
+
+class LostCtrlCAtEpoch2(Callback):
+    """Python drops what is raised by the callback of a weak reference."""
+
+    def on_epoch_end(self, net, **kwargs):
+        if len(net.history) == 2:
+            target = Callback()
+            weakref.finalize(target, signal.raise_signal, signal.SIGINT)
+            del target
+
+
+class StopAtEpoch2(Callback):
+    def on_epoch_end(self, net, **kwargs):
+        if len(net.history) == 2:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("callback", [CtrlCAtEpoch2, LostCtrlCAtEpoch2])
+def test_ctrl_c_keeps_the_epochs_that_are_done(rows, callback, ctrl_c_handler):
+    model = ResNetClassifier(**TINY).set_params(max_epochs=9, callbacks=[callback])
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(*rows)
+    assert model.n_epochs_ == 2
+    assert signal.getsignal(signal.SIGINT) is ctrl_c_handler
+
+
+def test_a_callback_stops_without_an_error(rows):
+    model = ResNetClassifier(**TINY).set_params(max_epochs=9, callbacks=[StopAtEpoch2])
+    assert model.fit(*rows).n_epochs_ == 2
