@@ -37,7 +37,6 @@ from sk_resnet import (
 from sk_resnet._network import kernels
 
 FASHION = os.environ.get("FASHION_MNIST", "/usr/share/datasets/fashion-mnist")
-L1S = {"size": (1e-3, 4e-3, 8e-3, 1.6e-2), "compact": (1e-3, 2e-3)}
 
 
 def fashion(options):
@@ -56,6 +55,11 @@ def fashion(options):
     X, X_test = (images(f"{part}-images-idx3-ubyte.gz") for part in ("train", "t10k"))
     y, y_test = (read(f"{part}-labels-idx1-ubyte.gz", 8) for part in ("train", "t10k"))
     return X[rows], y[rows], X_test, y_test
+
+
+def numbers(text):
+    """Numbers by comma."""
+    return [float(part) for part in text.split(",")]
 
 
 def spread(values, scale=1.0, digits=3):
@@ -90,7 +94,7 @@ def size(options):
     X, y, X_test, y_test = fashion(options)
     print(f"{'l1':<8}{'zeros':>16}{'file kB':>18}{'smaller':>16}{'accuracy':>18}")
     dense = {}
-    for l1 in (0.0, *L1S["size"]):
+    for l1 in (0.0, *options.l1s):
         rows = []
         for seed in range(options.seeds):
             finetune = options.finetune if l1 else 0
@@ -110,7 +114,7 @@ def size(options):
 def compact(options):
     X, y, X_test, y_test = fashion(options)
     print(f"{'l1':<8}{'parameters left':>20}{'faster':>16}{'accuracy':>18}")
-    for l1 in (0.0, *L1S["compact"]):
+    for l1 in (0.0, *options.channel_l1s):
         rows = []
         for seed in range(options.seeds):
             model = wide(options, seed, l1=l1, l1_structure="channel")
@@ -129,7 +133,7 @@ def compact(options):
 
 def path(options):
     X, y, X_test, y_test = fashion(options)
-    l1s = L1S["size"]
+    l1s = options.l1s
     print(f"{'direction':<12}{'l1':<9}{'zeros':>16}{'accuracy':>18}")
     for direction in ("increasing", "decreasing"):
         paths = [
@@ -229,6 +233,8 @@ def main():
     parser.add_argument("--width", type=float, default=2)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--finetune", type=int, default=4, help="epochs")
+    parser.add_argument("--l1s", type=numbers, default="1e-3,4e-3,8e-3,1.6e-2")
+    parser.add_argument("--channel-l1s", type=numbers, default="1e-3,2e-3")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--fashion", default=FASHION, help="folder of its files")
     options = parser.parse_args()
