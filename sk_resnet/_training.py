@@ -22,13 +22,16 @@ from sk_resnet._engine import (
     add_up,
     compiled,
     flushed_denormals,
+    is_small_work,
+    kept_memory,
+    one_thread,
     own_stream,
     share_buffers,
     world,
 )
 from sk_resnet._input import InputSpec
 from sk_resnet._layers import Dropout
-from sk_resnet._network import folded, inner_kernels, kernels
+from sk_resnet._network import folded, inner_kernels, kernels, multiply_adds
 from sk_resnet._optim import OPTIMIZERS, SCHEDULES, parameter_groups
 
 
@@ -47,8 +50,9 @@ class Recipe:
     l2_on: str
     label_smoothing: float
     augmentations: Sequence[Augmentation]
-    bfloat16: bool
-    compile: bool
+    bfloat16: bool = False
+    compile: bool = False
+    is_small: bool = False
     keep_zeros: bool = False
 
 
@@ -130,7 +134,13 @@ class ResidualNet(NeuralNetClassifier):
         self._ctrl_c = ctrl_c = CtrlC()
         self.notify("on_train_begin", X=training, y=None)
         try:
-            with ctrl_c, flushed_denormals(), own_stream(torch.device(self.device)):
+            with (
+                ctrl_c,
+                flushed_denormals(),
+                one_thread(recipe.is_small),
+                kept_memory(not recipe.is_small),
+                own_stream(torch.device(self.device)),
+            ):
                 self.fit_loop(training, epochs=n_epochs)
         except KeyboardInterrupt:
             if ctrl_c.came:
@@ -267,7 +277,7 @@ class ResidualNet(NeuralNetClassifier):
         losses = nn.functional.cross_entropy(
             logits, y, reduction="none", label_smoothing=self.recipe.label_smoothing
         )
-        loss = (losses * batch.weight).mean()
+        loss = losses.dot(batch.weight) / len(losses)
         loss.backward()
         return {"loss": loss.detach(), "y_pred": logits.detach()}
 
@@ -277,15 +287,15 @@ class ResidualNet(NeuralNetClassifier):
         x, y = batch
         logits = self._logits(self.module_, x, self.recipe.bfloat16)
         losses = nn.functional.cross_entropy(logits, y, reduction="none")
-        return {"loss": (losses * batch.weight).mean(), "y_pred": logits}
+        return {"loss": losses.dot(batch.weight) / len(losses), "y_pred": logits}
 
     def _logits(
         self, network: Callable[[Tensor], Tensor], x: Tensor, bfloat16: bool
     ) -> Tensor:
+        if not bfloat16:
+            return network(x)
         kind = torch.device(self.device).type
-        with torch.autocast(
-            kind, dtype=torch.bfloat16, enabled=bfloat16, cache_enabled=False
-        ):
+        with torch.autocast(kind, dtype=torch.bfloat16, cache_enabled=False):
             return network(x).float()
 
     @torch.inference_mode()
@@ -299,14 +309,19 @@ class ResidualNet(NeuralNetClassifier):
         layer = self.module_.classifier
         n_outputs = layer.in_features if features else layer.out_features
         out = np.empty((len(dataset), n_outputs), dtype=np.float32)
-        start = 0
-        for x, _ in Batches(dataset, batch_size, torch.device(self.device)):
-            n = len(x)
-            # Kernels are chosen by the batch's size and differ in their last bits, so
-            # every batch has the same: a sample's prediction depends on itself alone.
-            x = nn.functional.pad(x, (0, 0) * (x.ndim - 1) + (0, batch_size - n))
-            out[start : start + n] = self._logits(network, x, bfloat16)[:n].cpu().numpy()
-            start += n
+        device, start = torch.device(self.device), 0
+        work = multiply_adds(self.module_, self.input_spec.network_shape[1:]) * batch_size
+        small = len(dataset) <= batch_size or is_small_work(work, device)
+        with kept_memory(not small):
+            for x, _ in Batches(dataset, batch_size, device):
+                n = len(x)
+                # Kernels are chosen by the batch's size and differ in their last bits, so
+                # every batch has the same: a prediction depends on its sample alone.
+                if n < batch_size:
+                    x = nn.functional.pad(x, (0, 0) * (x.ndim - 1) + (0, batch_size - n))
+                logits = self._logits(network, x, bfloat16)
+                out[start : start + n] = logits[:n].cpu().numpy()
+                start += n
         return out
 
 
@@ -320,5 +335,5 @@ def _copied(item: Any) -> Any:
 def _batch_sums(batch: Batch, step: dict[str, Tensor]) -> Tensor:
     x, y = batch
     y = y.argmax(1) if y.ndim == 2 else y
-    right = (step["y_pred"].argmax(1) == y) * batch.weight
-    return torch.stack((step["loss"] * len(x), right.sum(), batch.weight.sum()))
+    right = (step["y_pred"].argmax(1) == y).to(batch.weight.dtype)
+    return torch.stack((step["loss"] * len(x), right.dot(batch.weight), batch.weight.sum()))

@@ -1,14 +1,18 @@
 """Oracles: the plain path, a loop written here, and the unfolded network."""
 
 import copy
+import resource
 import subprocess
 import sys
+import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from skorch.callbacks import Callback
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from sk_resnet import ResNetClassifier, _base, _batches, _engine
 from sk_resnet._batches import ArrayDataset, Batches
@@ -257,7 +261,7 @@ def test_a_failed_compilation_warns_and_goes_on(monkeypatch):
 @pytest.mark.parametrize("fast", [True, False])
 def test_auto_precision_takes_bfloat16_where_it_is_fast(rows, monkeypatch, fast):
     X, y = rows
-    monkeypatch.setattr(_base, "has_fast_bfloat16", lambda device: fast)
+    monkeypatch.setattr(_base, "pays_in_bfloat16", lambda macs, device: fast)
     settings = {"depth": 4, "max_epochs": 1, "random_state": 0}
     model = ResNetClassifier(**settings).fit(X, y)
     assert model.precision_ == ("bfloat16" if fast else "float32")
@@ -275,6 +279,112 @@ def test_fast_bfloat16_needs_the_feature_and_the_probe(monkeypatch, feature, win
     assert _engine.has_fast_bfloat16(CPU) == (feature and wins)
 
 
+@pytest.mark.parametrize("fast", [True, False])
+def test_bfloat16_needs_a_fast_processor_and_enough_work(monkeypatch, fast):
+    monkeypatch.setattr(_engine, "has_fast_bfloat16", lambda device: fast)
+    assert _engine.pays_in_bfloat16(31_000_000, CPU) == fast
+    assert not _engine.pays_in_bfloat16(2_000_000, CPU)
+    assert _engine.pays_in_bfloat16(2_000_000, torch.device("cuda")) == fast
+
+
+class Threads(Callback):
+    """Notes the number of threads in every epoch."""
+
+    def on_epoch_end(self, net, **kwargs):
+        net.history.record("threads", torch.get_num_threads())
+
+
+def test_small_networks_train_on_one_thread_which_leaves_the_number_as_it_was(rows):
+    X, y = rows
+    settings = {"max_epochs": 1, "callbacks": [Threads()], "random_state": 0}
+    torch.set_num_threads(2)
+    try:
+        small = ResNetClassifier(depth=4, **settings).fit(X, y)
+        assert torch.get_num_threads() == 2
+        wide = ResNetClassifier(depth=4, width=40, **settings, batch_size=64).fit(X, y)
+    finally:
+        torch.set_num_threads(1)
+    assert small.history_[0]["threads"] == 1
+    assert wide.history_[0]["threads"] == 2
+
+
+def test_fits_in_threads_restore_the_number_that_was_before_the_first():
+    torch.set_num_threads(2)
+    inside, leave = threading.Event(), threading.Event()
+
+    def first():
+        with _engine.one_thread(True):
+            inside.set()
+            leave.wait(10)
+
+    def second():
+        inside.wait(10)
+        with _engine.one_thread(True):
+            leave.set()
+            thread.join(10)
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 2
+
+    thread = threading.Thread(target=first)
+    try:
+        thread.start()
+        second()
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+
+
+def resident_bytes():
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize()
+
+
+@pytest.mark.skipif(_engine._glibc() is None, reason="needs glibc's allocator")
+def test_freed_memory_is_kept_until_the_last_fit_ends():
+    with _engine.kept_memory(True):
+        with _engine.kept_memory(True):
+            torch.ones(25_000_000)  # 100 MB, which glibc gives back by itself
+        kept = resident_bytes()
+    assert kept - resident_bytes() > 90e6
+    with _engine.kept_memory(False):
+        before = resident_bytes()
+        torch.ones(25_000_000)
+        assert resident_bytes() - before < 10e6
+
+
+@pytest.mark.parametrize("n_dims", [1, 2])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_activations_and_gradients_have_their_channels_innermost(n_dims, channels):
+    spec = network_spec(
+        input_shape=(channels, *(8,) * n_dims),
+        n_classes=3,
+        depth=8,
+        width=1,
+        block="basic",
+        order="original",
+        shortcut="projection",
+        layout="small",
+        dropout=0.0,
+        wide=False,
+    )
+    network = build_network(spec).to_empty(device="cpu")
+    initialize(network, torch.Generator().manual_seed(0))
+    found = []
+
+    def note(layer, inputs, output):
+        found.append(output.detach())
+        if inputs[0].requires_grad:
+            inputs[0].register_hook(lambda gradient: found.append(gradient))
+
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d | nn.Conv3d | nn.BatchNorm2d | nn.BatchNorm3d):
+            layer.register_forward_hook(note)
+    generator = torch.Generator().manual_seed(0)
+    network(torch.randn(2, channels, *(8,) * n_dims, generator=generator)).sum().backward()
+    assert len(found) > 30
+    assert [t.shape for t in found if t.stride(1) != 1] == []
+
+
 def test_denormals_are_flushed_in_training_alone():
     tiny = torch.full((1,), 1e-40)
     with _engine.flushed_denormals():
@@ -287,6 +397,30 @@ def test_denormals_are_flushed_in_training_alone():
         assert (tiny * 1.0).item() == 0
     finally:
         torch.set_flush_denormal(False)
+
+
+@pytest.mark.parametrize(
+    ("layout", "spatial"),
+    [("small", ()), ("small", (37,)), ("small", (21, 18)), ("small", (9, 7, 10))]
+    + [("imagenet", (37,)), ("imagenet", (21, 18)), ("imagenet", (9, 7, 10))],
+)
+def test_multiply_adds_are_those_that_torch_counts(spatial, layout):
+    spec = network_spec(
+        input_shape=(3, *spatial),
+        n_classes=5,
+        depth=18 if layout == "imagenet" else 8,
+        width=1,
+        block="basic",
+        order="original",
+        shortcut="projection",
+        layout=layout,
+        dropout=0.0,
+        wide=False,
+    )
+    network = build_network(spec).eval()
+    with FlopCounterMode(display=False) as counter:
+        network(torch.empty(1, 3, *spatial, device="meta"))
+    assert multiply_adds(network, spatial) == counter.get_total_flops() // 2
 
 
 def test_multiply_adds_are_those_of_the_published_networks():

@@ -2,8 +2,9 @@
 
     python benchmarks/speed/run.py                         # every net, small settings
     python benchmarks/speed/run.py --nets WRN-16-4 --samples 5120 --repeats 3
+    python benchmarks/speed/run.py --peers                 # Lightning and Keras too
+    python benchmarks/speed/run.py --cold --epochs 5 --samples 20000 --nets WRN-16-4
     python benchmarks/speed/run.py --growth                # how time grows, ours alone
-    python benchmarks/speed/run.py --memory                # peak memory by arm
 
 Arms, interleaved within one run, on the same data, initial weights, epochs, batch size and
 schedule, all samples trained:
@@ -15,9 +16,10 @@ tuned    loop with channels innermost, fused optimizer, folded prediction, and b
 compiled the same with torch.compile (only with --compile)
 ours     the estimator
 
-`cold` is the first fit, with whatever it prepares, `warm` the median of the others and
-their range. A ratio is skorch's time over the arm's, medians. A row whose accuracy is more
-than 3 points off the others is marked void.
+A first fit of each arm warms up and is not shown; then they take turns. Seconds are
+medians, with their range; a ratio is skorch's time over the arm's. A row whose accuracy is
+more than 3 points off the others is marked void. With --cold each arm runs once, in a
+process of its own, with whatever its first fit prepares; MiB are its peak over the data.
 """
 
 import argparse
@@ -34,17 +36,19 @@ from typing import Any
 
 import numpy as np
 import torch
+from peers import BATCH, PEERS
 from skorch import NeuralNetClassifier
 from skorch.callbacks import LRScheduler
 from torch import nn
 
 from sk_resnet import ResNetClassifier, WideResNetClassifier
-from sk_resnet._engine import has_fast_bfloat16
+from sk_resnet._engine import has_fast_bfloat16, pays_in_bfloat16
 from sk_resnet._network import build_network, folded, initialize, multiply_adds
 from sk_resnet._spec import network_spec
 
 FASHION = os.environ.get("FASHION_MNIST", "/usr/share/datasets/fashion-mnist")
 LR, DECAY, SEED = 0.1, 1e-4, 0
+ARMS = "skorch,loop,tuned,compiled,ours,ours bf16,lightning,keras"
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,8 @@ class Net:
 
 
 NETS = {
-    "dense": Net("table", 8, 1),
+    "dense-4": Net("table", 4, 1),
+    "dense-8": Net("table", 8, 1),
     "series": Net("series", 8, 2),
     "ResNet-20": Net("images", 20, 1),
     "WRN-16-4": Net("images", 16, 4, wide=True),
@@ -104,18 +109,19 @@ def load(net, options):
     return series(n) if net.data == "series" else table(n)
 
 
-def estimator(net, epochs, device):
+def estimator(net, epochs, device, precision="auto"):
     kind = WideResNetClassifier if net.wide else ResNetClassifier
     return kind(
         depth=net.depth,
         width=net.width,
         max_epochs=epochs,
-        batch_size=128,
+        batch_size=BATCH,
         lr=LR,
         l2=DECAY,
         layout="small",
         standardize=False,
         device=device,
+        precision=precision,
         random_state=SEED,
     )
 
@@ -162,7 +168,7 @@ class Skorch:
     """Plain skorch."""
 
     def __init__(self, net, X, n_classes, epochs, device):
-        n_steps = epochs * -(-len(X) // 128)
+        n_steps = epochs * -(-len(X) // BATCH)
         self.net = NeuralNetClassifier(
             Contiguous(network(net, X, n_classes)),
             criterion=nn.CrossEntropyLoss,
@@ -172,7 +178,7 @@ class Skorch:
             optimizer__weight_decay=DECAY,
             lr=LR,
             max_epochs=epochs,
-            batch_size=128,
+            batch_size=BATCH,
             train_split=None,
             iterator_train__shuffle=True,
             verbose=0,
@@ -203,7 +209,8 @@ class Loop:
         module = network(net, X, n_classes).to(device)
         self.module = module if tuned else Contiguous(module)
         self.forward = torch.compile(self.module) if compile else self.module
-        self.bfloat16 = tuned and has_fast_bfloat16(self.device)
+        macs = multiply_adds(module, X.shape[2:])
+        self.bfloat16 = tuned and pays_in_bfloat16(macs, self.device)
 
     def logits(self, module, x):
         kind = self.device.type
@@ -220,13 +227,13 @@ class Loop:
             weight_decay=DECAY,
             fused=self.tuned,
         )
-        n_steps = self.epochs * -(-len(X) // 128)
+        n_steps = self.epochs * -(-len(X) // BATCH)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, LR, n_steps + 1, cycle_momentum=False
         )
         self.module.train()
         for _ in range(self.epochs):
-            for rows in torch.randperm(len(X), device=self.device).split(128):
+            for rows in torch.randperm(len(X), device=self.device).split(BATCH):
                 optimizer.zero_grad()
                 loss = nn.functional.cross_entropy(
                     self.logits(self.forward, X[rows]), y[rows]
@@ -239,7 +246,7 @@ class Loop:
     def predict(self, X):
         self.module.eval()
         module = folded(self.module) if self.tuned else self.module
-        parts = torch.from_numpy(X).split(128)
+        parts = torch.from_numpy(X).split(BATCH)
         out = [self.logits(module, x.to(self.device)).argmax(1).cpu() for x in parts]
         return torch.cat(out).numpy()
 
@@ -251,10 +258,17 @@ def arms(net, X, n_classes, epochs, options) -> dict[str, Any]:
         "loop": lambda: Loop(*common),
         "tuned": lambda: Loop(*common, tuned=True),
         "ours": lambda: estimator(net, epochs, options.device),
+        # The same weights, and predictions in bfloat16 too.
+        "ours bf16": lambda: estimator(net, epochs, options.device, "bfloat16"),
     }
     if options.compile:
         made["compiled"] = lambda: Loop(*common, tuned=True, compile=True)
-    return made
+    if options.peers:
+        for name, kind in PEERS.items():
+            made[name] = lambda kind=kind: kind(
+                Contiguous(network(net, X, n_classes)), epochs, LR, DECAY, options.device
+            )
+    return {name: made[name] for name in options.arms.split(",") if name in made}
 
 
 def seconds_of(function, *arguments):
@@ -287,24 +301,26 @@ def compare(name, net, options):
     fits: dict[str, list[float]] = {}
     predictions: dict[str, list[float]] = {}
     scores: dict[str, float] = {}
+    few = min(n, 2 * BATCH)
+    for _, make in arms(net, X[:few], n_classes, 1, options).items():
+        model = make()
+        model.fit(X[:few], y[:few])
+        model.predict(X[:few])
     for _ in range(options.repeats):
-        for arm, make in arms(net, X, n_classes, options.epochs, options).items():
+        for arm, make in arms(net, X[:n], n_classes, options.epochs, options).items():
             model = make()
             fits.setdefault(arm, []).append(seconds_of(model.fit, X[:n], y[:n])[0])
             taken, predicted = seconds_of(model.predict, X[n:])
             predictions.setdefault(arm, []).append(taken)
             scores[arm] = float(np.mean(predicted == y[n:]))
     spread = max(scores.values()) - min(scores.values())
+    first = next(iter(fits))
     for arm, taken in fits.items():
-        warm = taken[1:] or taken
-        ratios = (
-            np.median(fits["skorch"][1:] or fits["skorch"]) / np.median(warm),
-            np.median(predictions["skorch"]) / np.median(predictions[arm]),
-        )
+        seconds, predicting = np.median(taken), np.median(predictions[arm])
         print(
-            f"{name:<11}{arm:<9}{taken[0]:8.2f}{np.median(warm):8.2f}"
-            f"{min(warm):8.2f}-{max(warm):<8.2f}{ratios[0]:5.2f}x"
-            f"{np.median(predictions[arm]):9.2f}{ratios[1]:6.2f}x{scores[arm]:8.3f}"
+            f"{name:<11}{arm:<11}{seconds:8.2f}{min(taken):9.2f}-{max(taken):<8.2f}"
+            f"{np.median(fits[first]) / seconds:6.2f}x{predicting:9.3f}"
+            f"{np.median(predictions[first]) / predicting:6.2f}x{scores[arm]:8.3f}"
             f"{'  void' if spread > 0.03 else ''}",
             flush=True,
         )
@@ -333,24 +349,32 @@ def growth(options):
             )
 
 
-def memory(options):
-    """Print the peak memory of one epoch of each arm, each in a process of its own."""
-    for arm in ("skorch", "loop", "tuned", "ours"):
-        command = [sys.executable, __file__, "--peak-of", arm]
-        command += ["--samples", str(options.samples), "--fashion", options.fashion]
-        command += ["--nets", options.nets.split(",")[0], "--device", options.device]
-        subprocess.run(command, check=True)
+def cold(options):
+    """Print the first fit and the peak memory of each arm, each in a process of its own."""
+    print(f"{'net':<11}{'arm':<11}{'fit s':>8}{'predict s':>11}{'score':>8}{'MiB':>7}")
+    for name in options.nets.split(","):
+        for arm in options.arms.split(","):
+            command = [sys.executable, __file__, *sys.argv[1:], "--in-process"]
+            subprocess.run([*command, "--nets", name, "--arms", arm], check=True)
 
 
-def peak_of(arm, options):
+def in_process(options):
     net = {**NETS, **GPU_NETS}[options.nets]
     X, y, n = load(net, options)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    model = arms(net, X, int(y.max()) + 1, 1, options)[arm]()
-    model.fit(X[:n], y[:n])
-    model.predict(X[n:])
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(f"{options.nets} {arm:<9}{(peak - before) / 1024:8.0f} MiB over the data")
+    made = arms(net, X[:n], int(y.max()) + 1, options.epochs, options)
+    if not made:
+        return
+    model = made[options.arms]()
+    fit, _ = seconds_of(model.fit, X[:n], y[:n])
+    predict, predicted = seconds_of(model.predict, X[n:])
+    peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    score = np.mean(predicted == y[n:])
+    print(
+        f"{options.nets:<11}{options.arms:<11}{fit:8.1f}{predict:11.2f}{score:8.3f}"
+        f"{peak:7.0f}",
+        flush=True,
+    )
 
 
 def main():
@@ -364,11 +388,13 @@ def main():
     parser.add_argument("--fashion", default=FASHION, help="folder of its files")
     parser.add_argument("--compile", action="store_true", help="add a compiled loop")
     parser.add_argument("--growth", action="store_true")
-    parser.add_argument("--memory", action="store_true")
-    parser.add_argument("--peak-of", default="", help=argparse.SUPPRESS)
+    parser.add_argument("--peers", action="store_true", help="add other libraries")
+    parser.add_argument("--arms", default=ARMS, help="by comma")
+    parser.add_argument("--cold", action="store_true")
+    parser.add_argument("--in-process", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.peak_of:
-        peak_of(options.peak_of, options)
+    if options.in_process:
+        in_process(options)
         return
     print(
         f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, "
@@ -378,12 +404,12 @@ def main():
     if options.growth:
         growth(options)
         return
-    if options.memory:
-        memory(options)
+    if options.cold:
+        cold(options)
         return
     roofline(options.device)
     print(
-        f"{'net':<11}{'arm':<9}{'cold s':>8}{'warm s':>8}{'range':^17}{'ratio':>6}"
+        f"{'net':<11}{'arm':<11}{'fit s':>8}{'range':^18}{'ratio':>7}"
         f"{'predict':>9}{'ratio':>7}{'score':>8}"
     )
     for name in options.nets.split(","):
