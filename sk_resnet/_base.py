@@ -61,7 +61,14 @@ from sk_resnet._persist import (
     versions,
     weights_to_arrays,
 )
-from sk_resnet._spec import BLOCKS, LAYOUTS, ORDERS, SHORTCUTS, NetworkSpec, network_spec
+from sk_resnet._spec import (
+    BLOCKS,
+    LAYOUTS,
+    ORDERS,
+    SHORTCUTS,
+    NetworkSpec,
+    network_spec,
+)
 from sk_resnet._split import DEFAULT_FRACTION, split_rows
 from sk_resnet._training import Recipe, ResidualNet
 
@@ -183,11 +190,13 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         """
         continues = self.warm_start and self.__sklearn_is_fitted__()
         X, y = self._check_Xy(X, y, reset=not continues)
+        if not continues and hasattr(self, "net_"):
+            del self.net_  # should this fit fail, no model of other data stays behind
         classes = np.unique(y)
         if len(classes) < 2:
             raise ValueError(
                 "y must have samples of at least 2 classes, got one class only: "
-                f"{classes[0]!r}."
+                f"{classes.tolist()[0]!r}."
             )
         if continues and not np.array_equal(classes, self.classes_):
             raise ValueError(
@@ -196,12 +205,14 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             )
         self.classes_ = classes
         labels = np.searchsorted(classes, y)
-        weight = self._check_weight(sample_weight, X)
-        seed = self._draw_seed()
-        train_rows, valid_rows = self._split(X, labels, weight, X_val, y_val, groups, seed)
         class_weight = self._class_weights(y)
-        weight = weight * class_weight[labels]
-        if not continues:
+        weight = self._check_weight(sample_weight, X) * class_weight[labels]
+        seed = self._draw_seed()
+        train_rows, valid_rows = self._split(X, y, weight, X_val, y_val, groups, seed)
+        self.batch_size_ = self._resolve_batch_size(len(train_rows))
+        if continues:
+            self._check_same_network(X)
+        else:
             self._build(X, train_rows, weight, seed)
         spec = self.net_.input_spec
         training = ArrayDataset(X, spec, labels[train_rows], weight[train_rows], train_rows)
@@ -209,7 +220,9 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         if X_val is not None:
             X_val, y_val = self._check_validation_set(X_val, y_val, spec)
             labels_val = np.searchsorted(classes, y_val)
-            validation = ArrayDataset(X_val, spec, labels_val, class_weight[labels_val])
+            weight_val = class_weight[labels_val]
+            self._require_validation(np.flatnonzero(weight_val))
+            validation = ArrayDataset(X_val, spec, labels_val, weight_val)
         elif len(valid_rows):
             validation = ArrayDataset(
                 X, spec, labels[valid_rows], weight[valid_rows], valid_rows
@@ -277,7 +290,7 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         if not continues and hasattr(self, "classes_"):
             del self.classes_
         _check_partial_fit_first_call(self, classes)
-        if unknown := sorted(set(np.unique(y)) - set(self.classes_)):
+        if unknown := self._unknown(y):
             raise ValueError(
                 f"y has labels {unknown} that are not in classes {self.classes_}: name all "
                 "classes in the first call of partial_fit."
@@ -288,11 +301,14 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
                 "not see: give the weights as a dict."
             )
         labels = np.searchsorted(self.classes_, y)
-        weight = self._check_weight(sample_weight, X)
+        weight = self._check_weight(sample_weight, X) * self._class_weights(y)[labels]
         rows = np.flatnonzero(weight)
-        weight = weight * self._class_weights(y)[labels]
         self._require_two(rows)
-        if not continues:
+        if not continues or self.batch_size != "auto":
+            self.batch_size_ = self._resolve_batch_size(len(rows))
+        if continues:
+            self._check_same_network(X)
+        else:
             self._build(X, rows, weight, self._draw_seed())
         training = ArrayDataset(X, self.net_.input_spec, labels[rows], weight[rows], rows)
         self._train(training, None, callbacks=[], n_epochs=1, schedule="constant")
@@ -336,7 +352,7 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             allow_nd=True,
         )
         self._check_shape(X_val, spec)
-        if unknown := sorted(set(np.unique(y_val)) - set(self.classes_)):
+        if unknown := self._unknown(y_val):
             raise ValueError(
                 f"y_val has classes {unknown} that are not in y: remove their samples from "
                 "the validation set."
@@ -345,11 +361,21 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
 
     def _check_weight(self, sample_weight: Any, X: NDArray[Any]) -> NDArray[np.float64]:
         return _check_sample_weight(
-            sample_weight, X, dtype=np.float64, ensure_non_negative=True
+            _to_numpy(sample_weight), X, dtype=np.float64, ensure_non_negative=True
         )
 
     def _class_weights(self, y: NDArray[Any]) -> NDArray[np.float64]:
-        return compute_class_weight(self.class_weight, classes=self.classes_, y=y)
+        weights = compute_class_weight(self.class_weight, classes=self.classes_, y=y)
+        if not (np.isfinite(weights) & (weights >= 0)).all():
+            raise ValueError(
+                f"class_weight must have finite weights of at least 0, got "
+                f"{self.class_weight}."
+            )
+        return weights
+
+    def _unknown(self, y: NDArray[Any]) -> list[Any]:
+        """Labels that are not in `classes_`."""
+        return sorted(set(np.unique(y).tolist()) - set(self.classes_.tolist()))
 
     def _draw_seed(self) -> int:
         # Not check_random_state(None): that is NumPy's global generator, and would move.
@@ -365,7 +391,7 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     def _split(
         self,
         X: NDArray[Any],
-        labels: NDArray[Any],
+        y: NDArray[Any],
         weight: NDArray[Any],
         X_val: Any,
         y_val: Any,
@@ -388,10 +414,19 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         if split is None:
             train, valid = np.arange(len(X)), np.array([], dtype=np.intp)
         else:
-            train, valid = split_rows(split, X, labels, groups, seed=seed)
+            train, valid = split_rows(split, X, y, groups, seed=seed)
+            valid = valid[weight[valid] > 0]
+            self._require_validation(valid)
         train = train[weight[train] > 0]
         self._require_two(train)
         return train, valid
+
+    def _require_validation(self, rows: NDArray[np.intp]) -> None:
+        if len(rows) == 0:
+            raise ValueError(
+                "The validation set needs a sample of positive weight, got none: change "
+                "it, sample_weight or class_weight."
+            )
 
     def _require_two(self, rows: NDArray[np.intp]) -> None:
         if len(rows) < 2:
@@ -400,15 +435,15 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
                 f"{len(rows)} sample(s)."
             )
 
-    def _build(
-        self, X: NDArray[Any], rows: NDArray[np.intp], weight: NDArray[Any], seed: int
-    ) -> None:
+    def _input_spec(self, X: NDArray[Any]) -> InputSpec:
         if self.channel_axis == 0:
             raise ValueError(
                 "channel_axis must be 1 or -1, got 0, the axis of the samples."
             )
-        spec = input_spec(X, input_shape=self.input_shape, channel_axis=self.channel_axis)
-        network = network_spec(
+        return input_spec(X, input_shape=self.input_shape, channel_axis=self.channel_axis)
+
+    def _network_spec(self, spec: InputSpec) -> NetworkSpec:
+        return network_spec(
             input_shape=spec.network_shape,
             n_classes=len(self.classes_),
             depth=self.depth,
@@ -421,6 +456,29 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             stochastic_depth=float(self.stochastic_depth),
             wide=self._wide,
         )
+
+    def _check_same_network(self, X: NDArray[Any]) -> None:
+        """Refuse parameters that an existing network does not have."""
+        earlier, spec = self.net_.input_spec, self._input_spec(X)
+        has_statistics = earlier.mean is not None
+        # A network that compact() cut counts as the one that it was cut from.
+        network = replace(self.net_.module_.spec, cut_to=None)
+        if (
+            spec != earlier
+            or self.standardize != has_statistics
+            or self._network_spec(spec) != network
+        ):
+            raise ValueError(
+                "Training goes on with the network of the earlier fit, but a parameter of "
+                "the architecture, dropout, input_shape, channel_axis or standardize has "
+                "changed: set it back, or fit with warm_start=False."
+            )
+
+    def _build(
+        self, X: NDArray[Any], rows: NDArray[np.intp], weight: NDArray[Any], seed: int
+    ) -> None:
+        spec = self._input_spec(X)
+        network = self._network_spec(spec)
         if self.l1_structure == "channel" and len(network.kernels) < 2:
             raise ValueError(
                 "l1_structure='channel' empties channels between the convolutions of a "
@@ -431,13 +489,12 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             in_training = np.zeros(len(X))
             in_training[rows] = weight[rows]
             spec = with_statistics(spec, X, in_training)
-        self.batch_size_ = self._resolve_batch_size(len(rows))
         self.input_shape_ = spec.input_shape
         self.device_ = str(device)
         self.history_: list[dict[str, Any]] = []
         self.n_epochs_ = 0
         self._seed = seed
-        module = build_network(network).to_empty(device=device)
+        module = build_network(network).float().to_empty(device=device)
         initialize(module, torch.Generator(device).manual_seed(seed))
         if device.type == "cuda" and len(spec.network_shape) < 4:
             # cuDNN's own order of weights; the stubs do not know the argument.
@@ -730,7 +787,10 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
 
 
 def _to_numpy(X: Any) -> Any:
-    return X.detach().cpu().numpy() if isinstance(X, torch.Tensor) else X
+    if not isinstance(X, torch.Tensor):
+        return X
+    X = X.detach().cpu()
+    return (X.float() if X.dtype == torch.bfloat16 else X).numpy()  # NumPy has no bfloat16
 
 
 def _checked_block(block: Any) -> Any:

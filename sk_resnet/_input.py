@@ -36,7 +36,15 @@ class InputSpec:
 
     def transform(self, X: NDArray[Any]) -> NDArray[np.float32]:
         """New array for the network: channels first, standardized, float32."""
-        X = self.channels_first(X)
+        try:
+            with np.errstate(over="raise"):
+                return self._transformed(self.channels_first(X))
+        except FloatingPointError:
+            raise ValueError(
+                "X has values that are too large for float32: scale them down."
+            ) from None
+
+    def _transformed(self, X: NDArray[Any]) -> NDArray[np.float32]:
         if self.mean is None:
             return np.array(X, dtype=np.float32, order="C")
         assert self.scale is not None
@@ -85,6 +93,7 @@ def input_spec(
     return InputSpec(sample_shape, shape, channel_axis)
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def with_statistics(spec: InputSpec, X: NDArray[Any], weight: NDArray[Any]) -> InputSpec:
     """Spec that standardizes each channel by its weighted mean and deviation in X."""
     n_channels = spec.network_shape[0]
@@ -106,6 +115,11 @@ def with_statistics(spec: InputSpec, X: NDArray[Any], weight: NDArray[Any]) -> I
         squares += chunk_squares + delta**2 * total * chunk_total / merged
         mean += delta * chunk_total / merged
         total = merged
+    if not np.isfinite(squares).all():
+        raise ValueError(
+            "X has values whose squares are too large for float64, so that it cannot be "
+            "standardized: scale them down."
+        )
     deviation = np.sqrt(squares / total)
     # A constant channel has a deviation of rounding errors only.
     constant = deviation <= 10 * np.finfo(np.float64).eps * np.abs(mean)

@@ -19,7 +19,9 @@ def split_rows(
     A fraction is held out by class, or by group where there are groups; a splitter, or a
     list of one (train, validation) pair, gives its first split.
     """
-    if not isinstance(split, float):
+    if isinstance(split, list):
+        parts = _checked_pair(split, len(y))
+    elif not isinstance(split, float):
         parts = next(iter(check_cv(split).split(X, y, groups)))
     elif groups is None:
         parts = _stratified(y, split, np.random.default_rng(seed))
@@ -29,14 +31,31 @@ def split_rows(
     train, valid = np.asarray(parts[0]), np.asarray(parts[1])
     if len(valid) == 0:
         raise ValueError(
-            f"validation_split={split} holds no sample out of {len(y)}: use a larger "
-            "fraction, more samples, or X_val and y_val."
+            f"No sample of {len(y)} can be held out by validation_split={split}, while "
+            "every class keeps one for training: use more samples, or X_val and y_val."
         )
-    if missing := sorted(set(np.unique(y)) - set(np.unique(y[train]))):
+    if missing := sorted(set(np.unique(y).tolist()) - set(np.unique(y[train]).tolist())):
         raise ValueError(
-            f"validation_split={split} leaves no training sample of class number "
-            f"{missing[0]}: every class must be in the training part."
+            f"validation_split={split} leaves no training sample of class {missing[0]!r}: "
+            "every class must be in the training part; shuffle, or stratify."
         )
+    return train, valid
+
+
+def _checked_pair(split: list[Any], n: int) -> tuple[Rows, Rows]:
+    if len(split) != 1 or not isinstance(split[0], (tuple, list)) or len(split[0]) != 2:
+        raise ValueError(
+            "validation_split as a list must hold one pair of index arrays, [(train, "
+            f"validation)], got {split!r}."
+        )
+    parts = [np.asarray(part) for part in split[0]]
+    parts = [np.flatnonzero(part) if part.dtype == bool else part for part in parts]
+    rows = np.concatenate([part.ravel() for part in parts])
+    if rows.dtype.kind not in "iu" or not ((rows >= -n) & (rows < n)).all():
+        raise ValueError(
+            f"validation_split must hold indices of the {n} samples, got {split!r}."
+        )
+    train, valid = (part.astype(np.intp) for part in parts)
     return train, valid
 
 

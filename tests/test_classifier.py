@@ -38,8 +38,9 @@ def proba(X, y, **changes):
         lambda X: X[:, ::-1].copy()[:, ::-1],
         lambda X: torch.from_numpy(X),
         lambda X: X.astype(np.float64),
+        lambda X: torch.from_numpy(X).double().requires_grad_(),
     ],
-    ids=["list", "fortran", "negative strides", "torch", "float64"],
+    ids=["list", "fortran", "negative strides", "torch", "float64", "torch with gradient"],
 )
 def test_layouts_and_containers_give_the_same_fit(images, convert):
     X, y = images
@@ -55,6 +56,27 @@ def test_read_only_arrays_and_memmaps_give_the_same_fit(images, tmp_path):
     np.testing.assert_array_equal(proba(frozen, y), expected)
     mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
     np.testing.assert_array_equal(proba(mapped, y), expected)
+
+
+def test_bfloat16_tensors_give_the_fit_of_their_values(rows):
+    X, y = torch.from_numpy(rows[0]).bfloat16(), torch.from_numpy(rows[1])
+    weight = torch.arange(1, 61).bfloat16()
+    one = ResNetClassifier(**ROWS).fit(X, y, sample_weight=weight)
+    other = ResNetClassifier(**ROWS).fit(X.float(), y, sample_weight=weight.float())
+    np.testing.assert_array_equal(one.predict_proba(X), other.predict_proba(X.float()))
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_another_default_dtype_changes_nothing(images, precision):
+    X, y = images
+    expected = proba(X, y, precision=precision)
+    torch.set_default_dtype(torch.float64)
+    try:
+        np.testing.assert_array_equal(proba(X, y, precision=precision), expected)
+        noisy = proba(X, y, precision=precision, dropout=0.2, augment=["crop", "flip"])
+        assert np.isfinite(noisy).all()
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "uint8", "int16", "int64", "uint16", "bool"])
@@ -290,6 +312,14 @@ def test_samples_of_no_weight_do_not_matter(rows):
     np.testing.assert_array_equal(other.predict_proba(X), one)
 
 
+def test_samples_of_a_class_of_no_weight_do_not_matter(rows):
+    X, y = rows
+    X = np.where(y[:, None] == 2, 1e6, X)
+    model = ResNetClassifier(**ROWS, class_weight={2: 0}).fit(X, y)
+    assert model.net_.input_spec.mean.max() < 10
+    assert (model.predict(X[y < 2]) < 2).all()
+
+
 def test_validation_is_held_out_only_where_it_is_asked_for(rows):
     X, y = rows
     monitored = ResNetClassifier(**ROWS, callbacks=[("stop", EarlyStopping())]).fit(X, y)
@@ -300,7 +330,13 @@ def test_validation_is_held_out_only_where_it_is_asked_for(rows):
 
 @pytest.mark.parametrize(
     "split",
-    [StratifiedKFold(4), [(np.arange(45), np.arange(45, 60))], GroupKFold(3), 0.25],
+    [
+        StratifiedKFold(4),
+        [(np.arange(45), np.arange(45, 60))],
+        [(np.arange(60) < 45, np.arange(60) >= 45)],
+        GroupKFold(3),
+        0.25,
+    ],
 )
 def test_a_splitter_and_groups_are_respected(rows, split):
     X, y = rows
@@ -424,6 +460,16 @@ def test_warm_start_goes_on(rows):
     assert model.history_[4]["train_loss"] < model.history_[0]["train_loss"]
     assert model.history_[-1]["train_loss"] < first
     assert model.set_params(warm_start=False).fit(X, y).n_epochs_ == 4
+
+
+def test_training_on_takes_another_batch_size(rows):
+    X, y = rows
+    model = ResNetClassifier(**ROWS, warm_start=True).fit(X, y)
+    for train_on in (model.fit, model.partial_fit):
+        model.set_params(batch_size=30)
+        assert train_on(X, y).net_.history[-1, "train_batch_count"] == 2
+        model.set_params(batch_size=10)
+        assert train_on(X, y).net_.history[-1, "train_batch_count"] == 6
 
 
 def test_a_refit_is_the_same_as_a_first_fit(rows):

@@ -49,6 +49,8 @@ def fit(X, y, *, fit_params=None, **changes):
         ({"device": "gpu"}, "device must be 'auto' or a device of torch"),
         ({"channel_axis": 0}, "channel_axis must be 1 or -1, got 0"),
         ({"class_weight": "even"}, "'class_weight' parameter"),
+        ({"class_weight": {0: -1.0}}, "finite weights of at least 0, got {0: -1.0}"),
+        ({"class_weight": {0: 0, 1: 0, 2: 0}}, "at least 2 samples of positive weight"),
         ({"class_weight": {7: 1.0}}, "The classes, .*are not in class_weight"),
         ({"validation_split": 1.0}, "'validation_split' parameter"),
         ({"validation_split": 5}, "'validation_split' parameter"),
@@ -104,10 +106,20 @@ def test_samples(rows, change_X, match):
         fit(change_X(X), y)
 
 
+def test_values_beyond_the_range_of_numbers(rows):
+    X, y = rows
+    with pytest.raises(ValueError, match="squares are too large for float64"):
+        fit(X * 1e200, y)
+    with pytest.raises(ValueError, match="too large for float32: scale them down"):
+        fit(X * 1e200, y, standardize=False)
+    with pytest.raises(ValueError, match="too large for float32: scale them down"):
+        fit(X, y).predict_proba(X * 1e200)
+
+
 def test_labels(rows):
     X, y = rows
-    with pytest.raises(ValueError, match="at least 2 classes, got one class only"):
-        fit(X, np.zeros(60))
+    with pytest.raises(ValueError, match="at least 2 classes, got one class only: 7."):
+        fit(X, np.full(60, 7))
     with pytest.raises(ValueError, match="Input y contains NaN"):
         fit(X, np.where(y == 0, np.nan, y))
     with pytest.raises(ValueError, match="Unknown label type"):
@@ -140,10 +152,31 @@ def test_validation_sets(rows):
     with pytest.raises(ValueError, match="X has 4 features, but"):
         fit(X, y, fit_params={"X_val": X[:, :4], "y_val": y})
     only = [(np.flatnonzero(y), np.flatnonzero(y == 0))]
-    with pytest.raises(ValueError, match="leaves no training sample of class number 0"):
-        fit(X, y, validation_split=only)
-    with pytest.raises(ValueError, match="holds no sample out of 3"):
+    with pytest.raises(ValueError, match="leaves no training sample of class 'a'"):
+        fit(X, np.array(["a", "b", "c"])[y], validation_split=only)
+    with pytest.raises(ValueError, match="No sample of 3 can be held out by valid"):
         fit(X[:3], y[:3], validation_split=0.1)
+    first = np.arange(60) < 45
+    with pytest.raises(ValueError, match="validation set needs a sample of positive"):
+        fit(X, y, validation_split=[(first, ~first)], fit_params={"sample_weight": first})
+    validation = {"X_val": X[:1], "y_val": y[:1]}
+    with pytest.raises(ValueError, match="validation set needs a sample of positive"):
+        fit(X, y, class_weight={0: 0}, fit_params=validation)
+
+
+@pytest.mark.parametrize(
+    ("split", "match"),
+    [
+        ([], "must hold one pair of index arrays"),
+        ([1], "must hold one pair of index arrays"),
+        ([(1, 2, 3)], "must hold one pair of index arrays"),
+        ([(range(45), range(45, 61))], "must hold indices of the 60 samples"),
+        ([(range(45), [0.5])], "must hold indices of the 60 samples"),
+    ],
+)
+def test_lists_of_rows_for_validation(rows, split, match):
+    with pytest.raises(ValueError, match=match):
+        fit(*rows, validation_split=split)
 
 
 def test_shapes_at_prediction(images):
@@ -192,6 +225,35 @@ def test_warm_start_with_other_classes(rows):
     model = ResNetClassifier(**ROWS, warm_start=True).fit(X, y)
     with pytest.raises(ValueError, match="warm_start needs the classes of the earlier fit"):
         model.fit(X, y + 1)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"depth": 6},
+        {"order": "full_preactivation"},
+        {"dropout": 0.5},
+        {"standardize": False},
+        {"input_shape": (1, 5)},
+        {"channel_axis": -1},
+    ],
+    ids=str,
+)
+def test_training_on_with_another_architecture(rows, change):
+    X, y = rows
+    model = ResNetClassifier(**ROWS, warm_start=True).fit(X, y).set_params(**change)
+    for train_on in (model.fit, model.partial_fit):
+        with pytest.raises(ValueError, match="goes on with the network of the earlier"):
+            train_on(X, y)
+
+
+def test_a_failed_refit_leaves_no_model_of_other_data(rows):
+    X, y = rows
+    model = ResNetClassifier(**ROWS).fit(X, y)
+    with pytest.raises(ValueError, match="got depth=5"):
+        model.set_params(depth=5).fit(X, y == 1)
+    with pytest.raises(NotFittedError):
+        model.predict(X)
 
 
 def test_a_failed_fit_leaves_no_half_trained_model(rows):
