@@ -4,6 +4,7 @@ import copy
 import math
 import multiprocessing
 import os
+import warnings
 from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, ClassVar
@@ -67,6 +68,7 @@ from sk_resnet._spec import (
     ORDERS,
     SHORTCUTS,
     NetworkSpec,
+    keeps_two_places,
     network_spec,
 )
 from sk_resnet._split import DEFAULT_FRACTION, split_rows
@@ -578,10 +580,12 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         net.verbose = self.verbose  # PrintLog and others are silent at 0
         device = torch.device(net.device)
         macs = multiply_adds(net.module_, training.spec.network_shape[1:])
+        bfloat16 = self.precision == "bfloat16" or (
+            self.precision == "auto" and pays_in_bfloat16(macs, device)
+        )
         recipe = replace(
             self._recipe(n_dims, schedule),
-            bfloat16=self.precision == "bfloat16"
-            or (self.precision == "auto" and pays_in_bfloat16(macs, device)),
+            bfloat16=bfloat16 and self._bfloat16_is_sound(device, training.spec),
             compile=self.compile is True,
             is_small=is_small_work(macs * self.batch_size_, device),
         )
@@ -606,6 +610,23 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             del self.net_
             raise
         self._summarize()
+
+    def _bfloat16_is_sound(self, device: torch.device, spec: InputSpec) -> bool:
+        # There oneDNN returns memory that it never wrote as the gradients of kernels:
+        # torch 2.13, 3x3 with stride 2 over one place, 3x3x3 over volumes of 2 places.
+        spatial, network = spec.network_shape[1:], self.net_.module_.spec
+        if device.type != "cpu" or (
+            len(spatial) < 3 and keeps_two_places(network, spatial)
+        ):
+            return True
+        if self.precision == "bfloat16":
+            warnings.warn(
+                "On the CPU, gradients in bfloat16 are wrong for volumes and for images or "
+                "series that the network shrinks to one place: training in float32.",
+                UserWarning,
+                stacklevel=2,
+            )
+        return False
 
     def _summarize(self) -> None:
         net = self.net_

@@ -1,5 +1,6 @@
 """Block orders and network specifications: depth and width become stages."""
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -139,6 +140,15 @@ class NetworkSpec:
             cut_to = tuple(tuple(widths) for widths in cut_to)
         kernels = tuple(values["kernels"])
         return cls(**{**values, "kernels": kernels, "stages": stages, "cut_to": cut_to})
+
+
+def keeps_two_places(spec: NetworkSpec, spatial: tuple[int, ...]) -> bool:
+    """Whether every strided convolution reads at least 2 places along every axis."""
+    strides = [stage.stride for stage in spec.stages]
+    if spec.imagenet_stem:
+        strides = [2, 2, *strides]  # the stem's convolution, and its pooling
+    before_last = math.prod(strides[:-1])
+    return all(side > before_last for side in spatial)
 
 
 def resolve_block(block: str | tuple[int, ...]) -> BlockKind:

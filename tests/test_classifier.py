@@ -15,9 +15,10 @@ from skorch.callbacks import (
     PrintLog,
 )
 from skorch.callbacks import EarlyStopping as SkorchEarlyStopping
+from torch import nn
 
 from sk_resnet import EarlyStopping, ResNetClassifier, WideResNetClassifier
-from sk_resnet._network import initialize
+from sk_resnet._network import initialize, kernels
 
 ROWS = {"depth": 4, "max_epochs": 4, "batch_size": 16, "random_state": 0}
 IMAGES = {**ROWS, "depth": 8}
@@ -533,3 +534,36 @@ def test_l2_on_all_shrinks_norms_and_biases(rows):
         scales = [p for name, p in module.named_parameters() if "norm" in name]
         norms[where] = sum(float(p.detach().norm()) for p in scales if p.ndim == 1)
     assert norms["all"] < 0.5 * norms["kernels"]
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 3, 3), (1, 1, 1), (1, 6, 2), (1, 2)])
+def test_bfloat16_is_not_used_where_its_gradients_are_wrong(shape):
+    X, y = np.random.default_rng(0).normal(size=(20, *shape)), np.arange(20) % 2
+    settings = {**IMAGES, "max_epochs": 1}
+    with pytest.warns(UserWarning, match="gradients in bfloat16 are wrong"):
+        model = ResNetClassifier(**settings, precision="bfloat16").fit(X, y)
+    assert model.precision_ == "float32"
+    expected = ResNetClassifier(**settings, precision="float32").fit(X, y)
+    np.testing.assert_array_equal(
+        model.set_params(precision="float32").predict_proba(X), expected.predict_proba(X)
+    )
+
+
+@pytest.mark.parametrize("shape", [(5,), (2, 3, 3), (2, 7, 4), (2, 3), (2, 40)])
+def test_gradients_in_bfloat16_are_right_where_it_is_used(shape):
+    X, y = np.random.default_rng(0).normal(size=(20, *shape)), np.arange(20) % 2
+    model = ResNetClassifier(**IMAGES, precision="bfloat16").fit(X, y)
+    assert model.precision_ == "bfloat16"
+    module = model.module_.eval()
+    x = torch.from_numpy(X).float()
+    gradients = []
+    for enabled in (False, True):
+        module.zero_grad()
+        # The allocator hands this memory out again: what is never written shows up.
+        junk = [torch.full((2**k,), 1e30) for k in range(6, 18)]
+        del junk
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            nn.functional.cross_entropy(module(x).float(), torch.from_numpy(y)).backward()
+        gradients.append([w.grad.clone() for w in kernels(module).values()])
+    for one, other in zip(*gradients, strict=True):
+        assert (one - other).norm() < 0.5 * one.norm() + 1e-3
