@@ -231,7 +231,7 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             )
         n_epochs = self._resolve_epochs(len(train_rows))
         callbacks = as_callbacks(self.callbacks)
-        n_total = n_epochs + self.finetune_epochs
+        n_total = n_epochs + int(self.finetune_epochs)
         context = self._init_callback_context(max_subtasks=n_total)
         data = {
             "X": X,
@@ -254,7 +254,7 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
                 training,
                 validation,
                 callbacks=callbacks,
-                n_epochs=self.finetune_epochs,
+                n_epochs=int(self.finetune_epochs),
                 schedule=self.schedule,
                 finetune=True,
             )
@@ -442,14 +442,15 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             raise ValueError(
                 "channel_axis must be 1 or -1, got 0, the axis of the samples."
             )
-        return input_spec(X, input_shape=self.input_shape, channel_axis=self.channel_axis)
+        axis = int(self.channel_axis)
+        return input_spec(X, input_shape=self.input_shape, channel_axis=axis)
 
     def _network_spec(self, spec: InputSpec) -> NetworkSpec:
         return network_spec(
             input_shape=spec.network_shape,
             n_classes=len(self.classes_),
-            depth=self.depth,
-            width=self.width,
+            depth=int(self.depth),
+            width=float(self.width),
             block=_checked_block(self.block),
             order=self.order,
             shortcut=self.shortcut,
@@ -541,11 +542,12 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             # About 16 steps an epoch, of 32 to 128 samples; of fewer in tiny sets.
             wanted = max(min(32, n / 4), min(128, n / 16))
             return 2 ** max(2, round(math.log2(wanted)))
-        return size
+        # Predictions are padded to it: not to more than there ever were in a step.
+        return min(int(size), n)
 
     def _resolve_epochs(self, n: int) -> int:
         if self.max_epochs != "auto":
-            return self.max_epochs
+            return int(self.max_epochs)
         # 30 epochs of 50 series are 120 steps, too few: 0.84 on folds of the training
         # part of GunPoint, against 0.92 for 400 steps.
         return min(200, max(30, math.ceil(500 / math.ceil(n / self.batch_size_))))

@@ -64,8 +64,8 @@ class ResNetClassifier(BaseResNet):
     label_smoothing : float, default=0.0
         Share of each label, in [0, 1), that is spread over all classes in training.
     class_weight : dict or "balanced", default=None
-        Weights of the classes in the loss, by label; "balanced" is inverse to their
-        frequencies.
+        Weights of the classes in the loss, by label, at least 0 and 1 for those that are
+        not named; "balanced" is inverse to their frequencies.
     augment : str or list of str, default=None
         Random changes of the training samples, in this order: "crop" (shifts of up to 4
         pixels over a reflected border, fewer on small samples), "flip" (of the last
@@ -112,7 +112,8 @@ default="one_cycle"
         minute at the first batch and saves about a tenth of each step. "auto" compiles
         for a fit of more than about ten minutes on a CPU, without dropout.
     warm_start : bool, default=False
-        Whether fit goes on from the weights of the last fit.
+        Whether fit goes on from the weights of the last fit, on its device. Parameters
+        that shape the network or its input must be as they were then.
     random_state : int, RandomState instance or None, default=None
         Source of the initial weights, the order of the samples, dropout, augmentation
         and split. An int gives the same result on the same machine with the same number
@@ -320,8 +321,8 @@ class WideResNetClassifier(BaseResNet):
     label_smoothing : float, default=0.0
         Share of each label, in [0, 1), that is spread over all classes in training.
     class_weight : dict or "balanced", default=None
-        Weights of the classes in the loss, by label; "balanced" is inverse to their
-        frequencies.
+        Weights of the classes in the loss, by label, at least 0 and 1 for those that are
+        not named; "balanced" is inverse to their frequencies.
     augment : str or list of str, default=None
         Random changes of the training samples, in this order: "crop" (shifts of up to 4
         pixels over a reflected border, fewer on small samples), "flip" (of the last
@@ -368,7 +369,8 @@ default="one_cycle"
         minute at the first batch and saves about a tenth of each step. "auto" compiles
         for a fit of more than about ten minutes on a CPU, without dropout.
     warm_start : bool, default=False
-        Whether fit goes on from the weights of the last fit.
+        Whether fit goes on from the weights of the last fit, on its device. Parameters
+        that shape the network or its input must be as they were then.
     random_state : int, RandomState instance or None, default=None
         Source of the initial weights, the order of the samples, dropout, augmentation
         and split. An int gives the same result on the same machine with the same number

@@ -226,6 +226,28 @@ def test_every_parameter_changes_the_fit(images, name):
     assert not np.array_equal(one, other)
 
 
+def test_numbers_of_numpy_are_numbers(images):
+    X, y = images
+    settings = {"max_epochs": 2, "finetune_epochs": 1, "l1": 0.01, "width": 2}
+    settings = {**IMAGES, **settings, "channel_axis": 1, "lr": 0.125}
+    as_arrays = {
+        name: np.array(value)[()] if isinstance(value, (int, float)) else value
+        for name, value in settings.items()
+    }
+    model = ResNetClassifier(**as_arrays).fit(X, y)
+    expected = ResNetClassifier(**settings).fit(X, y)
+    np.testing.assert_array_equal(model.predict_proba(X), expected.predict_proba(X))
+    saved = model.__getstate__()["_saved"]
+    assert repr(saved["network"]) == repr(expected.__getstate__()["_saved"]["network"])
+    assert type(saved["input"]["channel_axis"]) is int
+
+
+def test_predictions_are_not_padded_beyond_the_training_set(rows):
+    model = ResNetClassifier(**{**ROWS, "batch_size": 10**9}).fit(*rows)
+    assert model.batch_size_ == 60
+    assert model.predict(rows[0]).shape == (60,)
+
+
 def test_verbose_1_shows_a_bar_and_0_prints_nothing(rows, capfd):
     X, y = rows
     ResNetClassifier(**ROWS).fit(X, y)
