@@ -6,7 +6,9 @@ import pytest
 import torch
 from sklearn.base import clone
 from sklearn.model_selection import GroupKFold, StratifiedKFold
+from sklearn.utils import compute_class_weight
 from skorch.callbacks import (
+    Callback,
     Checkpoint,
     EpochScoring,
     Freezer,
@@ -364,9 +366,30 @@ def test_validation_is_held_out_only_where_it_is_asked_for(rows):
 def test_a_splitter_and_groups_are_respected(rows, split):
     X, y = rows
     groups = None if isinstance(split, StratifiedKFold) else np.arange(60) // 5
-    model = ResNetClassifier(**ROWS, validation_split=split)
+    seen = []
+
+    class KeepsRows(Callback):
+        def on_epoch_end(self, net, dataset_train=None, dataset_valid=None, **kwargs):
+            seen[:] = dataset_train.rows, dataset_valid.rows
+
+    model = ResNetClassifier(**ROWS, validation_split=split, callbacks=[KeepsRows()])
     model.fit(X, y, groups=groups)
     assert "valid_loss" in model.history_[0]
+    assert sorted(np.concatenate(seen)) == list(range(60))
+    if groups is None:
+        assert np.bincount(y[seen[1]]).tolist() == [5, 5, 5]
+    else:
+        assert not set(groups[seen[0]]) & set(groups[seen[1]])
+
+
+def test_balanced_class_weights_are_those_of_scikit_learn(rows):
+    X, y = rows[0][:40], np.repeat([0, 1, 2], [24, 10, 6])
+    weights = compute_class_weight("balanced", classes=np.arange(3), y=y)
+    balanced = ResNetClassifier(**ROWS, class_weight="balanced").fit(X, y)
+    named = ResNetClassifier(**ROWS, class_weight=dict(enumerate(weights))).fit(X, y)
+    np.testing.assert_array_equal(balanced.predict_proba(X), named.predict_proba(X))
+    plain = ResNetClassifier(**ROWS).fit(X, y)
+    assert not np.array_equal(balanced.predict_proba(X), plain.predict_proba(X))
 
 
 def test_statistics_come_from_the_training_part_alone(rows):
