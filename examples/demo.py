@@ -83,7 +83,8 @@ def main():
 
     cv = StratifiedKFold(3, shuffle=True, random_state=0)
     scores = cross_val_score(digits_pipeline(max_epochs=12), X, y, cv=cv)
-    print(f"3-fold cross-validation: {scores.mean():.4f} ± {scores.std():.4f}\n")
+    mean, spread = scores.mean(), scores.std()
+    print(f"Accuracy in 3-fold cross-validation: {mean:.4f} ± {spread:.4f}\n")
 
     predicted, size = predictions_of_a_new_process(model, X_test, folder)
     equal = np.array_equal(predicted, model.predict_proba(X_test))

@@ -29,14 +29,15 @@ def split_rows(
         by_group = GroupShuffleSplit(1, test_size=split, random_state=seed)
         parts = next(by_group.split(X, y, groups))
     train, valid = np.asarray(parts[0]), np.asarray(parts[1])
+    shown = "a list" if isinstance(split, list) else split
     if len(valid) == 0:
         raise ValueError(
-            f"No sample of {len(y)} can be held out by validation_split={split}, while "
+            f"No sample of {len(y)} can be held out by validation_split={shown}, while "
             "every class keeps one for training: use more samples, or X_val and y_val."
         )
     if missing := sorted(set(np.unique(y).tolist()) - set(np.unique(y[train]).tolist())):
         raise ValueError(
-            f"validation_split={split} leaves no training sample of class {missing[0]!r}: "
+            f"validation_split={shown} leaves no training sample of class {missing[0]!r}: "
             "every class must be in the training part; shuffle, or stratify."
         )
     return train, valid
@@ -46,14 +47,17 @@ def _checked_pair(split: list[Any], n: int) -> tuple[Rows, Rows]:
     if len(split) != 1 or not isinstance(split[0], (tuple, list)) or len(split[0]) != 2:
         raise ValueError(
             "validation_split as a list must hold one pair of index arrays, [(train, "
-            f"validation)], got {split!r}."
+            f"validation)], got {len(split)} item(s): use the first pair, or a splitter."
         )
     parts = [np.asarray(part) for part in split[0]]
     parts = [np.flatnonzero(part) if part.dtype == bool else part for part in parts]
+    # An empty list is an array of floats; float rows in a full one are a mistake.
+    parts = [part if part.size else part.astype(np.intp) for part in parts]
     rows = np.concatenate([part.ravel() for part in parts])
     if rows.dtype.kind not in "iu" or not ((rows >= -n) & (rows < n)).all():
         raise ValueError(
-            f"validation_split must hold indices of the {n} samples, got {split!r}."
+            f"validation_split must hold indices of the {n} samples, got {rows.dtype} "
+            f"from {rows.min()} to {rows.max()}."
         )
     train, valid = (part.astype(np.intp) for part in parts)
     return train, valid

@@ -171,7 +171,8 @@ def test_validation_sets(rows):
         ([1], "must hold one pair of index arrays"),
         ([(1, 2, 3)], "must hold one pair of index arrays"),
         ([(range(45), range(45, 61))], "must hold indices of the 60 samples"),
-        ([(range(45), [0.5])], "must hold indices of the 60 samples"),
+        ([(range(45), [0.5])], "of the 60 samples, got float64 from 0.0 to 44.0"),
+        ([(range(45), [])], "No sample of 60 can be held out by validation_split=a list"),
     ],
 )
 def test_lists_of_rows_for_validation(rows, split, match):
