@@ -107,6 +107,8 @@ default="one_cycle"
     precision : {"auto", "float32", "bfloat16"}, default="auto"
         Arithmetic of the convolutions. "auto" trains in bfloat16 where that is fast, on
         GPUs and on processors with AVX512-BF16 or AMX, and predicts in float32.
+        Volumes, and samples that the network shrinks to one place, train in float32 on
+        the CPU, where torch's gradients in bfloat16 are wrong for them.
     compile : bool or "auto", default="auto"
         Whether training runs a network compiled by `torch.compile`, which takes about a
         minute at the first batch and saves about a tenth of each step. "auto" compiles
@@ -364,6 +366,8 @@ default="one_cycle"
     precision : {"auto", "float32", "bfloat16"}, default="auto"
         Arithmetic of the convolutions. "auto" trains in bfloat16 where that is fast, on
         GPUs and on processors with AVX512-BF16 or AMX, and predicts in float32.
+        Volumes, and samples that the network shrinks to one place, train in float32 on
+        the CPU, where torch's gradients in bfloat16 are wrong for them.
     compile : bool or "auto", default="auto"
         Whether training runs a network compiled by `torch.compile`, which takes about a
         minute at the first batch and saves about a tenth of each step. "auto" compiles
