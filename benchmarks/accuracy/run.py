@@ -118,13 +118,13 @@ class Flat:
         return self.model.score(X.reshape(len(X), -1), y)
 
 
-def models(name, seed, epochs):
+def models(name, seed, options):
     """The arms of the table."""
-    changes = {"random_state": seed}
+    changes = {"random_state": seed, "precision": options.precision}
     if name == "digits":
         changes["input_shape"] = (1, 8, 8)
     if name == "fashion":
-        changes["max_epochs"] = epochs
+        changes["max_epochs"] = options.epochs
     mlp = make_pipeline(StandardScaler(), MLPClassifier(random_state=seed))
     return {
         "ResNetClassifier": ResNetClassifier(**changes),
@@ -140,7 +140,7 @@ def measure(name, arm, seeds, options):
     for seed in seeds:
         by_fold = []
         for X_train, y_train, X_test, y_test in splits(name, seed, options.fashion):
-            model = models(name, seed, options.epochs)[arm]
+            model = models(name, seed, options)[arm]
             started = time.perf_counter()
             model.fit(X_train, y_train)
             seconds.append(time.perf_counter() - started)
@@ -157,6 +157,7 @@ def main():
     parser.add_argument("--arms", default="", help="models, by comma; all if empty")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=15, help="of Fashion-MNIST")
+    parser.add_argument("--precision", default="auto", help="float32 or bfloat16")
     parser.add_argument("--fashion", default=FASHION, help="folder of its files")
     options = parser.parse_args()
     warnings.simplefilter("ignore", ConvergenceWarning)
@@ -166,7 +167,7 @@ def main():
     )
     print(f"{'set':<22} {'model':<21} {'accuracy':>17} {'s/fit':>8}  published")
     for name in options.only.split(","):
-        for arm in options.arms.split(",") if options.arms else models(name, 0, 1):
+        for arm in options.arms.split(",") if options.arms else models(name, 0, options):
             scores, seconds = measure(name, arm, range(options.seeds), options)
             spread = f"{scores.mean():.4f} ± {scores.std():.4f}"
             published = PUBLISHED.get(name, "") if arm == "ResNetClassifier" else ""
