@@ -579,7 +579,6 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         finetune: bool = False,
     ) -> None:
         net, n_dims = self.net_, len(training.spec.network_shape) - 1
-        net.verbose = self.verbose  # PrintLog and others are silent at 0
         device = torch.device(net.device)
         macs = multiply_adds(net.module_, training.spec.network_shape[1:])
         bfloat16 = self.precision == "bfloat16" or (
@@ -603,7 +602,12 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         self.compiled_ = recipe.compile
         try:
             net.train(
-                training, validation, recipe=recipe, callbacks=callbacks, n_epochs=n_epochs
+                training,
+                validation,
+                recipe=recipe,
+                callbacks=callbacks,
+                n_epochs=n_epochs,
+                verbose=self.verbose,
             )
         except KeyboardInterrupt:
             self._summarize()  # Ctrl-C: the epochs that are done stay usable

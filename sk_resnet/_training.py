@@ -26,6 +26,7 @@ from sk_resnet._engine import (
     kept_memory,
     one_thread,
     own_stream,
+    prediction_size,
     share_buffers,
     world,
 )
@@ -85,6 +86,11 @@ class ResidualNet(NeuralNetClassifier):
     def _default_callbacks(self) -> list[Any]:
         return []
 
+    def _initialize_optimizer(self, reason: Any = None) -> "ResidualNet":
+        # Left to `train`: the first optimizer of a process imports torch's compiler, which
+        # takes seconds that a model that only predicts need not wait for.
+        return self
+
     def initialize_optimizer(self, triggered_directly: bool | None = None) -> "ResidualNet":
         """Optimizer of the recipe; the running averages of an earlier one are kept."""
         recipe = self.recipe
@@ -117,13 +123,16 @@ class ResidualNet(NeuralNetClassifier):
         recipe: Recipe,
         callbacks: list[Any],
         n_epochs: int,
+        verbose: int,
     ) -> "ResidualNet":
         """Train for `n_epochs` more epochs, or until a callback stops."""
         # Copies: the parameters of an estimator stay as the user gave them.
         self.callbacks = [_copied(item) for item in callbacks]
         self.initialize_callbacks()
         self.recipe = recipe
-        self.initialize_optimizer()
+        self.verbose = 0  # or skorch says that there is an optimizer already
+        super()._initialize_optimizer()
+        self.verbose = verbose  # PrintLog and others are silent at 0
         self._n_earlier_epochs = len(self.history)
         n_steps = n_epochs * len(self.get_iterator(training, training=True))
         self._scheduler = SCHEDULES[recipe.schedule](self.optimizer_, n_steps)
@@ -136,6 +145,7 @@ class ResidualNet(NeuralNetClassifier):
         try:
             with (
                 ctrl_c,
+                torch.enable_grad(),
                 flushed_denormals(),
                 one_thread(recipe.is_small),
                 kept_memory(not recipe.is_small),
@@ -264,6 +274,7 @@ class ResidualNet(NeuralNetClassifier):
             # Callbacks such as Checkpoint look at the last batch of the history.
             self.history.new_batch()
             self.history.record_batch(f"{prefix}_loss", loss)
+            self.history.record_batch(f"{prefix}_batch_size", 1)
         earlier = [past[f"{prefix}_loss"] for past in self.history[:-1]]
         self.history.record(f"{prefix}_batch_count", n_batches)
         self.history.record(f"{prefix}_loss", loss)
@@ -310,15 +321,16 @@ class ResidualNet(NeuralNetClassifier):
         n_outputs = layer.in_features if features else layer.out_features
         out = np.empty((len(dataset), n_outputs), dtype=np.float32)
         device, start = torch.device(self.device), 0
-        work = multiply_adds(self.module_, self.input_spec.network_shape[1:]) * batch_size
-        small = len(dataset) <= batch_size or is_small_work(work, device)
+        macs = multiply_adds(self.module_, self.input_spec.network_shape[1:])
+        size = prediction_size(batch_size, macs, device)
+        small = len(dataset) <= size or is_small_work(macs * size, device)
         with kept_memory(not small):
-            for x, _ in Batches(dataset, batch_size, device):
+            for x, _ in Batches(dataset, size, device):
                 n = len(x)
                 # Kernels are chosen by the batch's size and differ in their last bits, so
                 # every batch has the same: a prediction depends on its sample alone.
-                if n < batch_size:
-                    x = nn.functional.pad(x, (0, 0) * (x.ndim - 1) + (0, batch_size - n))
+                if n < size:
+                    x = nn.functional.pad(x, (0, 0) * (x.ndim - 1) + (0, size - n))
                 logits = self._logits(network, x, bfloat16)
                 out[start : start + n] = logits[:n].cpu().numpy()
                 start += n

@@ -14,6 +14,7 @@ from skorch.callbacks import (
     Freezer,
     GradientNormClipping,
     LRScheduler,
+    PassthroughScoring,
     PrintLog,
 )
 from skorch.callbacks import EarlyStopping as SkorchEarlyStopping
@@ -612,3 +613,10 @@ def test_gradients_in_bfloat16_are_right_where_it_is_used(shape):
         gradients.append([w.grad.clone() for w in kernels(module).values()])
     for one, other in zip(*gradients, strict=True):
         assert (one - other).norm() < 0.5 * one.norm() + 1e-3
+
+
+def test_skorch_passes_scores_of_ours_through(rows):
+    X, y = rows
+    scoring = PassthroughScoring("train_loss", on_train=True)
+    model = ResNetClassifier(depth=4, max_epochs=1, callbacks=[scoring]).fit(X, y)
+    assert model.history_[0]["train_loss"] > 0

@@ -385,6 +385,22 @@ def test_activations_and_gradients_have_their_channels_innermost(n_dims, channel
     assert [t.shape for t in found if t.stride(1) != 1] == []
 
 
+def test_large_networks_predict_few_samples_at_a_time_on_the_cpu():
+    assert _engine.prediction_size(128, 31_000_000, CPU) == 32
+    assert _engine.prediction_size(16, 31_000_000, CPU) == 16
+    assert _engine.prediction_size(128, 2_000_000, CPU) == 128
+    assert _engine.prediction_size(128, 31_000_000, torch.device("cuda")) == 128
+
+
+def test_a_fit_works_where_gradients_are_switched_off(rows):
+    X, y = rows
+    settings = {"depth": 4, "max_epochs": 1, "random_state": 0}
+    with torch.no_grad():
+        model = ResNetClassifier(**settings).fit(X, y)
+    other = ResNetClassifier(**settings).fit(X, y)
+    np.testing.assert_array_equal(model.predict_proba(X), other.predict_proba(X))
+
+
 def test_denormals_are_flushed_in_training_alone():
     tiny = torch.full((1,), 1e-40)
     with _engine.flushed_denormals():
