@@ -19,12 +19,12 @@ COMPILE_SECONDS = 60.0
 COMPILE_SAVING = 0.1
 FLOPS_PER_THREAD = 4e10
 # Multiply-adds of a sample from which a network is large for a CPU. bfloat16 shortens its
-# steps by a third and more (Zen 4, one thread: 1.4 times at 11 M, 1.9 at 31 M, but 1.2
-# at 2 M and 0.75 in tables; smaller networks keep float32, in which machines
-# agree). Predicting 32 samples at a time costs at most 7 % against 128, so that one sample
-# need not take the time of a batch; small networks would take twice as long.
+# steps by a third and more (Zen 4, one thread: 1.4 times at 11 M, 1.9 at 31 M, but 1.2 at
+# 2 M and 0.75 in tables; smaller networks keep float32, in which machines agree).
 LARGE_MULTIPLY_ADDS = 10_000_000
-PREDICTED_AT_ONCE = 32
+# Few samples do not take the time of a whole batch there. Batches of this size throughout
+# would cost up to a quarter (ResNet-20 in bfloat16).
+FEW = 32
 # Multiply-adds of a batch below which a second thread costs more than it computes (Zen 4:
 # 0.7 times at 4 M, as fast at 40 M); on a busy machine it costs many times more.
 ONE_THREAD_MULTIPLY_ADDS = 40_000_000
@@ -37,10 +37,12 @@ def pays_in_bfloat16(multiply_adds: int, device: torch.device) -> bool:
     return has_fast_bfloat16(device)
 
 
-def prediction_size(batch_size: int, multiply_adds: int, device: torch.device) -> int:
-    """Samples in each pass of prediction."""
+def prediction_size(
+    n_samples: int, batch_size: int, multiply_adds: int, device: torch.device
+) -> int:
+    """Samples in each pass of prediction; of small networks always the same."""
     is_large = device.type == "cpu" and multiply_adds >= LARGE_MULTIPLY_ADDS
-    return min(batch_size, PREDICTED_AT_ONCE) if is_large else batch_size
+    return min(FEW, batch_size) if is_large and n_samples <= FEW else batch_size
 
 
 def is_small_work(multiply_adds: int, device: torch.device) -> bool:

@@ -322,13 +322,13 @@ class ResidualNet(NeuralNetClassifier):
         out = np.empty((len(dataset), n_outputs), dtype=np.float32)
         device, start = torch.device(self.device), 0
         macs = multiply_adds(self.module_, self.input_spec.network_shape[1:])
-        size = prediction_size(batch_size, macs, device)
+        size = prediction_size(len(dataset), batch_size, macs, device)
         small = len(dataset) <= size or is_small_work(macs * size, device)
         with kept_memory(not small):
             for x, _ in Batches(dataset, size, device):
                 n = len(x)
                 # Kernels are chosen by the batch's size and differ in their last bits, so
-                # every batch has the same: a prediction depends on its sample alone.
+                # every batch has the same: predictions do not depend on their neighbours.
                 if n < size:
                     x = nn.functional.pad(x, (0, 0) * (x.ndim - 1) + (0, size - n))
                 logits = self._logits(network, x, bfloat16)

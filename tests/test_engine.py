@@ -385,11 +385,13 @@ def test_activations_and_gradients_have_their_channels_innermost(n_dims, channel
     assert [t.shape for t in found if t.stride(1) != 1] == []
 
 
-def test_large_networks_predict_few_samples_at_a_time_on_the_cpu():
-    assert _engine.prediction_size(128, 31_000_000, CPU) == 32
-    assert _engine.prediction_size(16, 31_000_000, CPU) == 16
-    assert _engine.prediction_size(128, 2_000_000, CPU) == 128
-    assert _engine.prediction_size(128, 31_000_000, torch.device("cuda")) == 128
+def test_few_samples_do_not_take_a_batch_of_a_large_network():
+    size = _engine.prediction_size
+    assert size(3, 128, 31_000_000, CPU) == 32
+    assert size(3, 16, 31_000_000, CPU) == 16
+    assert size(300, 128, 31_000_000, CPU) == 128
+    assert size(3, 128, 2_000_000, CPU) == 128
+    assert size(3, 128, 31_000_000, torch.device("cuda")) == 128
 
 
 def test_a_fit_works_where_gradients_are_switched_off(rows):
