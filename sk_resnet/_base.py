@@ -596,7 +596,8 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         if self.verbose:
             callbacks = [*callbacks, EpochProgress(n_epochs)]
         if self.compile == "auto" and self.dropout == 0:
-            pays = pays_to_compile(n_epochs * len(training), macs, device)
+            n = n_epochs * len(training)
+            pays = pays_to_compile(n, macs, device, bfloat16=recipe.bfloat16)
             recipe = replace(recipe, compile=pays)
         self.precision_ = "bfloat16" if recipe.bfloat16 else "float32"
         self.compiled_ = recipe.compile

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 
 # Compilation took 46 s on a Zen 3 core and saved 8 to 20 % of a step of WRN-16-2, whose
-# convolutions ran at about 40 GFLOP/s a thread.
+# convolutions ran at about 40 GFLOP/s a thread; on Zen 4 it saved 5 % of one of WRN-16-4 in
+# bfloat16, at 150 GFLOP/s.
 COMPILE_SECONDS = 60.0
-COMPILE_SAVING = 0.1
-FLOPS_PER_THREAD = 4e10
+COMPILE_SAVING = 0.05
+FLOPS_PER_THREAD, BFLOAT16_FLOPS_PER_THREAD = 4e10, 1.5e11
 # Multiply-adds of a sample from which a network is large for a CPU. bfloat16 shortens its
 # steps by a third and more (Zen 4, one thread: 1.4 times at 11 M, 1.9 at 31 M, but 1.2 at
 # 2 M and 0.75 in tables; smaller networks keep float32, in which machines agree).
@@ -86,7 +87,9 @@ def _bfloat16_wins() -> bool:
     return seconds(True) < 1.5 * seconds(False)
 
 
-def pays_to_compile(n_samples: int, multiply_adds: int, device: torch.device) -> bool:
+def pays_to_compile(
+    n_samples: int, multiply_adds: int, device: torch.device, *, bfloat16: bool
+) -> bool:
     """Whether compilation is predicted to save more than it costs.
 
     A prediction from counts, not from measured seconds, so that one `random_state` gives
@@ -95,7 +98,8 @@ def pays_to_compile(n_samples: int, multiply_adds: int, device: torch.device) ->
     if device.type != "cpu":
         return False
     flops = 6.0 * multiply_adds * n_samples
-    seconds = flops / (FLOPS_PER_THREAD * torch.get_num_threads())
+    rate = BFLOAT16_FLOPS_PER_THREAD if bfloat16 else FLOPS_PER_THREAD
+    seconds = flops / (rate * torch.get_num_threads())
     return seconds * COMPILE_SAVING > COMPILE_SECONDS
 
 

@@ -212,17 +212,23 @@ def test_a_captured_step_replays_full_batches_and_runs_others():
 
 def test_compilation_pays_only_in_long_fits(monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+
     # ResNet-20 on 28 x 28: 30 epochs of 60,000 take an hour, one of 1,000 a second.
-    assert _engine.pays_to_compile(30 * 60_000, 31_000_000, CPU)
-    assert not _engine.pays_to_compile(1000, 31_000_000, CPU)
-    assert not _engine.pays_to_compile(30 * 60_000, 31_000_000, torch.device("cuda"))
+    def pays(n_samples, device=CPU, bfloat16=False):
+        return _engine.pays_to_compile(n_samples, 31_000_000, device, bfloat16=bfloat16)
+
+    assert pays(30 * 60_000)
+    assert not pays(30 * 60_000, bfloat16=True)  # done before the compiler pays off
+    assert pays(200 * 60_000, bfloat16=True)
+    assert not pays(1000)
+    assert not pays(30 * 60_000, torch.device("cuda"))
 
 
 def test_auto_compiles_where_it_pays(rows, monkeypatch):
     X, y = rows
     asked = []
 
-    def pays(n_samples, macs, device):
+    def pays(n_samples, macs, device, bfloat16):
         asked.append((n_samples, macs))
         return False
 
