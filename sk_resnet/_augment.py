@@ -41,10 +41,11 @@ def _box(x: Tensor, centres: Sequence[Tensor], sides: Sequence[Tensor]) -> Tenso
 def random_crop(x: Tensor, generator: Generator, pad: int = 4) -> Tensor:
     """Shift each image by up to `pad` pixels over a reflected border.
 
-    Reflection as in arXiv:1605.07146 §3; the pad shrinks on images too small for it.
+    Reflection as in arXiv:1605.07146 §3; the pad shrinks below 28 pixels, the smallest side
+    for which 4 of them are published.
     """
     sides = x.shape[2:]
-    pads = [min(pad, max(1, side // 8), side - 1) for side in sides]
+    pads = [min(pad, max(1, side // 7), side - 1) for side in sides]
     widths = [amount for p in reversed(pads) for amount in (p, p)]
     padded = torch.nn.functional.pad(x, widths, mode="reflect")
     n = len(x)
