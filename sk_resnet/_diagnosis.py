@@ -64,7 +64,7 @@ class Diagnosis:
     findings : list of Finding
         Each with ``name``, ``figures`` and ``advice``; the fit comes first.
     figures : dict of str to float
-        All that was measured.
+        All that was measured; the gradient of each block among it.
 
     Examples
     --------
@@ -192,6 +192,7 @@ def _measure(estimator: Any, X: Any, y: Any, X_val: Any, y_val: Any) -> dict[str
         "label_entropy": float(-(shares * np.log(shares)).sum()),
         "first_gradient": medians[0],
         "last_gradient": medians[-1],
+        **{f"gradient of {block}": m for block, m in zip(blocks, medians, strict=True)},
         "dead_share": dead_share(net.module_, dataset.inputs(units)),
         "sparsity": float(estimator.sparsity_),
         "lr": float(max(row["lr"] for row in estimator.history_)),
@@ -235,8 +236,8 @@ def _learning_rate(figures: dict[str, float]) -> list[Finding]:
         Finding(
             "learning rate too high",
             f"an epoch had a loss of {figures['highest_loss']:.3g}, {ratio:.1f} times that "
-            f"of guessing, at rates of up to {figures['lr']:g}",
-            f"Set lr={figures['lr'] / 10:.2g}, and standardize=True.",
+            f"of guessing, at rates of up to {figures['lr']:.2g}",
+            f"Set lr={figures['lr'] / 10:.1g}, and standardize=True.",
         )
     ]
 

@@ -27,6 +27,26 @@ def _axes(ax: Any, n: int = 1, **kwargs: Any) -> Any:
     return given if n > 1 else given[0]
 
 
+def _whole_numbers(axis: Any) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+
+
+def _logarithmic(axes: Any) -> None:
+    """Logarithmic values where they span more than a factor of 3, written in full."""
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    low, high = axes.dataLim.minposy, axes.dataLim.y1
+    if not low * 3 < high < np.inf:
+        return
+    axes.set_yscale("log")
+    if high < 100 * low:
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
 class TrainingCurveDisplay:
     """Loss, accuracy and learning rate over the epochs.
 
@@ -90,9 +110,10 @@ class TrainingCurveDisplay:
             getattr(callback, "stopped_epoch_", None)
             for _, callback in getattr(estimator.net_, "callbacks_", [])
         ]
+        validated = any("valid_loss" in row for row in estimator.history_)
         display = cls(
             estimator.history_,
-            best_epoch=estimator.best_epoch_,
+            best_epoch=estimator.best_epoch_ if validated else None,
             stopped_epoch=next((epoch for epoch in stopped if epoch), None),
         )
         return display.plot(ax=ax)
@@ -121,7 +142,7 @@ class TrainingCurveDisplay:
                 if not np.isnan(values).all():
                     axes.plot(epochs, values, label=label, marker=_marker(epochs))
             axes.set(xlabel="epoch", ylabel=name)
-        self.axes_[0].set_yscale("log")
+        _logarithmic(self.axes_[0])
         self.axes_[2].plot(
             epochs, [row["lr"] for row in self.history], marker=_marker(epochs), color="C2"
         )
@@ -134,6 +155,8 @@ class TrainingCurveDisplay:
                 for i, axes in enumerate(self.axes_):
                     text = label if i == 0 else None
                     axes.axvline(epoch, color="gray", linestyle=style, label=text)
+        for axes in self.axes_:
+            _whole_numbers(axes.xaxis)
         self.axes_[0].legend()
         return self
 
@@ -236,7 +259,9 @@ class WeightDisplay:
                 label=f"{label}{zeros:.0%} zeros",
             )
             axes.set(title=stage, xlabel="weight", yscale="log")
-            axes.legend(fontsize="small")
+            axes.legend(fontsize="small", loc="upper center")
+        # From one weight to all, and room for the legend above the peak at zero.
+        self.axes_[0].set_ylim(0.5 / max(map(len, self.weights.values())), 10)
         self.axes_[0].set_ylabel("share of the weights")
         return self
 
@@ -328,7 +353,9 @@ class GradientFlowDisplay:
         return display.plot(ax=ax)
 
     def plot(self, *, ax: Any = None) -> "GradientFlowDisplay":
-        """Draw one line an epoch, from the first (dark) to the last (light).
+        """Draw up to six epochs, from the first (dark) to the last (light).
+
+        Dotted lines part the stages.
 
         Parameters
         ----------
@@ -346,18 +373,34 @@ class GradientFlowDisplay:
 
         shown = np.unique(np.linspace(0, len(self.epochs) - 1, 6).astype(int))
         colours = colormaps["viridis"](np.linspace(0, 0.9, len(shown)))
-        for axes, values, title in (
-            (self.axes_[0], self.gradient_norms, "norm of the gradient, by kernel"),
-            (self.axes_[1], self.activation_norms, "root mean square, by block"),
+        for axes, values, names, what, title in (
+            (self.axes_[0], self.gradient_norms, self.layers, "kernel", "gradients: norm"),
+            (
+                self.axes_[1],
+                self.activation_norms,
+                self.blocks,
+                "block",
+                "activations: root mean square",
+            ),
         ):
             places = np.arange(1, values.shape[1] + 1)
             for i, colour in zip(shown, colours, strict=True):
                 label = f"epoch {self.epochs[i]}"
                 marker = "o" if len(places) < 40 else None
                 axes.plot(places, values[i], color=colour, label=label, marker=marker, ms=3)
-            axes.set(xlabel="input → output", title=title, yscale="log")
-        self.axes_[0].legend(fontsize="small")
+            for place in _stage_starts(names):
+                axes.axvline(place + 0.5, color="gray", linestyle=":", linewidth=0.8)
+            axes.set(xlabel=f"{what}, from input to output", title=title)
+            _logarithmic(axes)
+            _whole_numbers(axes.xaxis)
+        self.axes_[1].legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.0, 1.0))
         return self
+
+
+def _stage_starts(names: Sequence[str]) -> list[int]:
+    """Places at which the stage changes, from that of the name before."""
+    stages = [name.split(".")[:2] if name.startswith("stages") else [] for name in names]
+    return [i for i in range(1, len(names)) if stages[i] != stages[i - 1]]
 
 
 class RegularizationPathDisplay:
@@ -582,7 +625,8 @@ class NetworkDisplay:
         for i, stage in enumerate(order):
             places = [j for j, s in enumerate(stages) if s == stage]
             n = int(self.parameters[places].sum())
-            self.ax_.bar(places, channels[places], width=0.85, color=f"C{i % 10}")
+            at = np.array(places) + 1
+            self.ax_.bar(at, channels[places], width=0.85, color=f"C{i % 10}")
             shape = " × ".join(map(str, self.shapes[places[-1]]))
             n_blocks = f"{len(places)} block{'s' * (len(places) > 1)}"
             blocks = f", {n_blocks}" if stage.startswith("stages") else ""
@@ -595,5 +639,6 @@ class NetworkDisplay:
             ylabel="channels",
             title=f"{int(self.parameters.sum()):,} parameters",
         )
+        _whole_numbers(self.ax_.xaxis)
         self.ax_.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.0, 1.0))
         return self

@@ -1,6 +1,6 @@
 """Stages, shapes, parameters and multiply-adds of a network, as a table."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -8,7 +8,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from sk_resnet._network import ResidualNetwork, build_network, n_parameters
+from sk_resnet._network import Block, ResidualNetwork, build_network, n_parameters
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,7 @@ class Row:
 
     name: str
     layers: str
+    shortcut: str
     shape: tuple[int, ...]
     parameters: int
     multiply_adds: int
@@ -45,6 +46,7 @@ def network_rows(network: ResidualNetwork, spatial: tuple[int, ...]) -> list[Row
         Row(
             name,
             _layers(part),
+            _shortcut(part),
             # Series are images of height 1 inside.
             shapes[name] if spec.n_dims != 1 else _without_height(shapes[name]),
             n_parameters(part),
@@ -69,13 +71,22 @@ def _parts(network: ResidualNetwork) -> dict[str, nn.Module]:
 
 
 def _layers(part: nn.Module) -> str:
-    branch = getattr(part, "branch", None)
-    if branch is None:
-        return type(part).__name__ if isinstance(part, nn.Linear) else _names(part)
-    shortcut = getattr(part, "shortcut", None)
-    kind = "none" if shortcut is None else type(shortcut).__name__.lower()
-    kind = {"sequential": "projection", "zeropadshortcut": "zero pad"}.get(kind, kind)
-    return f"{_names(branch)} | {kind}"
+    if isinstance(part, nn.Linear):
+        return "linear"
+    if not isinstance(part, Block):
+        return _names(part)
+    names = map(_names, (part.before_fork, part.branch, part.after))
+    return ", ".join(name for name in names if name)
+
+
+def _shortcut(part: nn.Module) -> str:
+    """Kind of the shortcut of a block; nothing for what is no block."""
+    if not isinstance(part, Block):
+        return ""
+    if part.shortcut is None:
+        return "none"
+    kind = type(part.shortcut).__name__.lower()
+    return {"sequential": "projection", "zeropadshortcut": "zero pad"}.get(kind, kind)
 
 
 def _names(sequence: nn.Module) -> str:
@@ -86,7 +97,8 @@ def _names(sequence: nn.Module) -> str:
 def summary(estimator: Any) -> str:
     """Table of the network: shapes, parameters and multiply-adds of each part.
 
-    Blocks that are alike and follow each other share a line.
+    Blocks that are alike and follow each other share a line. Commas part what stands
+    before the fork, the residual branch, and what follows the addition.
 
     Parameters
     ----------
@@ -110,27 +122,27 @@ def summary(estimator: Any) -> str:
     >>> from sk_resnet.inspection import summary
     >>> X, y = load_iris(return_X_y=True)
     >>> print(summary(ResNetClassifier(depth=4, max_epochs=1).fit(X, y)))
-    part         layers                          shape    parameters  multiply-adds
-    stem         conv norm relu                  64              384            256
-    stages.0.0   conv norm relu conv norm | ...  64            8,448          8,192
-    classifier   Linear                          3               195            192
-    total                                                      9,027          8,640
+    part        layers                          shortcut  shape  parameters  multiply-adds
+    stem        conv norm relu                            64            384            256
+    stages.0.0  conv norm relu conv norm, relu  identity  64          8,448          8,192
+    classifier  linear                                    3             195            192
+    total                                                             9,027          8,640
     """
     check_is_fitted(estimator)
     rows = network_rows(estimator.module_, estimator.net_.input_spec.network_shape[1:])
-    lines = [("part", "layers", "shape", "parameters", "multiply-adds")]
+    lines = [("part", "layers", "shortcut", "shape", "parameters", "multiply-adds")]
     for first, last, n in _runs(rows):
         name = first.name if n == 1 else f"{first.name} to {last.name.rpartition('.')[2]}"
         parameters = f"{first.parameters:,}" if n == 1 else f"{n} x {first.parameters:,}"
         macs = f"{first.multiply_adds:,}" if n == 1 else f"{n} x {first.multiply_adds:,}"
-        layers = first.layers if len(first.layers) <= 30 else first.layers[:27] + "..."
-        lines.append((name, layers, " × ".join(map(str, first.shape)), parameters, macs))
+        shape = " × ".join(map(str, first.shape))
+        lines.append((name, first.layers, first.shortcut, shape, parameters, macs))
     total = sum(row.parameters for row in rows), sum(row.multiply_adds for row in rows)
-    lines.append(("total", "", "", f"{total[0]:,}", f"{total[1]:,}"))
+    lines.append(("total", "", "", "", f"{total[0]:,}", f"{total[1]:,}"))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(
-            cell.rjust(w) if i > 2 else cell.ljust(w)
+            cell.rjust(w) if i > 3 else cell.ljust(w)
             for i, (cell, w) in enumerate(zip(line, widths, strict=True))
         )
         for line in lines
@@ -151,10 +163,4 @@ def _runs(rows: list[Row]) -> list[tuple[Row, Row, int]]:
 
 def _alike(one: Row, other: Row) -> bool:
     stage = [row.name.rpartition(".")[0] for row in (one, other)]
-    same = (one.layers, one.shape, one.parameters, one.multiply_adds) == (
-        other.layers,
-        other.shape,
-        other.parameters,
-        other.multiply_adds,
-    )
-    return same and stage[0] == stage[1] != ""
+    return replace(one, name=other.name) == other and stage[0] == stage[1] != ""

@@ -75,7 +75,7 @@ def test_training_curves_show_both_parts_and_mark_the_epochs(fitted):
 def test_training_curves_without_validation(rows):
     model = ResNetClassifier(**ROWS).fit(*rows)
     display = TrainingCurveDisplay.from_estimator(model)
-    assert "validation" not in drawn(display.axes_[0])
+    assert drawn(display.axes_[0]) == ["training"]  # nothing tells which epoch is best
     with pytest.raises(ValueError, match="at least one epoch"):
         TrainingCurveDisplay([]).plot()
     with pytest.raises(ValueError, match="ax must hold 3 axes, got 1"):
@@ -103,7 +103,29 @@ def test_gradient_flow_is_drawn_by_layer(fitted):
     assert display.gradient_norms.shape == (n_recorded, len(display.layers))
     assert display.blocks == ["stem", "stages.0.0", "stages.1.0", "stages.2.0"]
     assert (display.activation_norms > 0).all()
-    assert drawn(display.axes_[0])[0] == "epoch 1"
+    assert drawn(display.axes_[1])[0] == "epoch 1"
+    parts = [line for line in display.axes_[1].get_lines() if line.get_linestyle() == ":"]
+    assert [line.get_xdata()[0] for line in parts] == [1.5, 2.5, 3.5]
+
+
+def test_logarithmic_axes_are_written_in_full():
+    def labels(values):
+        display = GradientFlowDisplay(
+            epochs=[1],
+            layers=["stem", "classifier"],
+            gradient_norms=[values],
+            blocks=["stem", "stages.0.0"],
+            activation_norms=[[1.0, 1.1]],
+        ).plot()
+        display.figure_.canvas.draw()
+        axes = display.axes_[0]
+        low, high = axes.get_ylim()
+        ticks = axes.get_yticklabels()
+        return [t.get_text() for t in ticks if low <= t.get_position()[1] <= high]
+
+    assert labels([0.15, 2.5]) == ["0.2", "0.5", "1", "2"]
+    assert "0.001" in labels([1e-4, 2.0])
+    assert labels([1.0, 2.0])[0] == "1.0"  # too close for logarithms
 
 
 def test_gradient_flow_does_not_change_the_training(fitted):
@@ -175,6 +197,7 @@ def test_the_summary_adds_up(shape):
     assert f"{model.n_parameters_:,}" in table.splitlines()[-1]
     if len(shape) > 1:
         assert "stages.0.0 to 1" in table
+        assert "conv norm relu conv norm, relu  identity" in table
         assert rows[0].shape == (16, *shape[1:])
 
 
@@ -256,6 +279,7 @@ def test_vanishing_and_exploding_gradients(rows, factor, expected, other):
     found = diagnose(model, X, y, X, y)
     assert f"{expected} gradients" in found
     assert f"{other} gradients" not in found
+    assert found.figures["gradient of stages.0.0"] == found.figures["first_gradient"]
 
 
 def test_dead_units_and_zeros_are_counted(rows):
