@@ -1,3 +1,5 @@
+import inspect
+from importlib import import_module
 from importlib.metadata import version as installed_version
 
 project = "sk_resnet"
@@ -13,11 +15,28 @@ extensions = [
 exclude_patterns = ["_build", "**/README.rst"]
 html_theme = "pydata_sphinx_theme"
 html_title = "sk_resnet"
+html_static_path = ["_static"]
+html_css_files = ["tables.css"]
 html_theme_options = {"show_prev_next": False, "secondary_sidebar_items": ["page-toc"]}
 autosummary_generate = True
 autodoc_typehints = "none"
 templates_path = ["_templates"]
-numpydoc_show_inherited_class_members = False
+
+
+def own_methods(fullname):
+    """Public methods that this package defines, and `score`; no hooks of callbacks."""
+    module, _, name = fullname.rpartition(".")
+    members = inspect.getmembers(getattr(import_module(module), name), callable)
+    return [
+        name
+        for name, member in members
+        if not name.startswith(("_", "on_"))
+        and (getattr(member, "__module__", "").startswith("sk_resnet") or name == "score")
+    ]
+
+
+autosummary_context = {"own_methods": own_methods}
+numpydoc_show_class_members = False
 numpydoc_class_members_toctree = False
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",

@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits, load_wine
 from sklearn.model_selection import train_test_split
 
 from sk_resnet import ResNetClassifier
-from sk_resnet.inspection import summary
+from sk_resnet.inspection import NetworkDisplay, summary
 
 rng = np.random.default_rng(0)
 digits = load_digits()
@@ -51,10 +51,15 @@ for name, (X, y) in DATA.items():
     scores[name] = model.score(parts[1], parts[3])
     print(f"{name}: X {X.shape}, accuracy {scores[name]:.3f}")
 
-print(summary(model))
 figure, axes = plt.subplots(figsize=(5, 3.5), layout="constrained")
 axes.bar(list(scores), list(scores.values()))
 axes.set(ylabel="accuracy on a quarter that was held out", ylim=(0, 1.05))
+
+# %%
+# The network of the last one, the volumes.
+
+print(summary(model))
+NetworkDisplay.from_estimator(model)
 
 # %%
 # Conclusion

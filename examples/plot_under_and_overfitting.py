@@ -20,20 +20,28 @@ X, y = make_classification(
 model = ResNetClassifier(4, max_epochs=15, batch_size=32, l2=0.0, random_state=0)
 
 # %%
-# From too small to too large: the training score rises on, the other does not.
+# Four parameters from one side to the other, and the number of samples. Where both curves
+# are low, the model underfits; where they part, it overfits.
 
-figure, axes = plt.subplots(1, 3, figsize=(12, 3.6), layout="constrained", sharey=True)
-ValidationCurveDisplay.from_estimator(
-    model, X, y, param_name="width", param_range=[0.02, 0.1, 0.5, 2], cv=3, ax=axes[0]
-)
-ValidationCurveDisplay.from_estimator(
-    model, X, y, param_name="l2", param_range=[1e-4, 1e-2, 1e-1, 1], cv=3, ax=axes[1]
-)
-for panel in axes[:2]:
-    panel.set_xscale("log")
+RANGES = {
+    "width": [0.02, 0.1, 0.5, 2],
+    "depth": [4, 8, 16],
+    "l1": [1e-4, 1e-3, 1e-2, 1e-1],
+    "l2": [1e-4, 1e-2, 1e-1, 1],
+}
+figure, axes = plt.subplots(2, 3, figsize=(11, 6), layout="constrained", sharey=True)
+curves = {}
+for panel, (name, values) in zip(axes.flat, RANGES.items(), strict=False):
+    curves[name] = ValidationCurveDisplay.from_estimator(
+        model, X, y, param_name=name, param_range=values, cv=3, ax=panel
+    )
+    panel.set_xscale("linear" if name == "depth" else "log")
 LearningCurveDisplay.from_estimator(
-    model, X, y, cv=3, train_sizes=np.linspace(0.2, 1, 4), ax=axes[2]
+    model, X, y, cv=3, train_sizes=np.linspace(0.2, 1, 4), ax=axes[1, 1]
 )
+axes[1, 2].set_axis_off()
+for panel in axes.flat[1:5]:
+    panel.get_legend().remove()
 
 # %%
 # The same in words, for the smallest and the largest width.
@@ -49,4 +57,12 @@ for width, epochs in ((0.02, 2), (2, 40)):
 # Conclusion
 # ----------
 
+for name, display in curves.items():
+    train_scores, test_scores = display.train_scores.mean(1), display.test_scores.mean(1)
+    best = int(test_scores.argmax())
+    print(
+        f"{name}: best at {display.param_range[best]:g} with {test_scores[best]:.3f}; "
+        f"training less validation from {train_scores[0] - test_scores[0]:.2f} to "
+        f"{train_scores[-1] - test_scores[-1]:.2f}"
+    )
 print(f"too small: {found[0.02].fit}; too large for 200 noisy samples: {found[2].fit}")

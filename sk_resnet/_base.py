@@ -163,8 +163,7 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features) or (n_samples, n_channels, \
-*spatial)
+        X : array-like of shape (n_samples, n_features) or (n_samples, n_channels, ...)
             Rows of a table, series, images or volumes. See `input_shape` and
             `channel_axis` for other layouts.
         y : array-like of shape (n_samples,)
@@ -272,8 +271,7 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features) or (n_samples, n_channels, \
-*spatial)
+        X : array-like of shape (n_samples, n_features) or (n_samples, n_channels, ...)
             Samples, at least 2.
         y : array-like of shape (n_samples,)
             Their labels.
@@ -679,8 +677,7 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features) or (n_samples, n_channels, \
-*spatial)
+        X : array-like of shape (n_samples, n_features) or (n_samples, n_channels, ...)
             Samples of the shape that the model was fitted on.
 
         Returns
@@ -696,8 +693,7 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features) or (n_samples, n_channels, \
-*spatial)
+        X : array-like of shape (n_samples, n_features) or (n_samples, n_channels, ...)
             Samples of the shape that the model was fitted on.
 
         Returns
@@ -712,8 +708,7 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features) or (n_samples, n_channels, \
-*spatial)
+        X : array-like of shape (n_samples, n_features) or (n_samples, n_channels, ...)
             Samples of the shape that the model was fitted on.
 
         Returns
@@ -728,8 +723,7 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features) or (n_samples, n_channels, \
-*spatial)
+        X : array-like of shape (n_samples, n_features) or (n_samples, n_channels, ...)
             Samples of the shape that the model was fitted on.
 
         Returns

@@ -1,16 +1,17 @@
+import inspect
 import os
 import re
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from numpydoc.validate import validate
 
 import sk_resnet
-from sk_resnet import inspection
-from sk_resnet import search as _search  # noqa: F401 (numpydoc looks it up)
+from sk_resnet import inspection, search
 
 ROOT = Path(__file__).parents[1]
 # Summaries, examples and See Also sections that a method need not have, the line that
@@ -38,6 +39,10 @@ SEARCH = (
     "suggest",
 )
 EXAMPLES = sorted((ROOT / "examples").glob("plot_*.py"))
+PAGES = sorted(
+    str(path.relative_to(ROOT / "docs"))
+    for path in [*(ROOT / "docs").glob("*.rst"), *(ROOT / "docs" / "guide").glob("*.rst")]
+)
 
 
 def public_names():
@@ -109,7 +114,65 @@ def blocks_of_a_page(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["index.rst", "tutorial.rst", "search.rst"])
+@pytest.mark.parametrize("name", [page for page in PAGES if blocks_of_a_page(page)])
 def test_the_blocks_of_the_pages_run(name, tmp_path):
     (tmp_path / "block.py").write_text(blocks_of_a_page(name))
     run("block.py", tmp_path)
+
+
+def texts():
+    """Everything that is written for users: README, pages, examples and docstrings."""
+    paths = [ROOT / "README.md", *(ROOT / "docs" / page for page in PAGES)]
+    paths += [*(ROOT / "examples").glob("*.*"), *(ROOT / "sk_resnet").glob("*.py")]
+    return {str(path.relative_to(ROOT)): path.read_text() for path in paths}
+
+
+@pytest.mark.parametrize("name", sorted(texts()))
+def test_links_are_well_formed_and_lead_somewhere(name):
+    # Offline: addresses by their form, arXiv's by its numbers, files by being there.
+    text, folder = texts()[name], (ROOT / name).parent
+    for address in re.findall(r"https?:[^\s)>\"'`]*", text):
+        parts = urlsplit(address.rstrip(".,;:"))
+        assert parts.scheme == "https", address
+        assert re.fullmatch(r"([a-z0-9-]+\.)+[a-z]{2,}", parts.netloc), address
+    for number in re.findall(r"arXiv:(\S*\d)", text):
+        year, month = int(number[:2]), int(number[2:4])
+        assert re.fullmatch(r"\d{4}\.\d{4,5}", number), number
+        assert 7 <= year <= 40, number
+        assert 1 <= month <= 12, number
+    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", text if ".md" in name else ""):
+        assert (folder / target).exists(), target
+    for target in re.findall(r":doc:`(?:[^`<]*<)?([^`>]+)>?`", text):
+        made = target.startswith("auto_examples/")
+        assert made or (folder / f"{target}.rst").exists(), target
+
+
+@pytest.mark.parametrize("name", sorted(n for n in texts() if n.endswith((".md", ".rst"))))
+def test_commands_of_the_pages_exist(name):
+    text, makefile = texts()[name], (ROOT / "Makefile").read_text()
+    for target in re.findall(r"(?:^ *|``|`)make ([a-z-]+)", text, flags=re.MULTILINE):
+        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
+    for path in re.findall(r"(?:benchmarks|examples|tests)/[\w/]+\.py", text):
+        assert (ROOT / path).exists(), path
+
+
+def test_the_api_pages_have_every_public_name():
+    listed = re.findall(r"^   ([\w.]+)$", (ROOT / "docs" / "api.rst").read_text(), re.M)
+    public = set(sk_resnet.__all__) - {"__version__"}
+    public |= {f"inspection.{name}" for name in inspection.__all__}
+    public |= {
+        f"search.{name}"
+        for name, value in vars(search).items()
+        if getattr(value, "__module__", "") == "sk_resnet.search"
+        and not name.startswith("_")
+        and (inspect.isclass(value) or inspect.isfunction(value))
+    }
+    assert sorted(listed) == sorted(public)
+
+
+def test_the_api_pages_have_the_options_of_the_worker():
+    command = [sys.executable, "-m", "sk_resnet.worker", "--help"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    page = (ROOT / "docs" / "api.rst").read_text()
+    for option in re.findall(r"--[a-z-]+", shown):
+        assert option in page
