@@ -173,7 +173,7 @@ def _measure(estimator: Any, X: Any, y: Any, X_val: Any, y_val: Any) -> dict[str
     labels = np.searchsorted(estimator.classes_, y)
     dataset = net.get_dataset(estimator._check_X(X), labels)
     places = torch.linspace(0, len(X) - 1, min(len(X), estimator.batch_size_)).long()
-    norms = probe_samples(net, dataset, places).gradient_norms
+    norms = probe_samples(net, dataset, places, on_a_copy=True).gradient_norms
     blocks: dict[str, list[float]] = {}
     for name, norm in norms.items():
         if name.startswith("stages"):

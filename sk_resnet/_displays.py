@@ -299,7 +299,8 @@ class GradientFlowDisplay:
     >>> from sk_resnet import ResNetClassifier
     >>> from sk_resnet.inspection import GradientFlow, GradientFlowDisplay
     >>> X, y = load_iris(return_X_y=True)
-    >>> model = ResNetClassifier(depth=8, max_epochs=3, callbacks=[GradientFlow()])
+    >>> flow = GradientFlow(every=1)
+    >>> model = ResNetClassifier(depth=8, max_epochs=3, callbacks=[flow])
     >>> display = GradientFlowDisplay.from_estimator(model.fit(X, y))
     >>> display.gradient_norms.shape
     (3, 8)

@@ -51,7 +51,7 @@ def fitted():
     y = np.arange(60) % 3
     X = rng.normal(size=(60, 1, 6, 6)).astype(np.float32) + y[:, None, None, None]
     model = ResNetClassifier(**{**ROWS, "depth": 8}, l1=1e-3, dropout=0.1)
-    model.set_params(callbacks=[GradientFlow(), EarlyStopping(patience=1)])
+    model.set_params(callbacks=[GradientFlow(every=1), EarlyStopping(patience=1)])
     return model.fit(X, y), X, y
 
 
@@ -133,6 +133,39 @@ def test_gradient_flow_does_not_change_the_training(fitted):
     assert not wants_batches(GradientFlow())
     without = clone(model).set_params(callbacks=[EarlyStopping(patience=1)]).fit(X, y)
     np.testing.assert_array_equal(without.predict_proba(X), model.predict_proba(X))
+
+
+@pytest.mark.parametrize(
+    ("every", "n", "recorded"),
+    [("auto", 60, [1]), ("auto", 300, [1, 6]), (2, 60, [1, 3, 5])],
+)
+def test_gradient_flow_is_recorded_where_epochs_pay_for_it(every, n, recorded):
+    # 60 samples make 4 steps an epoch, and 300 make 10; a record is worth 48 of them.
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(n, 5)), np.arange(n) % 2
+    callbacks = [GradientFlow(every=every)]
+    settings = {**ROWS, "max_epochs": 6, "batch_size": "auto"}
+    model = ResNetClassifier(**settings, callbacks=callbacks).fit(X, y)
+    epochs = [row["epoch"] for row in model.history_ if "gradient_norms" in row]
+    assert epochs == recorded
+
+
+def test_a_probe_leaves_the_network_alone(fitted):
+    module = fitted[0].module_
+    was = [layer.training for layer in module.modules()]
+    before = [None if w.grad is None else w.grad.clone() for w in module.parameters()]
+    generator = torch.get_rng_state()
+    probe(module, torch.randn(9, 1, 6, 6), torch.arange(9) % 3)
+    torch.set_rng_state(generator)
+    assert [layer.training for layer in module.modules()] == was
+    assert not any(layer._forward_hooks for layer in module.modules())
+    after = [None if w.grad is None else w.grad.clone() for w in module.parameters()]
+    assert all(
+        a is b is None or torch.equal(a, b) for a, b in zip(after, before, strict=True)
+    )
+    norms = [m for m in module.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert norms
+    assert all(norm.track_running_stats for norm in norms)
 
 
 def test_probed_gradients_are_those_of_the_loss(fitted):
@@ -246,8 +279,9 @@ def test_a_plain_network_of_56_layers_degrades_without_vanishing_gradients(image
     y = np.arange(120) % 3
     X = rng.normal(size=(120, 1, 6, 6)).astype(np.float32)
     X[:, 0, :2] += 0.7 * y[:, None, None]
-    settings = {"shortcut": "none", "max_epochs": 8, "batch_size": 30, "random_state": 0}
-    settings["lr"] = 0.005  # at higher rates some seeds of the plain network collapse
+    # At rates of 0.1 the deep network may collapse, and then gradients vanish too.
+    settings = {"shortcut": "none", "max_epochs": 8, "batch_size": 30, "lr": 0.005}
+    settings |= {"random_state": 0}
     shallow = ResNetClassifier(8, **settings, width=0.5).fit(X, y)
     deep = ResNetClassifier(56, **settings, width=0.5).fit(X, y)
     found = diagnose(deep, X, y, X, y, shallower=shallow)
@@ -361,6 +395,8 @@ def test_other_bad_input(rows, monkeypatch):
         GradientFlowDisplay.from_estimator(model)
     with pytest.raises(ValueError, match="n_samples must be 'auto' or at least 2, got 1"):
         ResNetClassifier(**ROWS, callbacks=[GradientFlow(1)]).fit(X, y)
+    with pytest.raises(ValueError, match="every must be 'auto' or at least 1, got 0"):
+        ResNetClassifier(**ROWS, callbacks=[GradientFlow(every=0)]).fit(X, y)
     for name in ("matplotlib", "matplotlib.pyplot"):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ImportError, match=r"pip install 'sk-resnet\[plot\]'"):
