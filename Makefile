@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo demo-search test lint docs accuracy bench regularization search clean
+.PHONY: demo demo-search test lint docs accuracy bench regularization search papers clean
 
 demo: $(STAMP)
 	$(BIN)/python examples/demo.py
@@ -37,6 +37,10 @@ search: $(STAMP)
 
 regularization: $(STAMP)
 	$(BIN)/python benchmarks/regularization/run.py
+
+# Reduced, for a CPU; as published on a GPU: make papers FLAGS=--full
+papers: $(STAMP)
+	$(BIN)/python benchmarks/papers/run.py $(FLAGS)
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'

@@ -89,16 +89,16 @@ class Diagnosis:
         return "\n".join(f"{f.name}: {f.figures}\n    {f.advice}" for f in self.findings)
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><th style='text-align:left'>{html.escape(f.name)}</th>"
-            f"<td style='text-align:left'>{html.escape(f.figures)}</td>"
-            f"<td style='text-align:left'>{html.escape(f.advice)}</td></tr>"
-            for f in self.findings
-        )
-        return (
-            "<table><thead><tr><th>finding</th><th>figures</th><th>what to change</th>"
-            f"</tr></thead><tbody>{rows}</tbody></table>"
-        )
+        style = "style='text-align:left;vertical-align:top;padding:.3em .8em .3em 0'"
+
+        def row(tag: str, *cells: str) -> str:
+            first, *others = map(html.escape, cells)
+            rest = "".join(f"<{tag} {style}>{cell}</{tag}>" for cell in others)
+            return f"<tr><th {style}>{first}</th>{rest}</tr>"
+
+        head = row("th", "finding", "figures", "what to change")
+        body = "".join(row("td", f.name, f.figures, f.advice) for f in self.findings)
+        return f"<table><thead>{head}</thead><tbody>{body}</tbody></table>"
 
 
 def diagnose(

@@ -12,6 +12,7 @@ from numpydoc.validate import validate
 
 import sk_resnet
 from sk_resnet import inspection, search
+from sk_resnet import worker as _worker  # noqa: F401 (numpydoc looks it up)
 
 ROOT = Path(__file__).parents[1]
 # Summaries, examples and See Also sections that a method need not have, the line that
@@ -56,8 +57,9 @@ def public_names():
         yield f"inspection.{name}"
         if name.endswith("Display"):
             yield f"inspection.{name}.plot"
-            if name != "RegularizationPathDisplay":
-                yield f"inspection.{name}.from_estimator"
+            yield f"inspection.{name}.from_estimator"
+    yield "inspection.RegularizationPathDisplay.from_path"
+    yield "worker.main"
 
 
 @pytest.mark.parametrize("name", sorted(public_names()))

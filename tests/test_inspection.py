@@ -270,7 +270,9 @@ def test_a_huge_network_on_few_noisy_samples_overfits():
     assert found.fit == "overfitting"
     assert "EarlyStopping" in str(found)
     html = found._repr_html_()
-    assert "<th style='text-align:left'>overfitting</th>" in html
+    assert ">overfitting</th>" in html
+    assert html.count("<tr>") == 1 + len(found.findings)
+    assert "callbacks=[EarlyStopping()]" in html
 
 
 @pytest.mark.slow
