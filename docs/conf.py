@@ -16,7 +16,7 @@ exclude_patterns = ["_build", "**/README.rst"]
 html_theme = "pydata_sphinx_theme"
 html_title = "sk_resnet"
 html_static_path = ["_static"]
-html_css_files = ["tables.css"]
+html_css_files = ["pages.css"]
 html_theme_options = {"show_prev_next": False, "secondary_sidebar_items": ["page-toc"]}
 autosummary_generate = True
 autodoc_typehints = "none"
@@ -45,5 +45,6 @@ sphinx_gallery_conf = {
     "ignore_pattern": "demo",
     "abort_on_example_error": True,
     "show_memory": False,
+    "capture_repr": ("_repr_html_",),
 }
 suppress_warnings = ["config.cache"]

@@ -33,18 +33,20 @@ def _whole_numbers(axis: Any) -> None:
     axis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
-def _logarithmic(axes: Any) -> None:
+def _logarithmic(axes: Any, which: str = "y") -> None:
     """Logarithmic values where they span more than a factor of 3, written in full."""
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-    low, high = axes.dataLim.minposy, axes.dataLim.y1
+    limits = axes.dataLim
+    low, high = getattr(limits, f"minpos{which}"), getattr(limits, f"{which}1")
     if not low * 3 < high < np.inf:
         return
-    axes.set_yscale("log")
+    axes.set(**{f"{which}scale": "log"})
+    axis = axes.yaxis if which == "y" else axes.xaxis
     if high < 100 * low:
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axes.yaxis.set_minor_formatter(NullFormatter())
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 class TrainingCurveDisplay:
@@ -534,7 +536,8 @@ class RegularizationPathDisplay:
         self.axes_[0].set(xlabel="l1", ylabel="share", ylim=(0, 1.02))
         self.axes_[0].legend()
         self.axes_[1].plot(self.n_bytes[order] / 1e3, self.accuracies[order], marker="o")
-        self.axes_[1].set(xlabel="stored weights (kB)", ylabel="accuracy", xscale="log")
+        self.axes_[1].set(xlabel="stored weights (kB)", ylabel="accuracy")
+        _logarithmic(self.axes_[1], "x")
         return self
 
 

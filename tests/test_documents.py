@@ -115,6 +115,10 @@ def blocks_of_a_page(name):
     return "\n".join(textwrap.dedent(block) for block in blocks)
 
 
+def test_no_page_takes_the_place_of_one_that_sphinx_makes():
+    assert not {"search.rst", "genindex.rst", "py-modindex.rst"} & set(PAGES)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [page for page in PAGES if blocks_of_a_page(page)])
 def test_the_blocks_of_the_pages_run(name, tmp_path):
