@@ -254,7 +254,7 @@ def table(options):
     for part in options.parts.split(","):
         print(f"\n{part}: error in %, of {options.samples} samples")
         heads = ("published", "measured", "in training", "parameters", "s", "seeds")
-        print(f"{'network':<26}" + "".join(f"{head:>17}" for head in heads))
+        print(f"{'network':<34}" + "".join(f"{head:>17}" for head in heads))
         for (of, name), (arm, found) in by_arm.items():
             if of == part:
                 n = len(found)
@@ -267,7 +267,7 @@ def table(options):
                     str(n),
                 )
                 name = name if options.full else _reduced_name(arm, found[0])
-                print(f"{name:<26}" + "".join(f"{cell:>17}" for cell in cells))
+                print(f"{name:<34}" + "".join(f"{cell:>17}" for cell in cells))
 
 
 def _reduced_name(arm, row):
