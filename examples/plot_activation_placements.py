@@ -67,3 +67,5 @@ print(f"best {best} ({mean[best]:.3f}), worst {worst} ({mean[worst]:.3f})")
 print(f"largest difference between two seeds of one placement: {spread:.3f}")
 if spread >= mean[worst] - mean[best]:
     print("the seeds differ as much as the placements: no winner at this scale")
+else:
+    print("best and worst differ by more, on two seeds and small images only")
