@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -16,9 +18,11 @@ from sklearn.base import clone
 from sklearn.metrics import check_scoring
 from sklearn.model_selection import check_cv
 from sklearn.pipeline import Pipeline
+from sklearn.utils import check_consistent_length
 from skorch.callbacks import Callback
 
 from sk_resnet._base import BaseResNet
+from sk_resnet._optim import OPTIMIZERS
 from sk_resnet._spec import NetworkSpec, network_spec
 from sk_resnet._training import DivergenceError
 
@@ -31,6 +35,7 @@ KEPT_PER_BLOCK = 6
 # Distributions by optimizer, and for all.
 LR_RANGES = {"sgd": (3e-3, 0.5), "adamw": (2e-4, 2e-2)}
 FINGERPRINT = "sk_resnet_fingerprint"
+AUTO_EPOCHS = 200  # most that max_epochs="auto" stands for
 
 
 def _optuna() -> Any:
@@ -100,6 +105,8 @@ def search_space(
     ------
     TypeError
         For other estimators.
+    ValueError
+        For samples that no depth fits.
 
     Examples
     --------
@@ -114,6 +121,11 @@ def search_space(
     prefix = found if prefix is None else prefix
     shape = _sample_shape(net, X)
     depths = [n for n in range(2, 160) if _spec_or_none(net, shape, depth=n)][:N_DEPTHS]
+    if not depths:
+        raise ValueError(
+            f"No depth fits samples of shape {shape} with block={net.block!r} and "
+            f"layout={net.layout!r}: change those, or give X as the network gets it."
+        )
     widths = [
         w
         for w in WIDTHS
@@ -310,9 +322,11 @@ class CrossValidationObjective:
     Each fold is fitted on its training part alone, with the steps of a pipeline in front.
     After each epoch the mean score of the folds so far is reported, at the step
     ``fold · max_epochs + epoch``, so that the study's pruner (successive halving, median)
-    compares trials at the same place. After each fold a one-sided Wilcoxon test against
-    the folds of the best trial prunes too. Scores, epochs and seconds of the folds are
-    user attributes of the trial; a trial that is retried goes on behind its last fold.
+    compares trials at the same place; a space with ``max_epochs`` counts its largest.
+    After each fold a one-sided Wilcoxon test against the folds of the best trial prunes
+    too. Scores, epochs and seconds of the folds are user attributes of the trial; a trial
+    that is retried goes on behind its last fold, on any machine. `create_study` starts
+    with the estimator's own parameters.
 
     Parameters
     ----------
@@ -375,17 +389,31 @@ class CrossValidationObjective:
         fold_p_value: float = 0.1,
     ) -> None:
         self.estimator, self.space = estimator, space
-        self.X, self.y = np.asarray(X), np.asarray(y)
+        self.X = X if hasattr(X, "columns") else np.asarray(X)  # tables keep their names
+        self.y = np.asarray(y)
         self.sample_weight = None if sample_weight is None else np.asarray(sample_weight)
         self.fold_p_value = fold_p_value
+        check_consistent_length(self.X, self.y, self.sample_weight)
         net, self._prefix = _network_step(estimator)
         _check_space(estimator, net, self._prefix, space, X)
         self.scorer = check_scoring(estimator, scoring)
         splitter = check_cv(cv, self.y, classifier=True)
         self.folds = list(splitter.split(self.X, self.y, groups))
+        _check_folds(self.folds, len(self.y))
+        self._steps_of_fold = self._most("max_epochs") + self._most("finetune_epochs")
         self.fingerprint = hash_of(
-            (self.X, self.y, self.sample_weight, self.folds, _described(space))
+            (np.asarray(X), self.y, self.sample_weight, self.folds, _described(space))
         )
+
+    def _most(self, name: str) -> int:
+        """Largest number of epochs under this name that a trial can have."""
+        d = self.space.get(self._prefix + name)
+        if d is None:
+            values = [self.estimator.get_params()[self._prefix + name]]
+        else:
+            d = d.distribution if isinstance(d, Only) else d
+            values = getattr(d, "choices", None) or [d.high]
+        return max(AUTO_EPOCHS if value == "auto" else int(value) for value in values)
 
     def __call__(self, trial: Any) -> float:
         """Score a trial.
@@ -428,7 +456,7 @@ class CrossValidationObjective:
     ) -> tuple[float, int]:
         train, test = self.folds[fold]
         model = clone(self.estimator).set_params(**parameters)
-        X_train, X_test = self.X[train], self.X[test]
+        X_train, X_test = _rows(self.X, train), _rows(self.X, test)
         y_train, y_test = self.y[train], self.y[test]
         while isinstance(model, Pipeline):
             if len(model.steps) > 1:
@@ -440,10 +468,8 @@ class CrossValidationObjective:
         def score() -> float:
             return float(self.scorer(model, X_test, y_test))
 
-        most = model.max_epochs if isinstance(model.max_epochs, int) else 200
-        reports = _FoldReports(
-            trial, score, records["fold_scores"], fold * (most + model.finetune_epochs)
-        )
+        first_step = fold * self._steps_of_fold
+        reports = _FoldReports(trial, score, records["fold_scores"], first_step)
         model.set_params(callbacks=[*(model.callbacks or []), reports])
         weight = None if self.sample_weight is None else self.sample_weight[train]
         model.fit(X_train, y_train, sample_weight=weight)
@@ -461,6 +487,39 @@ class CrossValidationObjective:
         if len(best) < n or not differences.any():
             return False
         return wilcoxon(differences, alternative="less").pvalue < self.fold_p_value
+
+    def own_parameters(self) -> dict[str, Any]:
+        """Return the estimator's own parameters, each moved to the nearest of the space.
+
+        Returns
+        -------
+        parameters : dict
+            For ``study.enqueue_trial``, which `create_study` calls. What has no nearest,
+            such as a width that is no choice, is left to the sampler.
+        """
+        net, _ = _network_step(self.estimator)
+        n_dims = len(_sample_shape(net, self.X)) - 1
+        auto = {
+            "lr": OPTIMIZERS[net.optimizer].default_lr,
+            "l2": net._default_l2[n_dims > 0],
+        }
+        every = self.estimator.get_params()
+        own: dict[str, Any] = {}
+        drawn: dict[str, Any] = {}
+        for name, distribution in self.space.items():
+            value = every[name]
+            if value == "auto":
+                value = auto.get(name.removeprefix(self._prefix), value)
+            if isinstance(distribution, Only):
+                if not distribution.condition(drawn):
+                    drawn[name] = distribution.otherwise
+                    continue
+                distribution = distribution.distribution
+            nearest = _nearest(distribution, value)
+            drawn[name] = value if nearest is None else nearest
+            if nearest is not None:
+                own[name] = nearest
+        return own
 
     def _check_study(self, study: Any) -> None:
         if study.direction.name != "MAXIMIZE":
@@ -513,6 +572,30 @@ class CrossValidationObjective:
         )
 
 
+def _rows(X: Any, rows: Any) -> Any:
+    return X.iloc[rows] if hasattr(X, "iloc") else X[rows]
+
+
+def _nearest(distribution: Any, value: Any) -> Any:
+    """Value of the distribution nearest to this one, or None."""
+    if hasattr(distribution, "choices"):
+        return value if value in distribution.choices else None
+    if not isinstance(value, Real) or isinstance(value, bool):
+        return None
+    low, high, step = distribution.low, distribution.high, distribution.step
+    value = min(max(value, low), high)
+    return low + round((value - low) / step) * step if step else value
+
+
+def _check_folds(folds: list[Any], n: int) -> None:
+    for train, test in folds:
+        if not len(train) or not len(test) or max(np.max(train), np.max(test)) >= n:
+            raise ValueError(
+                f"cv must give pairs of rows to train and to score on, both below {n}, got "
+                f"{len(train)} and {len(test)} rows: is it a cv of other data?"
+            )
+
+
 def _described(space: dict[str, Any]) -> list[str]:
     return [
         f"{name}: {d.distribution if isinstance(d, Only) else d}"
@@ -562,6 +645,7 @@ def _check_space(
 def create_study(
     storage: str | None = None,
     *,
+    objective: CrossValidationObjective | None = None,
     name: str | None = None,
     sampler: Any = None,
     pruner: Any = None,
@@ -575,12 +659,15 @@ def create_study(
     storage : str, default=None
         ``"sqlite:///study.db"``, ``"postgresql://user@host/database"``, or the path of a
         journal that ends in ``.journal``. None keeps the study in memory.
+    objective : CrossValidationObjective, default=None
+        Its estimator's own parameters are the first trial of a new study, and a study
+        that was started with other data or another space is refused at once.
     name : str, default=None
         Name; a study of that name is resumed.
     sampler : optuna sampler, default=None
         None is Optuna's TPE.
     pruner : optuna pruner, default=None
-        None is successive halving.
+        None is successive halving from the fifth epoch on, which keeps the better half.
     heartbeat : int, default=60
         Seconds between signs of life of a worker. A trial without them for twice as long
         fails, and is put in the queue again. Journals have no heartbeat: see
@@ -597,6 +684,8 @@ def create_study(
     ------
     ConnectionError
         For a storage that cannot be reached.
+    ValueError
+        For a study that belongs to other data or another space than the objective.
 
     Examples
     --------
@@ -608,41 +697,49 @@ def create_study(
     kept: Any = storage
     if storage is not None:
         kept = _open(storage, heartbeat, max_retry)
-    return optuna.create_study(
+    study = optuna.create_study(
         storage=kept,
         study_name=name,
         direction="maximize",
         load_if_exists=name is not None,
         sampler=sampler,
-        pruner=pruner or optuna.pruners.SuccessiveHalvingPruner(),
+        # Optuna's own values keep a sixteenth after four epochs, where the learning rate
+        # of a schedule is still near its peak and the order says little.
+        pruner=pruner
+        or optuna.pruners.SuccessiveHalvingPruner(min_resource=5, reduction_factor=2),
     )
+    if objective is not None:
+        objective._check_study(study)
+        if not study.get_trials(deepcopy=False):
+            study.enqueue_trial(objective.own_parameters(), skip_if_exists=True)
+    return study
 
 
 def _open(storage: str, heartbeat: int, max_retry: int) -> Any:
-    storages = _optuna().storages
-    if storage.endswith(".journal"):
-        return storages.JournalStorage(storages.journal.JournalFileBackend(storage))
     from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
+    storages = _optuna().storages
     try:
+        if storage.endswith(".journal"):
+            return storages.JournalStorage(storages.journal.JournalFileBackend(storage))
         with warnings.catch_warnings():
-            # Optuna calls its heartbeat experimental; it has been there since 2021.
+            # So is the heartbeat.
             warnings.simplefilter("ignore", _optuna().exceptions.ExperimentalWarning)
-            retry = storages.RetryHeartbeatStaleTrialCallback(max_retry=max_retry)
             return storages.RDBStorage(
                 storage,
                 heartbeat_interval=heartbeat,
-                heartbeat_stale_trial_callback=retry,
+                heartbeat_stale_trial_callback=_retry(max_retry),
             )
-    except (ArgumentError, SQLAlchemyError, ImportError) as error:
+    except (ArgumentError, SQLAlchemyError, ImportError, OSError) as error:
         reason = str(error).partition("\n")[0]
+        shown = re.sub(r"(//[^/@]*:)[^/@]*@", r"\1***@", storage)  # no password in logs
         raise ConnectionError(
-            f"The storage {storage!r} cannot be reached ({reason}): check the address, "
+            f"The storage {shown!r} cannot be reached ({reason}): check the address, "
             "that the server runs, and that its driver is installed."
         ) from error
 
 
-def retry_stale_trials(study: Any, *, older_than: float) -> int:
+def retry_stale_trials(study: Any, *, older_than: float, max_retry: int = 3) -> int:
     """Fail trials that run for too long, and put them in the queue again.
 
     For journals, whose trials run for ever when their worker dies.
@@ -653,6 +750,8 @@ def retry_stale_trials(study: Any, *, older_than: float) -> int:
         Any study.
     older_than : float
         Seconds since the start of a trial after which its worker counts as dead.
+    max_retry : int, default=3
+        How often a trial is retried; after that it only fails.
 
     Returns
     -------
@@ -667,19 +766,23 @@ def retry_stale_trials(study: Any, *, older_than: float) -> int:
     >>> retry_stale_trials(study, older_than=0)
     1
     """
-    optuna = _optuna()
+    optuna, n = _optuna(), 0
     running = study.get_trials(states=(optuna.trial.TrialState.RUNNING,))
-    now = time.time()
-    stale = [t for t in running if now - t.datetime_start.timestamp() >= older_than]
-    for trial in stale:
-        study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
-        study.add_trial(
-            optuna.trial.create_trial(
-                state=optuna.trial.TrialState.WAITING,
-                params=trial.params,
-                distributions=trial.distributions,
-                user_attrs=trial.user_attrs,
-                system_attrs={"fixed_params": trial.params},
-            )
-        )
-    return len(stale)
+    for trial in running:
+        if time.time() - trial.datetime_start.timestamp() < older_than:
+            continue
+        try:
+            study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+        except ValueError:  # it has ended, or another worker was first
+            continue
+        if len(trial.system_attrs.get("retry_history", [])) < max_retry:
+            _retry(max_retry)(study, trial)
+            n += 1
+    return n
+
+
+def _retry(max_retry: int) -> Any:
+    with warnings.catch_warnings():
+        # Optuna calls it experimental; it has been there since 2021.
+        warnings.simplefilter("ignore", _optuna().exceptions.ExperimentalWarning)
+        return _optuna().storages.RetryHeartbeatStaleTrialCallback(max_retry=max_retry)

@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
-from sk_resnet.search import create_study
+from sk_resnet.search import CrossValidationObjective, create_study
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Work on the trials of a study until it has enough complete ones.
+    """Work on the trials of a study until enough of them have ended.
 
     Parameters
     ----------
@@ -27,22 +27,38 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("objective", help="module:function that returns the objective")
     parser.add_argument("--storage", required=True, help="such as postgresql://host/db")
     parser.add_argument("--study", required=True, help="name; made where it is missing")
-    parser.add_argument("--n-trials", type=int, required=True, help="complete ones in all")
+    parser.add_argument("--n-trials", type=int, required=True, help="ended ones in all")
     parser.add_argument("--heartbeat", type=int, default=60, help="seconds")
     parser.add_argument("--threads", type=int, default=1, help="of torch")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     objective = _made(options.objective)
-    study = create_study(options.storage, name=options.study, heartbeat=options.heartbeat)
-    from optuna.study import MaxTrialsCallback
-    from optuna.trial import TrialState
+    ours = objective if isinstance(objective, CrossValidationObjective) else None
+    study = create_study(
+        options.storage,
+        objective=ours,
+        name=options.study,
+        heartbeat=options.heartbeat,
+    )
 
-    ended = (TrialState.COMPLETE, TrialState.PRUNED)
-    if len(study.get_trials(deepcopy=False, states=ended)) < options.n_trials:
-        study.optimize(
-            objective, callbacks=[MaxTrialsCallback(options.n_trials, states=ended)]
-        )
-    print(f"{options.study}: best {study.best_value:.4f}, {study.best_params}")
+    def stop_at_the_end(study: Any, trial: Any) -> None:
+        if _n_ended(study) >= options.n_trials:
+            study.stop()
+
+    if _n_ended(study) < options.n_trials:
+        study.optimize(objective, callbacks=[stop_at_the_end])
+    if any(trial.state.name == "COMPLETE" for trial in study.get_trials(deepcopy=False)):
+        print(f"{options.study}: best {study.best_value:.4f}, {study.best_params}")
+    else:
+        print(f"{options.study}: no trial was completed")
+
+
+def _n_ended(study: Any) -> int:
+    """Trials that count: complete, pruned, or diverged; not those of dead workers."""
+    return sum(
+        trial.state.name in ("COMPLETE", "PRUNED") or "error" in trial.user_attrs
+        for trial in study.get_trials(deepcopy=False)
+    )
 
 
 def _made(name: str) -> Any:

@@ -1,11 +1,14 @@
 import copy
+import importlib.util
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
 import warnings
+from collections import Counter
 from pathlib import Path
 
 import joblib
@@ -16,6 +19,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import FixedTrial, TrialState
 from sklearn.base import clone
 from sklearn.callback import ProgressBar
+from sklearn.compose import make_column_transformer
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
 from sklearn.model_selection import (
     GridSearchCV,
@@ -26,7 +30,7 @@ from sklearn.model_selection import (
     cross_val_score,
 )
 from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 import sk_resnet
 from sk_resnet import EarlyStopping, ResNetClassifier, WideResNetClassifier
@@ -133,20 +137,57 @@ def test_progress_bars_of_scikit_learn_go_over_all_fits(data, capsys):
     model = ResNetClassifier(**ROWS)
     search = GridSearchCV(model, {"l2": [0.0, 0.1]}, cv=2)
     search.set_callbacks(ProgressBar()).fit(*data)
-    assert "GridSearchCV" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "GridSearchCV - search" in out
+    fits = re.findall(r"split-evaluation \| ResNetClassifier - fit #\d +.*100%", out)
+    assert len(set(fits)) == 4
 
 
-def n_threads(X, y):
+class Epochs:
+    """Counts what a progress bar of scikit-learn advances by."""
+
+    def __init__(self):
+        self.n_tasks, self.n_of_fits = Counter(), []
+
+    def setup(self, estimator, context):
+        """Nothing to prepare."""
+
+    def teardown(self, estimator, context):
+        """Nothing to clean."""
+
+    def on_fit_task_begin(self, estimator, context, **kwargs):
+        if context.max_subtasks is not None and "ResNet" in type(estimator).__name__:
+            self.n_of_fits.append(context.max_subtasks)
+
+    def on_fit_task_end(self, estimator, context, **kwargs):
+        self.n_tasks[type(estimator).__name__] += 1
+
+    max_propagation_depth = None
+
+
+def test_progress_advances_by_candidates_folds_and_epochs(data):
+    counts = Epochs()
+    search = GridSearchCV(ResNetClassifier(**ROWS), {"l2": [0.0, 0.1]}, cv=2, refit=False)
+    search.set_callbacks(counts).fit(*data)
+    assert counts.n_of_fits.count(2) == 2 * 2  # candidates and folds, of 2 epochs
+    assert counts.n_tasks["ResNetClassifier"] >= 2 * 2 * 2
+
+
+def place_and_threads(_):
     import torch
 
-    return torch.get_num_threads()
+    from sk_resnet._base import _worker_number
+
+    time.sleep(1)  # so that both workers get one
+    return _worker_number() % 2, torch.get_num_threads()
 
 
-def test_workers_run_one_thread_each(data):
+def test_workers_run_one_thread_each_and_take_the_devices_in_turn():
     found = joblib.Parallel(2, backend="loky")(
-        joblib.delayed(n_threads)(*data) for _ in range(2)
+        joblib.delayed(place_and_threads)(i) for i in range(2)
     )
-    assert max(found) <= max(1, (os.cpu_count() or 1) // 2)
+    assert {place for place, _ in found} == {0, 1}
+    assert max(n for _, n in found) <= max(1, (os.cpu_count() or 1) // 2)
 
 
 # Spaces
@@ -215,6 +256,29 @@ def test_conditions_hold():
     assert suggest(FixedTrial({"width": 1}), space)["dropout"] == 0
     drawn = suggest(FixedTrial({"width": 4, "dropout": 0.3}), space)
     assert drawn == {"width": 4, "dropout": 0.3}
+
+
+def test_studies_start_with_the_parameters_of_the_estimator(data):
+    model = pipeline(depth=20, lr="auto", dropout=0.12)
+    space = {
+        "model__depth": IntDistribution(4, 10, step=2),  # 20 is above
+        "model__width": CategoricalDistribution([0.5, 1]),  # 0.25 is not among them
+        "model__lr": FloatDistribution(1e-3, 1, log=True),
+        "model__l1": FloatDistribution(1e-6, 1, log=True),  # 0 is below
+        "model__l2": FloatDistribution(1e-6, 1, log=True),
+        "model__dropout": Only(
+            FloatDistribution(0, 0.5, step=0.1), lambda d: d["model__depth"] > 4, 0.0
+        ),
+    }
+    objective = objective_of(data, space=space)
+    objective.estimator = model
+    own = {"depth": 10, "lr": 0.1, "l1": 1e-6, "l2": 0.01, "dropout": 0.1}
+    assert objective.own_parameters() == {f"model__{k}": v for k, v in own.items()}
+    study = create_study(objective=objective)
+    drawn = suggest(study.ask(), space)
+    assert {k: drawn[f"model__{k}"] for k in own} == own
+    space["model__dropout"] = Only(FloatDistribution(0.1, 0.5), lambda d: False, 0.0)
+    assert "model__dropout" not in objective.own_parameters()
 
 
 # The objective
@@ -293,6 +357,46 @@ def test_bad_trials_are_pruned_after_few_epochs(data):
     assert objective.best_parameters(study) == {"model__lr": 0.1}
 
 
+def test_steps_count_folds_by_the_largest_number_of_epochs(data):
+    space = {"model__max_epochs": CategoricalDistribution([1, 3])}
+    model = pipeline(finetune_epochs=1)
+    objective = CrossValidationObjective(model, *data, space=space, cv=2)
+    study = create_study(pruner=optuna.pruners.NopPruner())
+    for n in (1, 3):
+        study.enqueue_trial({"model__max_epochs": n})
+    study.optimize(objective, n_trials=2)
+    steps = [sorted(trial.intermediate_values) for trial in study.trials]
+    assert steps == [[1, 2, 5, 6], [1, 2, 3, 4, 5, 6, 7, 8]]
+
+
+def test_the_default_pruner_keeps_the_better_half_from_the_fifth_epoch_on(data):
+    space = {"model__lr": CategoricalDistribution([0.1, 1e-9])}
+    objective = CrossValidationObjective(pipeline(max_epochs=8), *data, space=space)
+    study = create_study(objective=objective)
+    study.enqueue_trial({"model__lr": 1e-9})
+    study.optimize(objective, n_trials=2)
+    good, bad = study.trials
+    assert (good.params, good.state) == ({"model__lr": 0.1}, TrialState.COMPLETE)
+    assert max(bad.intermediate_values) == 5
+
+
+def test_tables_keep_the_names_of_their_columns(data):
+    pd = pytest.importorskip("pandas")
+    X = pd.DataFrame(data[0], columns=list("abcde")).assign(kind=["u", "v"] * 30)
+    columns = make_column_transformer(
+        (OneHotEncoder(), ["kind"]), (StandardScaler(), list("abcde"))
+    )
+    model = Pipeline([("columns", columns), ("model", ResNetClassifier(**ROWS))])
+    space = {"model__l2": FloatDistribution(1e-4, 1e-1, log=True)}
+    objective = CrossValidationObjective(model, X, data[1], space=space, cv=2)
+    study = create_study(objective=objective)
+    study.optimize(objective, n_trials=1)
+    assert study.best_value == pytest.approx(
+        cross_val_score(model.set_params(**study.best_params), X, data[1], cv=2).mean()
+    )
+    assert objective.refit(study).predict(X).shape == (60,)
+
+
 def test_trials_behind_in_every_fold_are_pruned(data):
     space = {"model__lr": CategoricalDistribution([0.1, 1e-9])}
     objective = CrossValidationObjective(pipeline(max_epochs=8), *data, space=space, cv=6)
@@ -350,6 +454,18 @@ def test_a_retried_trial_goes_on_behind_its_last_fold(data):
     assert retried.params == failed.params
     assert retried.user_attrs["fold_scores"][:2] == [0.5, 0.25]
     assert retried.user_attrs["fold_epochs"] == [7, 7, 2]
+
+
+def test_a_trial_is_not_retried_for_ever():
+    study = create_study()
+    study.ask().suggest_float("l2", 0, 1)
+    assert [retry_stale_trials(study, older_than=0, max_retry=2) for _ in "1"] == [1]
+    study.ask()
+    assert retry_stale_trials(study, older_than=0, max_retry=2) == 1
+    study.ask()
+    assert retry_stale_trials(study, older_than=0, max_retry=2) == 0
+    assert [trial.state for trial in study.trials] == [TrialState.FAIL] * 3
+    assert len({trial.params["l2"] for trial in study.trials}) == 1
 
 
 OBJECTIVE = """
@@ -482,7 +598,14 @@ def test_studies_of_other_data_are_refused(data, tmp_path):
     storage = f"sqlite:///{tmp_path}/study.db"
     create_study(storage, name="s").optimize(objective_of(data), n_trials=1)
     create_study(storage, name="s").optimize(objective_of(data), n_trials=1)
-    for other in (objective_of((X + 1, y)), objective_of(data, cv=4)):
+    space = {"model__l2": FloatDistribution(1e-4, 1e-2, log=True)}
+    for other in (
+        objective_of((X + 1, y)),
+        objective_of(data, cv=4),
+        objective_of(data, space=space),
+    ):
+        with pytest.raises(ValueError, match="'s' was started with other data"):
+            create_study(storage, name="s", objective=other)
         with pytest.raises(ValueError, match="'s' was started with other data"):
             create_study(storage, name="s").optimize(other, n_trials=1)
     assert len(create_study(storage, name="s").trials) >= 2
@@ -506,6 +629,14 @@ def test_studies_of_other_data_are_refused(data, tmp_path):
             r"do not fit, \[3, 5, 7\]: use \[4, 6, 8",
         ),
         ({"cv": 30}, ValueError, "n_splits=30 cannot be greater"),
+        (
+            {"cv": [([0, 1], [60])]},
+            ValueError,
+            "got 2 and 1 rows: is it a cv of other data",
+        ),
+        ({"cv": [([0, 1], [])]}, ValueError, "both below 60, got 2 and 0 rows"),
+        ({"cv": GroupKFold(2)}, ValueError, "'groups' parameter should not be None"),
+        ({"sample_weight": np.ones(3)}, ValueError, "inconsistent numbers of samples"),
     ],
 )
 def test_bad_objectives(data, changes, error, match):
@@ -520,9 +651,44 @@ def test_other_bad_input(monkeypatch, tmp_path):
         create_study(f"sqlite:///{tmp_path}/no/folder/study.db")
     with pytest.raises(ConnectionError, match="cannot be reached"):
         create_study("nonsense")
+    with pytest.raises(ConnectionError, match="cannot be reached .* No such file"):
+        create_study(f"{tmp_path}/no/folder/study.journal")
+    if importlib.util.find_spec("psycopg"):
+        with pytest.raises(ConnectionError, match=r"me:\*\*\*@127.0.0.1:1/") as found:
+            create_study("postgresql+psycopg://me:secret@127.0.0.1:1/studies")
+        assert "secret" not in str(found.value)
+    with pytest.raises(ValueError, match=r"No depth fits samples of shape \(32,\)"):
+        search_space(ResNetClassifier(layout="imagenet"))
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(ImportError, match=r"pip install 'sk-resnet\[tune\]'"):
         search_space(ResNetClassifier())
+
+
+DIVERGING = """
+import numpy as np
+from optuna.distributions import CategoricalDistribution
+from sk_resnet import ResNetClassifier
+from sk_resnet.search import CrossValidationObjective
+
+def make():
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(30, 4)), np.arange(30) % 2
+    model = ResNetClassifier(4, max_epochs=2, standardize=False, random_state=0)
+    space = {"lr": CategoricalDistribution([1e30])}
+    return CrossValidationObjective(model, X, y, space=space)
+"""
+
+
+@pytest.mark.filterwarnings("ignore:Trial")
+def test_workers_end_where_every_trial_diverges(monkeypatch, tmp_path, capsys):
+    from sk_resnet.worker import main
+
+    (tmp_path / "diverging.py").write_text(DIVERGING)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    storage = ["--storage", f"{tmp_path}/study.journal", "--study", "s"]
+    main(["diverging:make", *storage, "--n-trials", "2"])
+    assert capsys.readouterr().out == "s: no trial was completed\n"
 
 
 def test_workers_need_an_objective():
