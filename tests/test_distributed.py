@@ -1,8 +1,10 @@
 """One fit in several processes gives the fit of one process."""
 
 import os
+import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +90,30 @@ def test_two_processes_fit_one_network(tmp_path, frozen):
         np.testing.assert_allclose(first["losses"], one["losses"], rtol=0.02)
     else:  # each process norms by its own half of a batch
         assert 1e-4 < difference < 0.5
+
+
+@pytest.mark.slow
+def test_the_recipe_for_torchrun_works(tmp_path):
+    page = (ROOT / "docs" / "search.rst").read_text()
+    (recipe,) = re.findall(r"\n(   def main\(X, y\).*?)\n\n\S", page, flags=re.DOTALL)
+    script = f"""{textwrap.dedent(recipe)}
+import os
+import numpy as np
+rng = np.random.default_rng(0)
+X, y = rng.normal(size=(40, 4)), np.arange(40) % 2
+np.save("rank" + os.environ["RANK"], main(X, y).predict_proba(X))
+"""
+    (tmp_path / "script.py").write_text(script)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    subprocess.run(
+        [*command, "--nproc-per-node", "2", "script.py"],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        check=True,
+        timeout=120,
+    )
+    first, second = (np.load(tmp_path / f"rank{rank}.npy") for rank in (0, 1))
+    np.testing.assert_array_equal(first, second)
 
 
 def test_processes_need_one_seed(monkeypatch, rows):

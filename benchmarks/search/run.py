@@ -204,7 +204,7 @@ def main():
     torch.set_num_threads(1)
     X, y = load(options)
     print(f"torch {torch.__version__}, {options}")
-    print("seed arm    seconds  trials  epochs   score  grid / ours")
+    print("seed arm    seconds  trials  epochs   score  grid / ours", flush=True)
     for seed in options.seeds:
         splitter = StratifiedKFold(3, shuffle=True, random_state=seed)
         folds = list(splitter.split(X, y))

@@ -1,0 +1,98 @@
+"""
+A study on a cluster
+====================
+
+Two workers of a dask cluster share one Optuna study. Each takes its trials from the study's
+storage, so that the same lines serve one machine or many: there, give the address of a
+scheduler to ``Client``, and PostgreSQL in place of SQLite.
+"""
+
+import os
+import tempfile
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import optuna
+from distributed import Client, LocalCluster
+from optuna.distributions import CategoricalDistribution
+from optuna.study import MaxTrialsCallback
+from optuna.trial import TrialState
+from sklearn.datasets import load_wine
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from sk_resnet import ResNetClassifier
+from sk_resnet.search import CrossValidationObjective, create_study, search_space
+
+ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
+
+
+def work(objective, storage, n_trials):
+    """Do trials until the study has enough of them; each worker runs this."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+    def signed(trial):
+        trial.set_user_attr("worker", os.getpid())
+        return objective(trial)
+
+    study = create_study(storage, objective=objective, name="wine")
+    study.optimize(signed, callbacks=[MaxTrialsCallback(n_trials, states=ENDED)])
+
+
+# %%
+# The objective holds the data and is sent to each worker once. Workers are processes of one
+# torch thread; the guard keeps them from starting a cluster of their own.
+
+if __name__ == "__main__":
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    X, y = load_wine(return_X_y=True)
+    network = ResNetClassifier(max_epochs=6, batch_size=16, random_state=0)
+    model = make_pipeline(StandardScaler(), network)
+    space = search_space(model, X)
+    space["resnetclassifier__width"] = CategoricalDistribution([0.5, 1, 2])
+    objective = CrossValidationObjective(model, X, y, space=space, cv=3)
+    folder = tempfile.TemporaryDirectory()
+    storage = f"sqlite:///{Path(folder.name) / 'study.db'}"
+    study = create_study(storage, objective=objective, name="wine")
+    with (
+        LocalCluster(
+            n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs="ERROR"
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        sent = client.scatter(objective, broadcast=True)
+        jobs = [client.submit(work, sent, storage, 8, pure=False) for _ in range(2)]
+        client.gather(jobs)
+
+# %%
+# Who did which trial, and when. The first one has the estimator's own parameters.
+
+if __name__ == "__main__":
+    trials = [trial for trial in study.trials if trial.state in ENDED]
+    began = min(trial.datetime_start for trial in trials)
+    workers = sorted({trial.user_attrs["worker"] for trial in trials})
+    figure, axes = plt.subplots(figsize=(8, 2.6), layout="constrained")
+    for trial in trials:
+        start = (trial.datetime_start - began).total_seconds()
+        pruned = trial.state == TrialState.PRUNED
+        row = workers.index(trial.user_attrs["worker"])
+        color = "C1" if pruned else "C0"
+        label = "pruned" if pruned else "complete"
+        seconds = trial.duration.total_seconds()
+        axes.barh(row, seconds, left=start, color=color, edgecolor="white", label=label)
+        axes.text(start + seconds / 2, row, trial.number, ha="center", va="center")
+    handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+    axes.legend(handles.values(), handles.keys(), loc="upper left", bbox_to_anchor=(1, 1))
+    axes.set(xlabel="seconds", title="Trials of the study")
+    axes.set_yticks(range(len(workers)), [f"worker {i + 1}" for i in range(len(workers))])
+
+# %%
+# Conclusion
+# ----------
+
+if __name__ == "__main__":
+    spent = sum(trial.duration.total_seconds() for trial in trials)
+    lasted = (max(trial.datetime_complete for trial in trials) - began).total_seconds()
+    print(f"{len(workers)} workers did {spent:.1f} s of trials in {lasted:.1f} s")
+    print(f"best: trial {study.best_trial.number}, accuracy {study.best_value:.3f}")
+    folder.cleanup()
