@@ -40,7 +40,7 @@ grid_epochs = 8 * 3 * len(search.cv_results_["params"])
 # %%
 # The study gets its space from the estimator and the data: only depths that exist, and
 # logarithmic scales. Its first trial has the parameters of the estimator. Each epoch of
-# each fold is reported, and from the fifth on the worse half is pruned.
+# each fold is reported; after half a fold, one and two the worse half is pruned.
 
 space = search_space(model, X)
 objective = CrossValidationObjective(model, X, y, space=space, cv=3)

@@ -35,7 +35,6 @@ KEPT_PER_BLOCK = 6
 # Distributions by optimizer, and for all.
 LR_RANGES = {"sgd": (3e-3, 0.5), "adamw": (2e-4, 2e-2)}
 FINGERPRINT = "sk_resnet_fingerprint"
-AUTO_EPOCHS = 200  # most that max_epochs="auto" stands for
 
 
 def _optuna() -> Any:
@@ -400,20 +399,28 @@ class CrossValidationObjective:
         splitter = check_cv(cv, self.y, classifier=True)
         self.folds = list(splitter.split(self.X, self.y, groups))
         _check_folds(self.folds, len(self.y))
-        self._steps_of_fold = self._most("max_epochs") + self._most("finetune_epochs")
+        self._steps_of_fold = self._most_epochs() + max(self._values("finetune_epochs"))
         self.fingerprint = hash_of(
             (np.asarray(X), self.y, self.sample_weight, self.folds, _described(space))
         )
 
-    def _most(self, name: str) -> int:
-        """Largest number of epochs under this name that a trial can have."""
+    def _values(self, name: str) -> list[Any]:
+        """What a parameter can be: its choices, or the largest of its range."""
         d = self.space.get(self._prefix + name)
         if d is None:
-            values = [self.estimator.get_params()[self._prefix + name]]
-        else:
-            d = d.distribution if isinstance(d, Only) else d
-            values = getattr(d, "choices", None) or [d.high]
-        return max(AUTO_EPOCHS if value == "auto" else int(value) for value in values)
+            return [self.estimator.get_params()[self._prefix + name]]
+        d = d.distribution if isinstance(d, Only) else d
+        return list(getattr(d, "choices", None) or [d.high])
+
+    def _most_epochs(self) -> int:
+        net = clone(_network_step(self.estimator)[0])
+        n = max(len(train) for train, _ in self.folds)
+        most = 0
+        for size in self._values("batch_size"):
+            net.batch_size_ = net.set_params(batch_size=size)._resolve_batch_size(n)
+            for epochs in self._values("max_epochs"):
+                most = max(most, net.set_params(max_epochs=epochs)._resolve_epochs(n))
+        return most
 
     def __call__(self, trial: Any) -> float:
         """Score a trial.
@@ -667,7 +674,9 @@ def create_study(
     sampler : optuna sampler, default=None
         None is Optuna's TPE.
     pruner : optuna pruner, default=None
-        None is successive halving from the fifth epoch on, which keeps the better half.
+        None is successive halving, which keeps the better half after half of the epochs
+        of a fold, after one fold, two, and four; without an objective from the fifth
+        epoch on.
     heartbeat : int, default=60
         Seconds between signs of life of a worker. A trial without them for twice as long
         fails, and is put in the queue again. Journals have no heartbeat: see
@@ -697,16 +706,17 @@ def create_study(
     kept: Any = storage
     if storage is not None:
         kept = _open(storage, heartbeat, max_retry)
+    # Optuna's own values keep a sixteenth after four epochs, where the learning rate of a
+    # schedule is still near its peak and the order says little.
+    first = 5 if objective is None else max(1, objective._steps_of_fold // 2)
     study = optuna.create_study(
         storage=kept,
         study_name=name,
         direction="maximize",
         load_if_exists=name is not None,
         sampler=sampler,
-        # Optuna's own values keep a sixteenth after four epochs, where the learning rate
-        # of a schedule is still near its peak and the order says little.
         pruner=pruner
-        or optuna.pruners.SuccessiveHalvingPruner(min_resource=5, reduction_factor=2),
+        or optuna.pruners.SuccessiveHalvingPruner(min_resource=first, reduction_factor=2),
     )
     if objective is not None:
         objective._check_study(study)

@@ -367,9 +367,13 @@ def test_steps_count_folds_by_the_largest_number_of_epochs(data):
     study.optimize(objective, n_trials=2)
     steps = [sorted(trial.intermediate_values) for trial in study.trials]
     assert steps == [[1, 2, 5, 6], [1, 2, 3, 4, 5, 6, 7, 8]]
+    auto = objective_of(data)
+    auto.estimator.set_params(model__max_epochs="auto", model__batch_size="auto")
+    fitted = clone(auto.estimator).fit(data[0][:40], data[1][:40])[-1]
+    assert auto._most_epochs() == fitted.n_epochs_
 
 
-def test_the_default_pruner_keeps_the_better_half_from_the_fifth_epoch_on(data):
+def test_the_default_pruner_keeps_the_better_half_after_half_a_fold(data):
     space = {"model__lr": CategoricalDistribution([0.1, 1e-9])}
     objective = CrossValidationObjective(pipeline(max_epochs=8), *data, space=space)
     study = create_study(objective=objective)
@@ -377,7 +381,7 @@ def test_the_default_pruner_keeps_the_better_half_from_the_fifth_epoch_on(data):
     study.optimize(objective, n_trials=2)
     good, bad = study.trials
     assert (good.params, good.state) == ({"model__lr": 0.1}, TrialState.COMPLETE)
-    assert max(bad.intermediate_values) == 5
+    assert max(bad.intermediate_values) == 4
 
 
 def test_tables_keep_the_names_of_their_columns(data):
