@@ -1,7 +1,7 @@
 """Seconds until a search is as good as a grid of 36 points over plain skorch.
 
     python benchmarks/search/run.py                                   # digits, 3 seeds
-    python benchmarks/search/run.py --data fashion --epochs 3 --batch-size 128
+    python benchmarks/search/run.py --data fashion --epochs 3 --batch-size 128 --lr 0.1
     python benchmarks/search/run.py --recipe ours                     # a stronger grid
     python benchmarks/search/run.py --epochs 2 --widths 0.25,0.5 --l2 1e-4   # a minute
 
