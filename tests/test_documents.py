@@ -31,6 +31,7 @@ METHODS = (
 SEARCH = (
     "CrossValidationObjective",
     "CrossValidationObjective.best_parameters",
+    "CrossValidationObjective.own_parameters",
     "CrossValidationObjective.refit",
     "Only",
     "PruningCallback",
