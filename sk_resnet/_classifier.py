@@ -71,10 +71,10 @@ class ResNetClassifier(BaseResNet):
         pixels over a reflected border, fewer on small samples), "flip" (of the last
         axis), "random_erasing", "cutout", "scaling"; "shift" and "window" for series;
         "jitter", also for rows; "mixup" and "cutmix", which mix labels too.
-    optimizer : {"sgd", "adamw"}, default="sgd"
-        SGD with Nesterov momentum, or AdamW.
+    optimizer : {"sgd", "heavy_ball", "adamw"}, default="sgd"
+        SGD with Nesterov momentum, with the plain momentum of [1]_, or AdamW.
     lr : float or "auto", default="auto"
-        Largest learning rate; "auto" is 0.1 for "sgd" and 0.002 for "adamw".
+        Largest learning rate; "auto" is 0.002 for "adamw" and 0.1 for the others.
     momentum : float, default=0.9
         Momentum of SGD, or the first decay rate of AdamW, in [0, 1).
     schedule : {"one_cycle", "cosine", "resnet_steps", "wide_steps", "constant"}, \
@@ -330,10 +330,10 @@ class WideResNetClassifier(BaseResNet):
         pixels over a reflected border, fewer on small samples), "flip" (of the last
         axis), "random_erasing", "cutout", "scaling"; "shift" and "window" for series;
         "jitter", also for rows; "mixup" and "cutmix", which mix labels too.
-    optimizer : {"sgd", "adamw"}, default="sgd"
-        SGD with Nesterov momentum, or AdamW.
+    optimizer : {"sgd", "heavy_ball", "adamw"}, default="sgd"
+        SGD with Nesterov momentum, with the plain momentum of [1]_, or AdamW.
     lr : float or "auto", default="auto"
-        Largest learning rate; "auto" is 0.1 for "sgd" and 0.002 for "adamw".
+        Largest learning rate; "auto" is 0.002 for "adamw" and 0.1 for the others.
     momentum : float, default=0.9
         Momentum of SGD, or the first decay rate of AdamW, in [0, 1).
     schedule : {"one_cycle", "cosine", "resnet_steps", "wide_steps", "constant"}, \

@@ -73,6 +73,11 @@ def make_sgd(groups: list[dict[str, Any]], lr: float, momentum: float) -> Optimi
     return ProximalSGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0, fused=True)
 
 
+def make_heavy_ball(groups: list[dict[str, Any]], lr: float, momentum: float) -> Optimizer:
+    """SGD with Polyak's momentum, as arXiv:1512.03385 §3.4."""
+    return ProximalSGD(groups, lr=lr, momentum=momentum, fused=True)
+
+
 def make_adamw(groups: list[dict[str, Any]], lr: float, momentum: float) -> Optimizer:
     """AdamW with `momentum` as its first decay rate."""
     return ProximalAdamW(
@@ -94,6 +99,7 @@ class OptimizerKind:
 
 OPTIMIZERS = {
     "sgd": OptimizerKind(make_sgd, default_lr=0.1),
+    "heavy_ball": OptimizerKind(make_heavy_ball, default_lr=0.1),
     "adamw": OptimizerKind(make_adamw, default_lr=2e-3),
 }
 

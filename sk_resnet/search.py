@@ -33,7 +33,7 @@ MEMORY = 2 * 2**30
 # Values kept for the backward pass, as multiples of a block's output.
 KEPT_PER_BLOCK = 6
 # Distributions by optimizer, and for all.
-LR_RANGES = {"sgd": (3e-3, 0.5), "adamw": (2e-4, 2e-2)}
+LR_RANGES = {"sgd": (3e-3, 0.5), "heavy_ball": (3e-3, 0.5), "adamw": (2e-4, 2e-2)}
 FINGERPRINT = "sk_resnet_fingerprint"
 
 

@@ -22,6 +22,7 @@ from torch import nn
 
 from sk_resnet import EarlyStopping, ResNetClassifier, WideResNetClassifier
 from sk_resnet._network import initialize, kernels
+from sk_resnet._optim import OPTIMIZERS
 
 ROWS = {"depth": 4, "max_epochs": 4, "batch_size": 16, "random_state": 0}
 IMAGES = {**ROWS, "depth": 8}
@@ -463,7 +464,7 @@ def test_more_callbacks_of_skorch_work(rows, tmp_path, capsys):
     assert "valid_loss" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_l1_leaves_frozen_weights_alone(rows, optimizer):
     X, y = rows
     settings = {**ROWS, "l1": 0.1, "optimizer": optimizer, "callbacks": [Freezer("stem*")]}

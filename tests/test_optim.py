@@ -11,6 +11,8 @@ from sklearn.datasets import load_iris
 from sklearn.linear_model import Lasso, LogisticRegression
 from sklearn.preprocessing import scale
 
+from sk_resnet import ResNetClassifier
+from sk_resnet._network import build_network, initialize, inner_kernels, kernels
 from sk_resnet._optim import OPTIMIZERS, SCHEDULES
 from sk_resnet._penalty import STRUCTURES, channel_norm, soft_threshold_, sparsity
 
@@ -28,41 +30,91 @@ def test_sparsity_counts_exact_zeros():
     assert sparsity([torch.tensor([0.0, 1e-30, -1.0]), torch.zeros(1)]) == 0.5
 
 
-@pytest.mark.parametrize("schedule", ["constant", "cosine"])
-@pytest.mark.parametrize(
-    ("optimizer", "momentum", "lr"),
-    [("sgd", 0.0, 0.1), ("sgd", 0.9, 0.02), ("adamw", 0.9, 0.01)],
-)
-def test_proximal_steps_solve_the_lasso(optimizer, momentum, lr, schedule):
+def lasso_data():
     rng = np.random.default_rng(0)
     A = rng.normal(size=(60, 9))
     truth = np.array([2, -3, 0, 0, 1.5, 0, 0, 0, 0.5])
-    b = A @ truth + 0.1 * rng.normal(size=60)
-    l1 = 0.3
+    return A, A @ truth + 0.1 * rng.normal(size=60)
+
+
+def least_squares(optimizer, momentum, lr, *, schedule, n_steps, size=60, **group):
+    """Weights after steps on batches of the lasso data, and their optimizer."""
+    A, b = map(torch.from_numpy, lasso_data())
     w = torch.zeros(9, dtype=torch.float64, requires_grad=True)
-    groups = [{"params": [w], "l1": l1, "weight_decay": 0.0}]
-    opt = OPTIMIZERS[optimizer].make(groups, lr, momentum)
-    n_steps = 4000
+    group = {"params": [w], "weight_decay": 0.0, **group}
+    opt = OPTIMIZERS[optimizer].make([group], lr, momentum)
     scheduler = SCHEDULES[schedule](opt, n_steps)
-    At, bt = torch.from_numpy(A), torch.from_numpy(b)
+    generator = torch.Generator().manual_seed(0)
     for _ in range(n_steps):
+        rows = torch.randperm(60, generator=generator)[:size]
+        opt.zero_grad()
+        (0.5 * (A[rows] @ w - b[rows]).square().mean()).backward()
+        opt.step()
+        scheduler.step()
+    return w, opt
+
+
+def lasso(l1):
+    model = Lasso(alpha=l1, fit_intercept=False, tol=1e-10, max_iter=100_000)
+    return model.fit(*lasso_data()).coef_
+
+
+# By kind, momentum and learning rate: every kind, and SGD without momentum.
+LASSO_CASES = [
+    ("sgd", 0.0, 0.1),
+    ("sgd", 0.9, 0.02),
+    ("heavy_ball", 0.9, 0.02),
+    ("adamw", 0.9, 0.01),
+]
+
+
+def test_the_cases_name_every_optimizer():
+    for cases in (LASSO_CASES, OPTIMIZER_CASES):
+        assert {name for name, _, _ in cases} == set(OPTIMIZERS)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize(("optimizer", "momentum", "lr"), LASSO_CASES)
+def test_proximal_steps_solve_the_lasso(optimizer, momentum, lr, schedule):
+    w, _ = least_squares(optimizer, momentum, lr, schedule=schedule, n_steps=4000, l1=0.3)
+    found, expected = w.detach().numpy(), lasso(0.3)
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+    np.testing.assert_array_equal(found == 0, expected == 0)
+
+
+@pytest.mark.parametrize("size", [6, 20])
+@pytest.mark.parametrize(("optimizer", "momentum", "lr"), LASSO_CASES)
+def test_l1_means_the_same_whatever_the_size_of_the_batches(optimizer, momentum, lr, size):
+    w, _ = least_squares(
+        optimizer, momentum, lr / 4, schedule="one_cycle", n_steps=6000, size=size, l1=0.3
+    )
+    np.testing.assert_allclose(w.detach().numpy(), lasso(0.3), atol=0.02)
+
+
+@pytest.mark.parametrize(("optimizer", "momentum", "lr"), LASSO_CASES)
+def test_steps_that_keep_zeros_undo_the_shrinking(optimizer, momentum, lr):
+    w, opt = least_squares(optimizer, momentum, lr, schedule="cosine", n_steps=3000, l1=0.3)
+    A, b = lasso_data()
+    used = (w != 0).numpy()
+    assert 0 < used.sum() < 9
+    opt.param_groups[0].update(l1=0.0, keep_zeros=True, lr=lr)
+    At, bt = torch.from_numpy(A), torch.from_numpy(b)
+    for _ in range(3000):
         opt.zero_grad()
         (0.5 * (At @ w - bt).square().mean()).backward()
         opt.step()
-        scheduler.step()
-    found = w.detach().numpy()
-    reference = Lasso(alpha=l1, fit_intercept=False, tol=1e-10, max_iter=100_000).fit(A, b)
-    np.testing.assert_allclose(found, reference.coef_, atol=1e-3)
-    np.testing.assert_array_equal(found == 0, reference.coef_ == 0)
+    expected = np.zeros(9)
+    expected[used] = np.linalg.lstsq(A[:, used], b, rcond=None)[0]
+    np.testing.assert_allclose(w.detach().numpy(), expected, atol=1e-3)
+    assert np.abs(expected).sum() > 1.1 * np.abs(lasso(0.3)).sum()
 
 
-def test_l2_with_sgd_is_the_ridge_solution():
+@pytest.mark.parametrize("name", ["sgd", "heavy_ball"])
+def test_l2_with_sgd_is_the_ridge_solution(name):
     rng = np.random.default_rng(0)
     A, b, l2 = rng.normal(size=(40, 4)), rng.normal(size=40), 0.5
     w = torch.zeros(4, dtype=torch.float64, requires_grad=True)
-    opt = OPTIMIZERS["sgd"].make(
-        [{"params": [w], "l1": 0.0, "weight_decay": l2}], 0.05, 0.9
-    )
+    opt = OPTIMIZERS[name].make([{"params": [w], "l1": 0.0, "weight_decay": l2}], 0.05, 0.9)
     At, bt = torch.from_numpy(A), torch.from_numpy(b)
     for _ in range(2000):
         opt.zero_grad()
@@ -117,10 +169,15 @@ def test_schedules_follow_their_papers():
     assert cycle[-1] < 0.01
 
 
-OPTIMIZER_CASES = [("sgd", 0.0, 0.5), ("sgd", 0.9, 0.1), ("adamw", 0.9, 0.02)]
+OPTIMIZER_CASES = [
+    ("sgd", 0.0, 0.5),
+    ("sgd", 0.9, 0.1),
+    ("heavy_ball", 0.9, 0.1),
+    ("adamw", 0.9, 0.02),
+]
 
 
-@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+@pytest.mark.parametrize("schedule", ["constant", "one_cycle"])
 @pytest.mark.parametrize(("optimizer", "momentum", "lr"), OPTIMIZER_CASES)
 def test_proximal_steps_solve_logistic_regression(optimizer, momentum, lr, schedule):
     X, y = load_iris(return_X_y=True)
@@ -256,3 +313,53 @@ def test_zeros_stay_zero_where_they_are_to(name):
     group = {"params": [w], "keep_zeros": True, "weight_decay": 0.1}
     opt = OPTIMIZERS[name].make([group], 0.1, 0.9)
     assert (steps(opt, w, 3) == 0).tolist() == [True, False, True, False]
+
+
+def test_the_momentum_of_heavy_ball_does_not_look_ahead():
+    moved = {}
+    for name in ("sgd", "heavy_ball"):
+        w = torch.zeros(1, requires_grad=True)
+        group = {"params": [w], "weight_decay": 0.0}
+        opt = OPTIMIZERS[name].make([group], 1.0, 0.9)
+        w.grad = torch.ones(1)
+        opt.step()
+        moved[name] = -w.item()
+    assert moved == {"sgd": pytest.approx(1.9), "heavy_ball": 1.0}
+
+
+@pytest.mark.parametrize("structure", STRUCTURES)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_an_estimator_steps_by_its_objective(rows, structure, optimizer):
+    X, y = rows
+    lr, l1, l2 = 0.01, 0.2, 0.3
+    model = ResNetClassifier(4, lr=lr, l1=l1, l2=l2, l1_structure=structure, batch_size=60)
+    model.set_params(optimizer=optimizer, precision="float32", random_state=0)
+    model.partial_fit(X, y, classes=[0, 1, 2])
+    before = build_network(model.module_.spec).to_empty(device="cpu").train()
+    initialize(before, torch.Generator().manual_seed(model._seed))
+    x = torch.from_numpy(model.net_.input_spec.transform(X))
+    torch.nn.functional.cross_entropy(before(x), torch.from_numpy(y)).backward()
+    penalised = (inner_kernels if structure == "channel" else kernels)(before)
+    after = dict(model.module_.named_parameters())
+    for name, w in before.named_parameters():
+        decay = l2 if name in kernels(before) else 0.0
+        gradient, w = w.grad, w.detach()
+        # The first step: no momentum yet, and Adam's averages are those of one gradient.
+        if optimizer == "adamw":
+            sure = gradient.abs() > 1e-5
+            step = lr / (gradient.abs() + 1e-8)
+            w = w * (1 - lr * decay) - step * gradient
+        else:
+            sure = torch.ones_like(gradient, dtype=torch.bool)
+            step = torch.full_like(gradient, 10 * lr)  # 1 / (1 - momentum)
+            ahead = 1.9 if optimizer == "sgd" else 1.0
+            w = w - lr * ahead * (gradient + decay * w)
+        if name in penalised and structure == "weight":
+            w = w.sign() * (w.abs() - step * l1).clamp_min(0)
+        elif name in penalised and optimizer == "adamw":
+            continue  # its metric is tested above
+        elif name in penalised:
+            w = w * (1 - step * l1 * len(w) ** 0.5 / w.norm(dim=0)).clamp_min(0)
+        found = after[name].detach()
+        torch.testing.assert_close(found[sure], w[sure], atol=1e-5, rtol=1e-4)
+    assert structure == "channel" or model.sparsity_ > 0.01

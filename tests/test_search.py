@@ -34,6 +34,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 import sk_resnet
 from sk_resnet import EarlyStopping, ResNetClassifier, WideResNetClassifier
+from sk_resnet._optim import OPTIMIZERS
 from sk_resnet.search import (
     CrossValidationObjective,
     Only,
@@ -218,7 +219,7 @@ def test_widths_are_bounded_by_memory():
     assert max(large) < 1
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_every_draw_of_a_space_can_be_fitted(data, optimizer):
     X, y = data
     model = make_pipeline(StandardScaler(), ResNetClassifier(**ROWS, optimizer=optimizer))
