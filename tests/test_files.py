@@ -2,9 +2,11 @@
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import zipfile
 from pathlib import Path
@@ -137,15 +139,24 @@ def test_a_folder_that_is_not_there(saved):
         sk_resnet.save(model, path.parent / "nowhere" / "model.skr")
 
 
-@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write all")
+@pytest.mark.skipif(os.name != "posix", reason="there are no modes of folders")
 def test_a_folder_that_is_read_only(saved):
     path, model, _ = saved
-    path.parent.chmod(0o500)
+    folder = Path(tempfile.mkdtemp())  # pytest's own is closed to other users
+    kept, before = folder / path.name, path.read_bytes()
+    kept.write_bytes(before)
+    folder.chmod(0o555)
+    user = os.geteuid()
     try:
-        with pytest.raises(PermissionError, match="The model was not saved"):
-            sk_resnet.save(model, path)
+        if user == 0:  # root may write all
+            os.seteuid(65534)
+        with pytest.raises(PermissionError, match="was not saved: Permission denied"):
+            sk_resnet.save(model, kept)
+        assert kept.read_bytes() == before
     finally:
-        path.parent.chmod(0o700)
+        os.seteuid(user)
+        folder.chmod(0o700)
+        shutil.rmtree(folder)
 
 
 def test_without_skops(saved, monkeypatch):
@@ -156,6 +167,40 @@ def test_without_skops(saved, monkeypatch):
         sk_resnet.save(model, path)
     with pytest.raises(ImportError, match="secure"):
         sk_resnet.load(path)
+
+
+SAVE_WITHIN = """
+import resource
+import signal
+import sys
+import sk_resnet
+model = sk_resnet.load(sys.argv[1])
+model.set_params(max_epochs=99)
+signal.signal(signal.SIGXFSZ, getattr(signal, sys.argv[2]))
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), resource.RLIM_INFINITY))
+sk_resnet.save(model, sys.argv[1])
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="there are no limits of a file's size")
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
+@pytest.mark.parametrize(
+    ("on_limit", "code"),
+    [("SIG_DFL", -signal.SIGXFSZ), ("SIG_IGN", 1)],
+    ids=["kill", "error"],
+)
+def test_a_save_that_ends_in_the_middle_leaves_the_old_file(saved, share, on_limit, code):
+    path, model, X = saved
+    before = path.read_bytes()
+    arguments = [path, on_limit, int(share * len(before))]
+    command = [sys.executable, "-c", SAVE_WITHIN, *map(str, arguments)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == code
+    assert path.read_bytes() == before
+    np.testing.assert_array_equal(sk_resnet.load(path).predict(X), model.predict(X))
+    if on_limit == "SIG_IGN":
+        assert "OSError: [Errno 27] The model was not saved: File too large" in done.stderr
+        assert list(path.parent.iterdir()) == [path]
 
 
 SAVE_FOR_EVER = """
