@@ -27,21 +27,26 @@ class _EndsSteps:
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
         kept = [
-            (w, w != 0)
+            (w, w == 0)
             for group in self.param_groups
             if group.get("keep_zeros", False)
             for w in group["params"]
         ]
         loss = super().step(closure)  # type: ignore[misc]
+        self.proximal_step()
+        for w, zero in kept:
+            w.masked_fill_(zero, 0.0)  # not a product: -0.0 takes a value's bytes in a file
+        return loss
+
+    @torch.no_grad()
+    def proximal_step(self) -> None:
+        """Do the proximal step of ``l1`` at the learning rates of the groups."""
         for group in self.param_groups:
             if l1 := group.get("l1", 0.0):
                 structure = STRUCTURES[group.get("structure", "weight")]
                 for w in group["params"]:
                     if w.grad is not None:  # frozen weights stay
                         structure.proximal_(w, self._step_size(group, w) * l1)
-        for w, mask in kept:
-            w.mul_(mask)
-        return loss
 
 
 class ProximalSGD(_EndsSteps, SGD):
