@@ -248,6 +248,8 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             n_epochs=n_epochs,
             schedule=self.schedule,
         )
+        if self.l1:
+            self._settle()
         if self.finetune_epochs:
             self._train(
                 training,
@@ -632,6 +634,18 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
                 stacklevel=2,
             )
         return False
+
+    def _settle(self) -> None:
+        """End the training under `l1` by a proximal step at the full learning rate.
+
+        The noise of batches keeps moving weights off zero, which schedules let end ever
+        closer to it, and not at it.
+        """
+        optimizer: Any = self.net_.optimizer_
+        for group in optimizer.param_groups:
+            group["lr"] = self.net_.recipe.lr
+        optimizer.proximal_step()
+        self._measure_network()
 
     def _summarize(self) -> None:
         net = self.net_

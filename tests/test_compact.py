@@ -1,15 +1,21 @@
 """Networks without their empty channels give the same outputs."""
 
+from typing import ClassVar
+
 import numpy as np
 import pytest
 import torch
 from sklearn.base import clone
+from skorch.callbacks import Callback
 from test_network import network_of
 
 from sk_resnet import ResNetClassifier, WideResNetClassifier
 from sk_resnet._compact import compacted
 from sk_resnet._layers import NORM_TYPES
-from sk_resnet._network import folded, inner_kernels, n_parameters
+from sk_resnet._network import folded, inner_kernels, kernels, n_parameters
+from sk_resnet._optim import OPTIMIZERS
+from sk_resnet._penalty import STRUCTURES, sparsity
+from sk_resnet._persist import weights_to_arrays
 from sk_resnet._spec import ORDERS
 
 SHAPES = {0: (6,), 1: (2, 11), 2: (2, 9, 9), 3: (2, 5, 5, 5)}
@@ -97,3 +103,41 @@ def test_finetuning_keeps_zeros_and_undoes_the_shrinking(images):
         if before.any():
             np.testing.assert_array_equal((w == 0).numpy(), before)
     assert tuned.history_[-1]["train_loss"] < plain.history_[-1]["train_loss"]
+    n_values = sum(w.numel() for w in kernels(tuned.module_).values())
+    n_bytes = (4 * (1 - tuned.sparsity_) + 1 / 8) * n_values
+    others = weights_to_arrays(tuned.module_)
+    n_bytes += sum(
+        a.nbytes for name, a in others.items() if name not in kernels(tuned.module_)
+    )
+    assert tuned.n_bytes_ < 1.1 * n_bytes
+
+
+class Weights(Callback):
+    """Kernels at the end of the training by `l1`."""
+
+    kept: ClassVar[list] = []
+
+    def on_train_end(self, net, **kwargs):
+        self.kept.append({k: w.detach().clone() for k, w in kernels(net.module_).items()})
+
+
+@pytest.mark.parametrize("structure", STRUCTURES)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_weights_that_noise_keeps_off_zero_end_there(images, structure, optimizer):
+    X, y = images
+    settings = {"max_epochs": 10, "batch_size": 8, "random_state": 0, "lr": 0.02}
+    model = ResNetClassifier(8, l1=0.01, l1_structure=structure, optimizer=optimizer)
+    model.set_params(**settings, callbacks=[Weights()]).fit(X, y)
+    before = Weights.kept.pop()
+    found = kernels(model.module_)
+    penalised = inner_kernels(model.module_) if structure == "channel" else found
+    for name, w in before.items():
+        if name not in penalised:
+            assert torch.equal(found[name], w), name
+        elif optimizer != "adamw":
+            # The rate, over 1 - momentum.
+            expected = STRUCTURES[structure].proximal_(w.clone(), 0.02 * 0.01 / 0.1)
+            torch.testing.assert_close(found[name].detach(), expected)
+    more = sparsity(found.values()) - sparsity(before.values())
+    assert more > 0 or structure == "channel"
+    assert model.sparsity_ == sparsity(found.values())
