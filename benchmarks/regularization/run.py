@@ -1,23 +1,29 @@
 """What regularization brings: bytes, time and generalisation, over seeds.
 
     python benchmarks/regularization/run.py                    # all parts, small setting
-    python benchmarks/regularization/run.py --parts size --samples 20000 --side 28
+    python benchmarks/regularization/run.py --parts size,compact --samples 20000 --epochs 6
 
 size         an over-wide WRN-10 with l1 and fine-tuning: zeros, bytes of its file, accuracy
-compact      the same with l1_structure="channel": parameters, time to predict, before and
-             after compact()
+compact      the same with l1_structure="channel": parameters, bytes, and time to predict,
+             before and after compact()
 path         regularization_path from weak to strong and from strong to weak
 subgradient  zeros after sub-gradient steps against proximal steps, on digits
 gap          accuracy on training and test part with and without each regularization
 
 Fashion-MNIST, its own test part, on which nothing was chosen; a row gives the mean and the
-standard deviation over the seeds. Images are averaged down to `--side` pixels.
+standard deviation over the seeds. Images are averaged down to `--side` pixels. `--choose`
+measures on a fifth of the training rows instead, to choose strengths on.
+
+Fits of size and compact are kept in the file `--results`, so that a run that was stopped,
+by hand or by `--stop-after`, goes on where it was.
 """
 
 import argparse
 import gzip
+import json
 import os
 import platform
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -36,6 +42,7 @@ from sk_resnet import (
 )
 from sk_resnet._network import kernels
 
+STARTED = time.perf_counter()
 FASHION = os.environ.get("FASHION_MNIST", "/usr/share/datasets/fashion-mnist")
 
 
@@ -90,45 +97,94 @@ def wide(options, seed, **changes):
     return WideResNetClassifier(10, **settings, **changes)
 
 
-def size(options):
+SETTING = ("samples", "side", "width", "epochs", "finetune", "l2", "choose")
+
+
+def measured(options, l1, structure, seed):
+    """What a fit gives: from the file of results, or fitted now and put there."""
+    key = {name: getattr(options, name) for name in SETTING}
+    key |= {"l1": l1, "structure": structure if l1 else "weight", "seed": seed}
+    results = Path(options.results)
+    lines = results.read_text().splitlines() if results.exists() else []
+    for row in map(json.loads, lines):
+        if row["fit"] == key:
+            return row
+    if time.perf_counter() - STARTED > options.stop_after:
+        sys.exit("stopped: run it again to go on")
+    row = {"fit": key, **fit_and_measure(options, l1, structure, seed)}
+    results.parent.mkdir(parents=True, exist_ok=True)
+    with results.open("a") as file:
+        file.write(json.dumps(row) + "\n")
+    print(row, file=sys.stderr, flush=True)
+    return row
+
+
+def fit_and_measure(options, l1, structure, seed):
     X, y, X_test, y_test = fashion(options)
-    print(f"{'l1':<8}{'zeros':>16}{'file kB':>18}{'smaller':>16}{'accuracy':>18}")
-    dense = {}
+    if options.choose:
+        X, X_test, y, y_test = train_test_split(
+            X, y, test_size=0.2, stratify=y, random_state=0
+        )
+    finetune = options.finetune if l1 else 0
+    # The dense network trains for as many epochs as the others in all.
+    model = wide(options, seed, l1=l1, l1_structure=structure, finetune_epochs=finetune)
+    model.set_params(max_epochs=options.epochs + options.finetune - finetune)
+    model.set_params(l2=options.l2)
+    started = time.perf_counter()
+    model.fit(X, y)
+    row = {"seconds": time.perf_counter() - started, "zeros": model.sparsity_}
+    row |= {"accuracy": model.score(X_test, y_test), "bytes": file_bytes(model)}
+    if l1 and structure == "channel":
+        small = model.compact()
+        before, after = predict_seconds([model, small], X_test[:1000])
+        row |= {"left": small.n_parameters_ / model.n_parameters_}
+        row |= {"faster": before / after, "compact_bytes": file_bytes(small)}
+        row |= {"compact_accuracy": small.score(X_test, y_test)}
+    return row
+
+
+def points(rows, dense, name="accuracy"):
+    """Change of accuracy against the dense network of the same seed."""
+    lost = [row[name] - d["accuracy"] for row, d in zip(rows, dense, strict=True)]
+    return spread(lost, 100, 2)
+
+
+def size(options):
+    print(f"{'l1':<8}{'zeros':>16}{'file, kB':>14}{'smaller':>14}", end="")
+    print(f"{'accuracy':>18}{'points':>16}")
     for l1 in (0.0, *options.l1s):
-        rows = []
-        for seed in range(options.seeds):
-            finetune = options.finetune if l1 else 0
-            model = wide(options, seed, l1=l1, finetune_epochs=finetune).fit(X, y)
-            n = file_bytes(model)
-            dense.setdefault(seed, n)
-            accuracy = model.score(X_test, y_test)
-            rows.append((model.sparsity_, n / 1e3, dense[seed] / n, accuracy))
-        columns = list(zip(*rows, strict=True))
+        pairs = [
+            [measured(options, s, "weight", i) for s in (0.0, l1)] for i in seeds(options)
+        ]
+        dense, rows = zip(*pairs, strict=True)
+        smaller = [d["bytes"] / row["bytes"] for d, row in pairs]
         print(
-            f"{l1:<8g}{spread(columns[0]):>16}{spread(columns[1], digits=0):>18}"
-            f"{spread(columns[2], digits=1):>16}{spread(columns[3], digits=4):>18}",
+            f"{l1:<8g}{spread([r['zeros'] for r in rows]):>16}"
+            f"{spread([r['bytes'] for r in rows], 1e-3, 0):>14}{spread(smaller, 1, 1):>14}"
+            f"{spread([r['accuracy'] for r in rows], 1, 4):>18}{points(rows, dense):>16}",
             flush=True,
         )
 
 
 def compact(options):
-    X, y, X_test, y_test = fashion(options)
-    print(f"{'l1':<8}{'parameters left':>20}{'faster':>16}{'accuracy':>18}")
-    for l1 in (0.0, *options.channel_l1s):
-        rows = []
-        for seed in range(options.seeds):
-            model = wide(options, seed, l1=l1, l1_structure="channel")
-            model.set_params(finetune_epochs=options.finetune if l1 else 0).fit(X, y)
-            small = model.compact()
-            before, after = predict_seconds([model, small], X_test[:1000])
-            share = small.n_parameters_ / model.n_parameters_
-            rows.append((share, before / after, small.score(X_test, y_test)))
-        columns = list(zip(*rows, strict=True))
+    print(f"{'l1':<8}{'parameters left':>17}{'file smaller':>16}{'faster':>14}", end="")
+    print(f"{'accuracy':>18}{'points':>16}")
+    for l1 in options.channel_l1s:
+        dense = [measured(options, 0.0, "weight", seed) for seed in seeds(options)]
+        rows = [measured(options, l1, "channel", seed) for seed in seeds(options)]
+        pairs = list(zip(dense, rows, strict=True))
+        smaller = [d["bytes"] / row["compact_bytes"] for d, row in pairs]
+        accuracy = [row["compact_accuracy"] for row in rows]
         print(
-            f"{l1:<8g}{spread(columns[0]):>20}{spread(columns[1], digits=2):>16}"
-            f"{spread(columns[2], digits=4):>18}",
+            f"{l1:<8g}{spread([r['left'] for r in rows]):>17}{spread(smaller, 1, 1):>16}"
+            f"{spread([r['faster'] for r in rows], 1, 2):>14}{spread(accuracy, 1, 4):>18}"
+            f"{points(rows, dense, 'compact_accuracy'):>16}",
             flush=True,
         )
+
+
+def seeds(options):
+    return range(options.seeds)
 
 
 def path(options):
@@ -236,6 +292,12 @@ def main():
     parser.add_argument("--l1s", type=numbers, default="1e-3,4e-3,8e-3,1.6e-2")
     parser.add_argument("--channel-l1s", type=numbers, default="1e-3,2e-3")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--l2", type=float, default=5e-4)
+    parser.add_argument("--choose", action="store_true", help="measure on training rows")
+    parser.add_argument(
+        "--results", default="build/regularization.jsonl", help="file of fits"
+    )
+    parser.add_argument("--stop-after", type=float, default=np.inf, metavar="SECONDS")
     parser.add_argument("--fashion", default=FASHION, help="folder of its files")
     options = parser.parse_args()
     print(
