@@ -636,15 +636,13 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         return False
 
     def _settle(self) -> None:
-        """End the training under `l1` by a proximal step at the full learning rate.
+        """End the training under `l1` with zeros where its steps would make them.
 
         The noise of batches keeps moving weights off zero, which schedules let end ever
         closer to it, and not at it.
         """
         optimizer: Any = self.net_.optimizer_
-        for group in optimizer.param_groups:
-            group["lr"] = self.net_.recipe.lr
-        optimizer.proximal_step()
+        optimizer.settle(self.net_.recipe.lr)
         self._measure_network()
 
     def _summarize(self) -> None:

@@ -1,6 +1,6 @@
 """Optimizers with a proximal L1 step, parameter groups, and schedules."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,20 +33,28 @@ class _EndsSteps:
             for w in group["params"]
         ]
         loss = super().step(closure)  # type: ignore[misc]
-        self.proximal_step()
+        for w, proximal_, threshold in self._penalised():
+            proximal_(w, threshold)
         for w, zero in kept:
             w.masked_fill_(zero, 0.0)  # not a product: -0.0 takes a value's bytes in a file
         return loss
 
     @torch.no_grad()
-    def proximal_step(self) -> None:
-        """Do the proximal step of ``l1`` at the learning rates of the groups."""
+    def settle(self, lr: float) -> None:
+        """Zero what a proximal step at this learning rate would; other weights stay."""
+        for group in self.param_groups:
+            group["lr"] = lr
+        for w, proximal_, threshold in self._penalised():
+            w.masked_fill_(proximal_(w.clone(), threshold) == 0, 0.0)
+
+    def _penalised(self) -> Iterator[tuple[Tensor, Callable[..., Tensor], Any]]:
+        """Each weight under ``l1`` with its proximal operator and threshold."""
         for group in self.param_groups:
             if l1 := group.get("l1", 0.0):
                 structure = STRUCTURES[group.get("structure", "weight")]
                 for w in group["params"]:
                     if w.grad is not None:  # frozen weights stay
-                        structure.proximal_(w, self._step_size(group, w) * l1)
+                        yield w, structure.proximal_, self._step_size(group, w) * l1
 
 
 class ProximalSGD(_EndsSteps, SGD):
