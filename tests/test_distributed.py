@@ -94,7 +94,7 @@ def test_two_processes_fit_one_network(tmp_path, frozen):
 
 @pytest.mark.slow
 def test_the_recipe_for_torchrun_works(tmp_path):
-    page = (ROOT / "docs" / "search.rst").read_text()
+    page = (ROOT / "docs" / "guide" / "tuning.rst").read_text()
     (recipe,) = re.findall(r"\n(   def main\(X, y\).*?)\n\n\S", page, flags=re.DOTALL)
     script = f"""{textwrap.dedent(recipe)}
 import os

@@ -9,12 +9,13 @@ The grid (depth x width x l2) runs in GridSearchCV over skorch's NeuralNetClassi
 with momentum at one learning rate, ``--recipe plain``. With ``--recipe ours`` it gets what
 our estimator does by default: Nesterov steps and a one-cycle schedule up to 0.1.
 
-Ours is what a user writes: a shallow ResNetClassifier of that many epochs and otherwise of
-default parameters, CrossValidationObjective over the ranges that the grid spans, and
-create_study. It ends at the first mean score that is at least the grid's best, or after a
-third of the grid's seconds. Both arms build the same networks and are scored by accuracy
-on the same folds, in one process with one thread; seconds are those of the processor, so
-that neighbours do not count. Fashion-MNIST images are averaged down to ``--side`` pixels.
+Ours is what a user writes: a ResNetClassifier of that many epochs and otherwise of default
+parameters, which the first trial takes as near as the ranges allow,
+CrossValidationObjective over the ranges that the grid spans, and create_study. It ends at
+the first mean score that is at least the grid's best, or after a third of the grid's
+seconds. Both arms build the same networks and are scored by accuracy on the same folds, in
+one process with one thread; seconds are those of the processor, so that neighbours do not
+count. Fashion-MNIST images are averaged down to ``--side`` pixels.
 
 The grid is done a depth and a width at a time, and what is done is kept in ``--kept``, so
 that a run which was cut off, or ended by ``--limit``, goes on behind it.
@@ -147,9 +148,7 @@ def grid(X, y, folds, options, seed):
 def ours(X, y, folds, options, seed, target, most_seconds):
     """The same of a study that ends where it reaches the target."""
     started = time.process_time()
-    model = ResNetClassifier(
-        min(options.depths), max_epochs=options.our_epochs, random_state=seed
-    )
+    model = ResNetClassifier(max_epochs=options.our_epochs, random_state=seed)
     space = {
         "depth": CategoricalDistribution(options.depths),
         "width": CategoricalDistribution(options.widths),
