@@ -71,7 +71,7 @@ def main():
     X_train, X_test, y_train, y_test = train_test_split(X, y, stratify=y, random_state=0)
 
     print(f"Training on {len(X_train)} scanned digits with early stopping:")
-    stop = EarlyStopping(patience=10)
+    stop = EarlyStopping(patience=5, min_delta=0.002)
     model = digits_pipeline(callbacks=[stop], verbose=1).fit(X_train, y_train)
     network = model["resnet"]
     print(
