@@ -2,8 +2,6 @@
 
 import copy
 import math
-import multiprocessing
-import os
 import warnings
 from dataclasses import replace
 from numbers import Integral, Real
@@ -36,6 +34,7 @@ from sk_resnet._callbacks import (
     monitors_validation,
 )
 from sk_resnet._compact import compacted
+from sk_resnet._device import device_or_cpu, resolve_device
 from sk_resnet._engine import (
     is_small_work,
     pays_in_bfloat16,
@@ -487,7 +486,7 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
                 "l1_structure='channel' empties channels between the convolutions of a "
                 f"block, got block={self.block!r} with one convolution: use 'weight'."
             )
-        device = _resolve_device(self.device)
+        device = resolve_device(self.device)
         if self.standardize:
             in_training = np.zeros(len(X))
             in_training[rows] = weight[rows]
@@ -803,7 +802,7 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         if saved is None:
             return
         check_versions(saved["format"], saved["versions"])
-        device = _device_or_cpu(self.device_)
+        device = device_or_cpu(self.device_)
         module = build_network(NetworkSpec.from_dict(saved["network"]))
         arrays_to_weights(module, unpacked(saved["weights"]), device)
         self._adopt(module, InputSpec.from_dict(saved["input"]), device)
@@ -836,48 +835,6 @@ def _checked_block(block: Any) -> Any:
             f"1 such as (3, 1, 3), got {block!r}."
         )
     return tuple(map(int, block))
-
-
-def _resolve_device(device: Any) -> torch.device:
-    if isinstance(device, str) and device == "auto":
-        n_gpus = torch.cuda.device_count()
-        # Workers take the GPUs in turn.
-        place = f"cuda:{_worker_number() % n_gpus}" if n_gpus else "cpu"
-        return torch.device(place)
-    try:
-        resolved = torch.device(device)
-    except RuntimeError:
-        raise ValueError(
-            "device must be 'auto' or a device of torch such as 'cpu', 'cuda' or 'cuda:1', "
-            f"got {device!r}."
-        ) from None
-    if not _is_available(resolved):
-        raise ValueError(
-            f"device={device!r} was asked for, but torch finds no such device here: use "
-            "device='auto'."
-        )
-    return resolved
-
-
-def _worker_number() -> int:
-    """Number of this process among the workers of torchrun, joblib or dask; else 0."""
-    if "LOCAL_RANK" in os.environ:
-        return int(os.environ["LOCAL_RANK"])
-    identity = multiprocessing.current_process()._identity  # counts from 1
-    return identity[-1] - 1 if identity else 0
-
-
-def _is_available(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return (device.index or 0) < torch.cuda.device_count()
-    if device.type == "mps":
-        return torch.backends.mps.is_available()
-    return device.type == "cpu"
-
-
-def _device_or_cpu(device: str) -> torch.device:
-    resolved = torch.device(device)
-    return resolved if _is_available(resolved) else torch.device("cpu")
 
 
 def _history_row(record: dict[str, Any]) -> dict[str, Any]:

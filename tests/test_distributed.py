@@ -13,7 +13,7 @@ import torch
 
 import sk_resnet
 from sk_resnet import ResNetClassifier
-from sk_resnet._base import _resolve_device
+from sk_resnet._device import resolve_device
 
 ROOT = Path(sk_resnet.__file__).parents[1]
 FIT = """
@@ -126,4 +126,4 @@ def test_processes_need_one_seed(monkeypatch, rows):
 def test_workers_take_the_gpus_in_turn(monkeypatch, rank, expected):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setenv("LOCAL_RANK", rank)
-    assert _resolve_device("auto") == torch.device("cuda", expected)
+    assert resolve_device("auto") == torch.device("cuda", expected)

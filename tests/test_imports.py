@@ -23,6 +23,7 @@ ORDER = [
     "_batches",
     "_split",
     "_callbacks",
+    "_device",
     "_engine",
     "_training",
     "_persist",

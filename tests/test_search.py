@@ -177,10 +177,10 @@ def test_progress_advances_by_candidates_folds_and_epochs(data):
 def place_and_threads(_):
     import torch
 
-    from sk_resnet._base import _worker_number
+    from sk_resnet._device import worker_number
 
     time.sleep(1)  # so that both workers get one
-    return _worker_number() % 2, torch.get_num_threads()
+    return worker_number() % 2, torch.get_num_threads()
 
 
 def test_workers_run_one_thread_each_and_take_the_devices_in_turn():
