@@ -16,6 +16,7 @@ from skorch.callbacks import (
     LRScheduler,
     PassthroughScoring,
     PrintLog,
+    TensorBoard,
 )
 from skorch.callbacks import EarlyStopping as SkorchEarlyStopping
 from torch import nn
@@ -621,3 +622,25 @@ def test_skorch_passes_scores_of_ours_through(rows):
     scoring = PassthroughScoring("train_loss", on_train=True)
     model = ResNetClassifier(depth=4, max_epochs=1, callbacks=[scoring]).fit(X, y)
     assert model.history_[0]["train_loss"] > 0
+
+
+def test_the_tensorboard_logger_of_skorch_gets_the_history(rows):
+    class Writer:
+        def __init__(self):
+            self.scalars = {}
+
+        def add_scalar(self, tag, scalar_value, global_step):
+            self.scalars.setdefault(tag, {})[global_step] = scalar_value
+
+    X, y = rows
+    writer = Writer()
+    settings = {"depth": 4, "max_epochs": 3, "validation_split": 0.2, "random_state": 0}
+    model = ResNetClassifier(
+        **settings, callbacks=[TensorBoard(writer, close_after_train=False)]
+    )
+    model.fit(X, y)
+    for tag, column in (
+        ("Loss/train_loss", "train_loss"),
+        ("Loss/valid_loss", "valid_loss"),
+    ):
+        assert list(writer.scalars[tag].values()) == [row[column] for row in model.history_]
