@@ -209,10 +209,10 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         weight = self._check_weight(sample_weight, X) * class_weight[labels]
         seed = self._draw_seed()
         train_rows, valid_rows = self._split(X, y, weight, X_val, y_val, groups, seed)
-        self.batch_size_ = self._resolve_batch_size(len(train_rows))
         if continues:
             self._check_same_network(X)
-        else:
+        self.batch_size_ = self._resolve_batch_size(len(train_rows))
+        if not continues:
             self._build(X, train_rows, weight, seed)
         spec = self.net_.input_spec
         training = ArrayDataset(X, spec, labels[train_rows], weight[train_rows], train_rows)
@@ -305,11 +305,14 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         weight = self._check_weight(sample_weight, X) * self._class_weights(y)[labels]
         rows = np.flatnonzero(weight)
         self._require_two(rows)
-        if not continues or self.batch_size != "auto":
-            self.batch_size_ = self._resolve_batch_size(len(rows))
+        size = self._resolve_batch_size(len(rows))
         if continues:
             self._check_same_network(X)
-        else:
+            if self.batch_size == "auto" or size == len(rows):
+                # A small part of the data does not make later steps and predictions small.
+                size = max(size, self.batch_size_)
+        self.batch_size_ = size
+        if not continues:
             self._build(X, rows, weight, self._draw_seed())
         training = ArrayDataset(X, self.net_.input_spec, labels[rows], weight[rows], rows)
         self._train(training, None, callbacks=[], n_epochs=1, schedule="constant")
@@ -445,7 +448,7 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         return input_spec(X, input_shape=self.input_shape, channel_axis=axis)
 
     def _network_spec(self, spec: InputSpec) -> NetworkSpec:
-        return network_spec(
+        network = network_spec(
             input_shape=spec.network_shape,
             n_classes=len(self.classes_),
             depth=int(self.depth),
@@ -458,6 +461,12 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             stochastic_depth=float(self.stochastic_depth),
             wide=self._wide,
         )
+        if self.l1_structure == "channel" and len(network.kernels) < 2:
+            raise ValueError(
+                "l1_structure='channel' empties channels between the convolutions of a "
+                f"block, got block={self.block!r} with one convolution: use 'weight'."
+            )
+        return network
 
     def _check_same_network(self, X: NDArray[Any]) -> None:
         """Refuse parameters that an existing network does not have."""
@@ -472,8 +481,8 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         ):
             raise ValueError(
                 "Training goes on with the network of the earlier fit, but a parameter of "
-                "the architecture, dropout, input_shape, channel_axis or standardize has "
-                "changed: set it back, or fit with warm_start=False."
+                "the architecture, dropout, stochastic_depth, input_shape, channel_axis or "
+                "standardize has changed: set it back, or fit with warm_start=False."
             )
 
     def _build(
@@ -481,11 +490,6 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     ) -> None:
         spec = self._input_spec(X)
         network = self._network_spec(spec)
-        if self.l1_structure == "channel" and len(network.kernels) < 2:
-            raise ValueError(
-                "l1_structure='channel' empties channels between the convolutions of a "
-                f"block, got block={self.block!r} with one convolution: use 'weight'."
-            )
         device = resolve_device(self.device)
         if self.standardize:
             in_training = np.zeros(len(X))

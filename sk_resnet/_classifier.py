@@ -111,8 +111,8 @@ default="one_cycle"
         the CPU, where torch's gradients in bfloat16 are wrong for them.
     compile : bool or "auto", default="auto"
         Whether training runs a network compiled by `torch.compile`, which takes about a
-        minute at the first batch and saves about a tenth of each step. "auto" compiles
-        for a fit of more than about ten minutes on a CPU, without dropout.
+        minute at the first batch and saves about a twentieth of each step. "auto" compiles
+        for a fit of more than about twenty minutes on a CPU, without dropout.
     warm_start : bool, default=False
         Whether fit goes on from the weights of the last fit, on its device. Parameters
         that shape the network or its input must be as they were then.
@@ -370,8 +370,8 @@ default="one_cycle"
         the CPU, where torch's gradients in bfloat16 are wrong for them.
     compile : bool or "auto", default="auto"
         Whether training runs a network compiled by `torch.compile`, which takes about a
-        minute at the first batch and saves about a tenth of each step. "auto" compiles
-        for a fit of more than about ten minutes on a CPU, without dropout.
+        minute at the first batch and saves about a twentieth of each step. "auto" compiles
+        for a fit of more than about twenty minutes on a CPU, without dropout.
     warm_start : bool, default=False
         Whether fit goes on from the weights of the last fit, on its device. Parameters
         that shape the network or its input must be as they were then.

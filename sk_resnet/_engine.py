@@ -2,6 +2,7 @@
 
 import ctypes
 import functools
+import os
 import sys
 import threading
 import time
@@ -144,6 +145,7 @@ def flushed_denormals() -> Iterator[None]:
 
 _threads_lock = threading.Lock()
 _threads_before, _fits_on_one_thread = 1, 0
+_this_thread = threading.local()
 
 
 @contextmanager
@@ -151,12 +153,20 @@ def one_thread(applies: bool) -> Iterator[None]:
     """Compute on this thread alone, and restore torch's number of threads afterwards.
 
     Fits in several threads share what was before the first of them: the number that torch
-    tells a new thread is the one that was set last.
+    tells a new thread is the one that was set last. A fit in a callback of another leaves
+    it alone.
     """
     global _threads_before, _fits_on_one_thread
-    if not applies:
+    if getattr(_this_thread, "is_alone", False):
         yield
         return
+    if not applies:
+        with _threads_lock:
+            if _fits_on_one_thread:
+                torch.set_num_threads(_threads_before)
+        yield
+        return
+    _this_thread.is_alone = True
     with _threads_lock:
         if _fits_on_one_thread == 0:
             _threads_before = torch.get_num_threads()
@@ -165,6 +175,7 @@ def one_thread(applies: bool) -> Iterator[None]:
     try:
         yield
     finally:
+        _this_thread.is_alone = False
         with _threads_lock:
             _fits_on_one_thread -= 1
             torch.set_num_threads(_threads_before)
@@ -180,7 +191,10 @@ _keepers_of_memory = 0
 
 @functools.cache
 def _glibc() -> Any:
-    if sys.platform != "linux":
+    tuned_by_the_user = any(
+        name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ
+    )
+    if sys.platform != "linux" or tuned_by_the_user:
         return None
     libc = ctypes.CDLL(None)
     return libc if hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim") else None

@@ -67,6 +67,14 @@ def global_average_pool(x: Tensor) -> Tensor:
     return x.movedim(1, -1).flatten(1, -2).mean(1) if x.ndim > 2 else x
 
 
+class ReLU(nn.ReLU):
+    """ReLU that knows whether something else reads its input."""
+
+    def __init__(self, may_overwrite: bool) -> None:
+        super().__init__()
+        self.may_overwrite = may_overwrite
+
+
 class _Pad(nn.Module):
     def __init__(self, amounts: tuple[int, ...]) -> None:
         super().__init__()

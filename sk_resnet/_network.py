@@ -2,6 +2,8 @@
 
 import copy
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
@@ -14,6 +16,7 @@ from sk_resnet._layers import (
     NORM_TYPES,
     Dropout,
     PaddedConvolution,
+    ReLU,
     StochasticDepth,
     Subsample,
     ZeroPadShortcut,
@@ -45,7 +48,7 @@ def sequence(
 ) -> nn.Sequential:
     """Layers for letters of a `BlockOrder`; dropout stands before the last c.
 
-    A ReLU works in place where nothing else reads its input: behind another layer, or at
+    A ReLU may work in place where nothing else reads its input: behind another layer, or at
     the start if the sequence `overwrites` what it is given.
     """
     layers = nn.Sequential()
@@ -68,7 +71,7 @@ def sequence(
         elif letter == "b":
             layers.add_module(f"norm{number}", norm(n_dims, channels))
         else:
-            layers.add_module(f"relu{number}", nn.ReLU(inplace=overwrites or i > 0))
+            layers.add_module(f"relu{number}", ReLU(overwrites or i > 0))
     return layers
 
 
@@ -209,12 +212,27 @@ def initialize(network: nn.Module, generator: torch.Generator) -> None:
             nn.init.zeros_(layer.bias)
 
 
+@contextmanager
+def overwriting_relus(network: nn.Module) -> Iterator[None]:
+    """Let ReLUs work in place meanwhile; at other times hooks of users may be there."""
+    layers = [layer for layer in network.modules() if isinstance(layer, ReLU)]
+    for layer in layers:
+        layer.inplace = layer.may_overwrite
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.inplace = False
+
+
 def folded(module: nn.Module) -> nn.Module:
     """Twin for prediction: batch norms right behind a convolution are folded into it.
 
     Exact up to rounding, in evaluation mode. What cannot be folded is shared. The first
     norm of a pre-activation branch stays: its shortcut reads the same values.
     """
+    if isinstance(module, ReLU):
+        return nn.ReLU(module.may_overwrite)
     twin = copy.copy(module)
     twin._modules = {}
     before: tuple[str, nn.Module] | None = None

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -116,7 +117,7 @@ def regularization_path(
         raise ValueError("X_val and y_val must be given together, got one of them.")
     if X_val is None:
         rows = np.arange(len(y))
-        seed = estimator.random_state if isinstance(estimator.random_state, int) else 0
+        seed = estimator.random_state if isinstance(estimator.random_state, Integral) else 0
         train, held = train_test_split(rows, test_size=0.2, stratify=y, random_state=seed)
         X, y = np.asarray(X), np.asarray(y)
         X_val, y_val, X, y = X[held], y[held], X[train], y[train]

@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -151,11 +152,11 @@ class GradientFlow(Callback):
         n, size = len(X), self.n_samples
         if size == "auto":
             size = max(PROBE_LEAST, min(net.recipe.batch_size, round(PROBE_SHARE * n)))
-        elif not isinstance(size, int) or size < 2:
+        elif not isinstance(size, Integral) or size < 2:
             raise ValueError(f"n_samples must be 'auto' or at least 2, got {size!r}.")
         if self.every == "auto":
             self.every_ = math.ceil(PROBE_STEPS / math.ceil(n / net.recipe.batch_size))
-        elif isinstance(self.every, int) and self.every >= 1:
+        elif isinstance(self.every, Integral) and self.every >= 1:
             self.every_ = self.every
         else:
             raise ValueError(f"every must be 'auto' or at least 1, got {self.every!r}.")

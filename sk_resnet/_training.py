@@ -32,7 +32,13 @@ from sk_resnet._engine import (
 )
 from sk_resnet._input import InputSpec
 from sk_resnet._layers import Dropout
-from sk_resnet._network import folded, inner_kernels, kernels, multiply_adds
+from sk_resnet._network import (
+    folded,
+    inner_kernels,
+    kernels,
+    multiply_adds,
+    overwriting_relus,
+)
 from sk_resnet._optim import OPTIMIZERS, SCHEDULES, parameter_groups
 
 
@@ -141,6 +147,7 @@ class ResidualNet(NeuralNetClassifier):
             if isinstance(layer, Dropout):
                 layer.generator = self.noise
         self._ctrl_c = ctrl_c = CtrlC()
+        device = torch.device(self.device)
         self.notify("on_train_begin", X=training, y=None)
         try:
             with (
@@ -148,8 +155,9 @@ class ResidualNet(NeuralNetClassifier):
                 torch.enable_grad(),
                 flushed_denormals(),
                 one_thread(recipe.is_small),
-                kept_memory(not recipe.is_small),
-                own_stream(torch.device(self.device)),
+                kept_memory(device.type == "cpu" and not recipe.is_small),
+                overwriting_relus(self.module_),
+                own_stream(device),
             ):
                 self.fit_loop(training, epochs=n_epochs)
         except KeyboardInterrupt:
@@ -275,7 +283,8 @@ class ResidualNet(NeuralNetClassifier):
             self.history.new_batch()
             self.history.record_batch(f"{prefix}_loss", loss)
             self.history.record_batch(f"{prefix}_batch_size", 1)
-        earlier = [past[f"{prefix}_loss"] for past in self.history[:-1]]
+        name = f"{prefix}_loss"  # which earlier fits may lack
+        earlier = [past[name] for past in self.history[:-1] if name in past]
         self.history.record(f"{prefix}_batch_count", n_batches)
         self.history.record(f"{prefix}_loss", loss)
         self.history.record(f"{prefix}_loss_best", not earlier or loss < min(earlier))
@@ -324,7 +333,7 @@ class ResidualNet(NeuralNetClassifier):
         macs = multiply_adds(self.module_, self.input_spec.network_shape[1:])
         size = prediction_size(len(dataset), batch_size, macs, device)
         small = len(dataset) <= size or is_small_work(macs * size, device)
-        with kept_memory(not small):
+        with kept_memory(device.type == "cpu" and not small):
             for x, _ in Batches(dataset, size, device):
                 n = len(x)
                 # Kernels are chosen by the batch's size and differ in their last bits, so

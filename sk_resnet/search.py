@@ -24,6 +24,7 @@ from skorch.callbacks import Callback
 from sk_resnet._base import BaseResNet
 from sk_resnet._optim import OPTIMIZERS
 from sk_resnet._spec import NetworkSpec, network_spec
+from sk_resnet._split import DEFAULT_FRACTION
 from sk_resnet._training import DivergenceError
 
 WIDTHS = (0.25, 0.5, 1, 2, 4, 8, 10)
@@ -409,17 +410,22 @@ class CrossValidationObjective:
         d = self.space.get(self._prefix + name)
         if d is None:
             return [self.estimator.get_params()[self._prefix + name]]
+        otherwise = [d.otherwise] if isinstance(d, Only) else []
         d = d.distribution if isinstance(d, Only) else d
-        return list(getattr(d, "choices", None) or [d.high])
+        return [*(getattr(d, "choices", None) or [d.high]), *otherwise]
 
     def _most_epochs(self) -> int:
         net = clone(_network_step(self.estimator)[0])
-        n = max(len(train) for train, _ in self.folds)
+        split = net.validation_split
+        left = 1 - (split if isinstance(split, float) else DEFAULT_FRACTION)
         most = 0
-        for size in self._values("batch_size"):
-            net.batch_size_ = net.set_params(batch_size=size)._resolve_batch_size(n)
-            for epochs in self._values("max_epochs"):
-                most = max(most, net.set_params(max_epochs=epochs)._resolve_epochs(n))
+        # With max_epochs="auto" fewer rows may take more epochs, and some may be held out.
+        sizes = {len(train) for train, _ in self.folds}
+        for n in sizes | {int(left * n) for n in sizes}:
+            for size in self._values("batch_size"):
+                net.batch_size_ = net.set_params(batch_size=size)._resolve_batch_size(n)
+                for epochs in self._values("max_epochs"):
+                    most = max(most, net.set_params(max_epochs=epochs)._resolve_epochs(n))
         return most
 
     def __call__(self, trial: Any) -> float:
@@ -634,12 +640,10 @@ def _check_space(
         if hasattr(depths, "choices")
         else range(depths.low, depths.high + 1, depths.step)
     )
-    shape = _sample_shape(net, X if prefix == "" else None)
-    if prefix and net.input_shape is None:
-        shape = np.shape(X)[1:]
-    wrong = [n for n in values if _spec_or_none(net, tuple(shape), depth=int(n)) is None]
+    shape = _sample_shape(net, X)
+    wrong = [n for n in values if _spec_or_none(net, shape, depth=int(n)) is None]
     if wrong:
-        fitting = [n for n in range(2, 60) if _spec_or_none(net, tuple(shape), depth=n)]
+        fitting = [n for n in range(2, 160) if _spec_or_none(net, shape, depth=n)]
         raise ValueError(
             f"space holds depths that do not fit, {wrong}: use {fitting[:6]}, as "
             "search_space does."

@@ -644,3 +644,43 @@ def test_the_tensorboard_logger_of_skorch_gets_the_history(rows):
         ("Loss/valid_loss", "valid_loss"),
     ):
         assert list(writer.scalars[tag].values()) == [row[column] for row in model.history_]
+
+
+def test_a_warm_start_may_validate_for_the_first_time(rows):
+    X, y = rows
+    model = ResNetClassifier(**ROWS, warm_start=True).fit(X, y)
+    model.set_params(validation_split=0.2).fit(X, y)
+    assert [("valid_loss" in row) for row in model.history_] == [False] * 4 + [True] * 4
+    assert model.history_[4]["valid_loss"] > 0
+
+
+def test_a_small_part_does_not_make_later_passes_small(rows):
+    X, y = rows
+    model = ResNetClassifier(**{**ROWS, "batch_size": 32}).partial_fit(X, y, np.unique(y))
+    assert model.partial_fit(X[:4], y[:4]).batch_size_ == 32
+    model.set_params(batch_size=8)
+    assert model.partial_fit(X, y).batch_size_ == 8
+
+
+def test_a_refused_warm_start_leaves_the_model_as_it_was(rows):
+    X, y = rows
+    model = ResNetClassifier(**ROWS, warm_start=True).fit(X, y)
+    before = model.predict_proba(X)
+    with pytest.raises(ValueError, match="changed: set it back"):
+        model.set_params(depth=6, batch_size=7).fit(X, y)
+    assert model.batch_size_ == 16
+    np.testing.assert_array_equal(model.predict_proba(X), before)
+    model.set_params(depth=4, l1=0.1, l1_structure="channel", block=(3,))
+    with pytest.raises(ValueError, match="with one convolution"):
+        model.fit(X, y)
+
+
+def test_backward_hooks_work_on_the_fitted_network(images):
+    X, y = images
+    module = ResNetClassifier(**{**IMAGES, "max_epochs": 1}).fit(X, y).module_
+    seen = []
+    for layer in module.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.register_full_backward_hook(lambda *gradients: seen.append(gradients))
+    module(torch.from_numpy(X)).sum().backward()
+    assert len(seen) > 5

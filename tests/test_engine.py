@@ -314,6 +314,28 @@ def test_small_networks_train_on_one_thread_which_leaves_the_number_as_it_was(ro
     assert wide.history_[0]["threads"] == 2
 
 
+def test_a_fit_inside_another_or_beside_it_has_the_right_number_of_threads():
+    found = []
+
+    def large():
+        with _engine.one_thread(False):
+            found.append(torch.get_num_threads())
+
+    torch.set_num_threads(2)
+    try:
+        with _engine.one_thread(True):
+            with _engine.one_thread(True):
+                pass
+            assert torch.get_num_threads() == 1
+            thread = threading.Thread(target=large)
+            thread.start()
+            thread.join()
+        assert found == [2]
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+
+
 def test_fits_in_threads_restore_the_number_that_was_before_the_first():
     torch.set_num_threads(2)
     inside, leave = threading.Event(), threading.Event()
