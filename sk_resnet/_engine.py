@@ -181,7 +181,8 @@ def one_thread(applies: bool) -> Iterator[None]:
             torch.set_num_threads(_threads_before)
 
 
-# Parameters of glibc's mallopt, and what they are after its own adjustments.
+# Parameters of glibc's mallopt, and where its own adjustments, which end with the first
+# call, would lead them.
 TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4
 GLIBC_DEFAULTS = {TRIM_THRESHOLD: 2**26, MMAP_THRESHOLD: 2**25, MMAP_MAX: 2**16}
 
@@ -216,7 +217,6 @@ def kept_memory(applies: bool) -> Iterator[None]:
     with _memory_lock:
         _keepers_of_memory += 1
         libc.mallopt(MMAP_MAX, 0)
-        libc.mallopt(TRIM_THRESHOLD, -1)
     try:
         yield
     finally:
