@@ -1,6 +1,7 @@
 """Oracles: optimality conditions, scikit-learn's Lasso, and closed forms."""
 
 import copy
+import functools
 import pickle
 
 import numpy as np
@@ -69,7 +70,7 @@ LASSO_CASES = [
 
 
 def test_the_cases_name_every_optimizer():
-    for cases in (LASSO_CASES, OPTIMIZER_CASES):
+    for cases in (LASSO_CASES, BATCH_CASES, OPTIMIZER_CASES):
         assert {name for name, _, _ in cases} == set(OPTIMIZERS)
 
 
@@ -82,14 +83,20 @@ def test_proximal_steps_solve_the_lasso(optimizer, momentum, lr, schedule):
     np.testing.assert_array_equal(found == 0, expected == 0)
 
 
+# Adam's steps do not grow with the gradient: it needs a larger rate than SGD to arrive.
+BATCH_CASES = [
+    ("sgd", 0.0, 0.025),
+    ("sgd", 0.9, 0.005),
+    ("heavy_ball", 0.9, 0.005),
+    ("adamw", 0.9, 0.04),
+]
+
+
 @pytest.mark.parametrize("size", [6, 20])
-# AdamW is left out: with the noise of batches of 6 it ended 0.08 away.
-@pytest.mark.parametrize(
-    ("optimizer", "momentum", "lr"), [case for case in LASSO_CASES if case[0] != "adamw"]
-)
+@pytest.mark.parametrize(("optimizer", "momentum", "lr"), BATCH_CASES)
 def test_l1_means_the_same_whatever_the_size_of_the_batches(optimizer, momentum, lr, size):
     w, _ = least_squares(
-        optimizer, momentum, lr / 4, schedule="one_cycle", n_steps=6000, size=size, l1=0.3
+        optimizer, momentum, lr, schedule="one_cycle", n_steps=6000, size=size, l1=0.3
     )
     np.testing.assert_allclose(w.detach().numpy(), lasso(0.3), atol=0.02)
 
@@ -176,11 +183,20 @@ OPTIMIZER_CASES = [
     ("sgd", 0.0, 0.5),
     ("sgd", 0.9, 0.1),
     ("heavy_ball", 0.9, 0.1),
-    ("adamw", 0.9, 0.02),
+    ("adamw", 0.9, 0.05),
 ]
 
 
-@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+@functools.cache
+def logistic_regression(l1):
+    X, y = load_iris(return_X_y=True)
+    model = LogisticRegression(
+        l1_ratio=1, solver="saga", C=1 / (l1 * len(X)), fit_intercept=False, tol=1e-9
+    )
+    return model.set_params(max_iter=50_000).fit(scale(X), y).coef_
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize(("optimizer", "momentum", "lr"), OPTIMIZER_CASES)
 def test_proximal_steps_solve_logistic_regression(optimizer, momentum, lr, schedule):
     X, y = load_iris(return_X_y=True)
@@ -195,10 +211,7 @@ def test_proximal_steps_solve_logistic_regression(optimizer, momentum, lr, sched
         torch.nn.functional.cross_entropy(Xt @ w.T, yt).backward()
         opt.step()
         scheduler.step()
-    reference = LogisticRegression(
-        l1_ratio=1, solver="saga", C=1 / (l1 * len(X)), fit_intercept=False, tol=1e-9
-    ).set_params(max_iter=50_000)
-    expected = reference.fit(X, y).coef_
+    expected = logistic_regression(l1)
     found, gradient = w.detach().numpy(), w.grad.numpy()
     np.testing.assert_allclose(found, expected, atol=1e-3)
     np.testing.assert_array_equal(found == 0, np.abs(expected) < 1e-6)

@@ -84,7 +84,7 @@ def file_bytes(model):
 def predict_seconds(models, X):
     """Least seconds of each model, interleaved."""
     best = [np.inf] * len(models)
-    for _ in range(3):
+    for _ in range(10):
         for i, model in enumerate(models):
             started = time.perf_counter()
             model.predict(X)
