@@ -297,7 +297,7 @@ class ResidualNet(NeuralNetClassifier):
         losses = nn.functional.cross_entropy(
             logits, y, reduction="none", label_smoothing=self.recipe.label_smoothing
         )
-        loss = losses.dot(batch.weight) / len(losses)
+        loss = losses.dot(batch.weight / len(losses))
         loss.backward()
         return {"loss": loss.detach(), "y_pred": logits.detach()}
 

@@ -16,9 +16,10 @@ tuned    loop with channels innermost, fused optimizer, folded prediction, and b
 compiled the same with torch.compile (only with --compile)
 ours     the estimator
 
-A first fit of each arm warms up and is not shown; then they take turns. Seconds are
-medians, with their range; a ratio is skorch's time over the arm's. A row whose accuracy is
-more than 3 points off the others is marked void. With --cold each arm runs once, in a
+A first fit of each arm warms up and is not shown; then they take turns, with another seed
+each time. Seconds are medians, with their range; a ratio is skorch's time over the arm's. A
+row whose mean accuracy is off that of skorch by more than two standard deviations, of seeds
+and of the test samples, is marked void. With --cold each arm runs once, in a
 process of its own, with whatever its first fit prepares; MiB are its peak over the data.
 """
 
@@ -47,7 +48,7 @@ from sk_resnet._network import build_network, folded, initialize, multiply_adds
 from sk_resnet._spec import network_spec
 
 FASHION = os.environ.get("FASHION_MNIST", "/usr/share/datasets/fashion-mnist")
-LR, DECAY, SEED = 0.1, 1e-4, 0
+LR, DECAY = 0.1, 1e-4
 ARMS = "skorch,loop,tuned,compiled,ours,ours bf16,lightning,keras"
 
 
@@ -109,7 +110,7 @@ def load(net, options):
     return series(n) if net.data == "series" else table(n)
 
 
-def estimator(net, epochs, device, precision="auto"):
+def estimator(net, epochs, device, precision="auto", seed=0):
     kind = WideResNetClassifier if net.wide else ResNetClassifier
     return kind(
         depth=net.depth,
@@ -122,13 +123,13 @@ def estimator(net, epochs, device, precision="auto"):
         standardize=False,
         device=device,
         precision=precision,
-        random_state=SEED,
+        random_state=seed,
     )
 
 
-def network(net, X, n_classes):
+def network(net, X, n_classes, seed):
     """The initial network of the estimator."""
-    model = estimator(net, 1, "cpu")
+    model = estimator(net, 1, "cpu", seed=seed)
     spec = network_spec(
         input_shape=X.shape[1:],
         n_classes=n_classes,
@@ -167,10 +168,10 @@ class Contiguous(nn.Module):
 class Skorch:
     """Plain skorch."""
 
-    def __init__(self, net, X, n_classes, epochs, device):
+    def __init__(self, net, X, n_classes, epochs, device, seed):
         n_steps = epochs * -(-len(X) // BATCH)
         self.net = NeuralNetClassifier(
-            Contiguous(network(net, X, n_classes)),
+            Contiguous(network(net, X, n_classes, seed)),
             criterion=nn.CrossEntropyLoss,
             optimizer=torch.optim.SGD,
             optimizer__momentum=0.9,
@@ -204,9 +205,9 @@ class Skorch:
 class Loop:
     """A loop over tensors, plain or tuned."""
 
-    def __init__(self, net, X, n_classes, epochs, device, tuned=False, compile=False):
+    def __init__(self, net, X, n_classes, epochs, device, seed, tuned=False, compile=False):
         self.device, self.epochs, self.tuned = torch.device(device), epochs, tuned
-        module = network(net, X, n_classes).to(device)
+        module = network(net, X, n_classes, seed).to(device)
         self.module = module if tuned else Contiguous(module)
         self.forward = torch.compile(self.module) if compile else self.module
         macs = multiply_adds(module, X.shape[2:])
@@ -251,22 +252,27 @@ class Loop:
         return torch.cat(out).numpy()
 
 
-def arms(net, X, n_classes, epochs, options) -> dict[str, Any]:
-    common = (net, X, n_classes, epochs, options.device)
+def arms(net, X, n_classes, epochs, options, seed=0) -> dict[str, Any]:
+    common = (net, X, n_classes, epochs, options.device, seed)
+    ours = (net, epochs, options.device)
     made = {
         "skorch": lambda: Skorch(*common),
         "loop": lambda: Loop(*common),
         "tuned": lambda: Loop(*common, tuned=True),
-        "ours": lambda: estimator(net, epochs, options.device),
+        "ours": lambda: estimator(*ours, seed=seed),
         # The same weights, and predictions in bfloat16 too.
-        "ours bf16": lambda: estimator(net, epochs, options.device, "bfloat16"),
+        "ours bf16": lambda: estimator(*ours, "bfloat16", seed=seed),
     }
     if options.compile:
         made["compiled"] = lambda: Loop(*common, tuned=True, compile=True)
     if options.peers:
         for name, kind in PEERS.items():
             made[name] = lambda kind=kind: kind(
-                Contiguous(network(net, X, n_classes)), epochs, LR, DECAY, options.device
+                Contiguous(network(net, X, n_classes, seed)),
+                epochs,
+                LR,
+                DECAY,
+                options.device,
             )
     return {name: made[name] for name in options.arms.split(",") if name in made}
 
@@ -300,30 +306,41 @@ def compare(name, net, options):
     n_classes = int(y.max()) + 1
     fits: dict[str, list[float]] = {}
     predictions: dict[str, list[float]] = {}
-    scores: dict[str, float] = {}
+    scores: dict[str, list[float]] = {}
     few = min(n, 2 * BATCH)
     for _, make in arms(net, X[:few], n_classes, 1, options).items():
         model = make()
         model.fit(X[:few], y[:few])
         model.predict(X[:few])
-    for _ in range(options.repeats):
-        for arm, make in arms(net, X[:n], n_classes, options.epochs, options).items():
+    for seed in range(options.repeats):
+        made = arms(net, X[:n], n_classes, options.epochs, options, seed)
+        for arm, make in made.items():
             model = make()
+            torch.manual_seed(seed)
             fits.setdefault(arm, []).append(seconds_of(model.fit, X[:n], y[:n])[0])
             taken, predicted = seconds_of(model.predict, X[n:])
             predictions.setdefault(arm, []).append(taken)
-            scores[arm] = float(np.mean(predicted == y[n:]))
-    spread = max(scores.values()) - min(scores.values())
+            scores.setdefault(arm, []).append(float(np.mean(predicted == y[n:])))
     first = next(iter(fits))
     for arm, taken in fits.items():
         seconds, predicting = np.median(taken), np.median(predictions[arm])
+        agree = abs(np.mean(scores[arm]) - np.mean(scores[first])) <= tolerance(
+            scores[arm] + scores[first], len(X) - n
+        )
         print(
             f"{name:<11}{arm:<11}{seconds:8.2f}{min(taken):9.2f}-{max(taken):<8.2f}"
             f"{np.median(fits[first]) / seconds:6.2f}x{predicting:9.3f}"
-            f"{np.median(predictions[first]) / predicting:6.2f}x{scores[arm]:8.3f}"
-            f"{'  void' if spread > 0.03 else ''}",
+            f"{np.median(predictions[first]) / predicting:6.2f}x"
+            f"{np.mean(scores[arm]):8.3f} ± {np.std(scores[arm]):.3f}"
+            f"{'' if agree else '  void'}",
             flush=True,
         )
+
+
+def tolerance(accuracies, n_test):
+    """Difference of two mean accuracies that seeds and the few test samples explain."""
+    p = np.mean(accuracies)
+    return 2 * np.sqrt(np.var(accuracies) + p * (1 - p) / n_test)
 
 
 def growth(options):
@@ -410,7 +427,7 @@ def main():
     roofline(options.device)
     print(
         f"{'net':<11}{'arm':<11}{'fit s':>8}{'range':^18}{'ratio':>7}"
-        f"{'predict':>9}{'ratio':>7}{'score':>8}"
+        f"{'predict':>9}{'ratio':>7}{'score':>9}"
     )
     for name in options.nets.split(","):
         compare(name, {**NETS, **GPU_NETS}[name], options)
