@@ -78,8 +78,6 @@ _not_negative = Interval(Real, 0, None, closed="left")
 _share = Interval(Real, 0, 1, closed="left")
 _counts = Interval(Integral, 1, None, closed="left")
 
-# Share of the learning rate in `finetune_epochs`.
-FINETUNE_LR = 0.1
 
 # Columns of skorch's history that `history_` leaves out or names otherwise.
 _HISTORY_NAMES = {"dur": "seconds"}
@@ -594,8 +592,8 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             is_small=is_small_work(macs * self.batch_size_, device),
         )
         if finetune:
-            lr = FINETUNE_LR * recipe.lr
-            recipe = replace(recipe, l1=0.0, keep_zeros=True, lr=lr)
+            # From the full rate, the learning-rate rewinding of arXiv:2003.02389.
+            recipe = replace(recipe, l1=0.0, keep_zeros=True)
         if self.verbose:
             callbacks = [*callbacks, EpochProgress(n_epochs)]
         if self.compile == "auto" and self.dropout == 0:

@@ -53,8 +53,8 @@ class ResNetClassifier(BaseResNet):
         weights w that read one channel between two convolutions of a block; other
         kernels are free of it.
     finetune_epochs : int, default=0
-        Epochs after `max_epochs` without the L1 penalty, in which zeros stay zero, at a
-        tenth of the learning rate. They undo the shrinking of the other weights.
+        Epochs after `max_epochs` without the L1 penalty, in which zeros stay zero and
+        `schedule` starts anew. They undo the shrinking of the other weights.
     l2 : float or "auto", default="auto"
         Strength of the L2 penalty on the kernels. "adamw" decays them by lr·l2 instead.
         "auto" is 0.01 for rows and 1e-4, as in [1]_, for everything else.
@@ -312,8 +312,8 @@ class WideResNetClassifier(BaseResNet):
         weights w that read one channel between two convolutions of a block; other
         kernels are free of it.
     finetune_epochs : int, default=0
-        Epochs after `max_epochs` without the L1 penalty, in which zeros stay zero, at a
-        tenth of the learning rate. They undo the shrinking of the other weights.
+        Epochs after `max_epochs` without the L1 penalty, in which zeros stay zero and
+        `schedule` starts anew. They undo the shrinking of the other weights.
     l2 : float or "auto", default="auto"
         Strength of the L2 penalty on the kernels. "adamw" decays them by lr·l2 instead.
         "auto" is 0.01 for rows and 5e-4, as in [3]_, for everything else.

@@ -97,6 +97,7 @@ def test_finetuning_keeps_zeros_and_undoes_the_shrinking(images):
     plain = ResNetClassifier(8, **settings).fit(X, y)
     tuned = ResNetClassifier(8, **settings, finetune_epochs=5).fit(X, y)
     assert tuned.n_epochs_ == 15
+    assert tuned.history_[10]["lr"] == tuned.history_[0]["lr"]  # the schedule starts anew
     assert 0.3 < plain.sparsity_ == tuned.sparsity_
     zeros = [(w == 0).numpy() for w in plain.module_.parameters()]
     for before, w in zip(zeros, tuned.module_.parameters(), strict=True):

@@ -92,7 +92,7 @@ def series(n):
     rng = np.random.default_rng(0)
     y = rng.integers(0, 4, n + n // 5)
     t = np.linspace(0, 1, 1000) + rng.uniform(size=(len(y), 1))
-    X = np.sin(2 * np.pi * (5 + 3 * y[:, None]) * t) + rng.normal(size=t.shape)
+    X = np.sin(2 * np.pi * (5 + 3 * y[:, None]) * t) + 0.3 * rng.normal(size=t.shape)
     return X[:, None].astype(np.float32), y, n
 
 
