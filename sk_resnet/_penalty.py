@@ -42,9 +42,10 @@ def channel_threshold_(w: Tensor, threshold: Tensor | float) -> Tensor:
     for _ in range(8 if varies else 1):
         p = groups / (s + t)
         norm = p.norm(dim=1, keepdim=True)
-        slope = (p.square() / (s + t)).sum(1, keepdim=True) / norm.pow(3)
+        slope = ((p / norm).square() / (s + t)).sum(1, keepdim=True) / norm
         s = torch.where(norm > 1, s + (1 - 1 / norm) / slope, s)
-    by_channel.copy_((groups * (s / (s + t))).view_as(by_channel))
+    shrunk = (groups * (s / (s + t))).add_(0.0)  # -0.0 takes a value's bytes in a file
+    by_channel.copy_(shrunk.view_as(by_channel))
     return w
 
 

@@ -245,10 +245,21 @@ def test_the_channel_step_is_the_proximal_operator(varies):
 
 
 @pytest.mark.parametrize("threshold", [0.0, torch.tensor(0.0)], ids=["float", "tensor"])
-def test_a_rate_of_zero_leaves_channels_as_they_are(threshold):
-    w = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
+@pytest.mark.parametrize("scale", [1.0, 1e6])
+def test_a_rate_of_zero_leaves_channels_as_they_are(threshold, scale):
+    w = scale * torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
     again = STRUCTURES["channel"].proximal_(w.clone(), threshold)
     torch.testing.assert_close(again, w)
+
+
+@pytest.mark.parametrize("structure", STRUCTURES)
+@pytest.mark.parametrize("varies", [False, True])
+def test_zeros_of_proximal_steps_have_no_sign(structure, varies):
+    w = torch.tensor([[-1.0, 1.0], [-2.0, 2.0]])
+    threshold = torch.full_like(w, 9.0) if varies else 9.0
+    found = STRUCTURES[structure].proximal_(w, threshold)
+    # Files hold -0.0 as a value, 32 times as large.
+    assert found.view(torch.int32).tolist() == [[0, 0], [0, 0]]
 
 
 @pytest.mark.parametrize(("optimizer", "momentum", "lr"), OPTIMIZER_CASES)
