@@ -34,8 +34,10 @@ def _cut(prefix: str, branch: nn.Sequential, state: dict[str, Tensor]) -> tuple[
         if isinstance(layer, (*KERNELS, *NORM_TYPES))
     ]
     names = [name for name, layer in layers if isinstance(layer, KERNELS)]
-    for name in names[1:]:
-        kept.append(_read_channels(state[f"{name}.weight"]))
+    for name in reversed(names[1:]):
+        weight = state[f"{name}.weight"]
+        # What only channels read that are cut themselves is not read.
+        kept.insert(0, _read_channels(weight[kept[0]] if kept else weight))
     # Letters between two convolutions act on the channels that the second one reads.
     n_seen = 0
     for name, layer in layers:

@@ -55,6 +55,18 @@ def test_outputs_stay_for_every_order_block_and_dimension(order, n_dims, block):
     assert n_parameters(compacted(small)) == n_parameters(small)
 
 
+def test_channels_that_only_cut_channels_read_are_cut_too():
+    network = network_of(block=(3, 3, 3), depth=11)
+    _, second, third = kernels(network.stages[0][0].branch).values()
+    with torch.no_grad():
+        third[:, 3] = 0
+        second[:, 5] = 0
+        second[3, 5] = 1
+    small = compacted(network)
+    assert small.spec.cut_to[0] == (second.shape[1] - 1, third.shape[1] - 1)
+    assert n_parameters(compacted(small)) == n_parameters(small)
+
+
 def test_a_full_network_stays_as_it_is():
     network = network_of()
     assert n_parameters(compacted(network)) == n_parameters(network)
