@@ -181,7 +181,9 @@ def mixed_labels(
         y = torch.nn.functional.one_hot(y, n_classes).float()
     own, other = share * weight, (1 - share) * weight[partner]
     total = own + other
-    mixed = (own[:, None] * y + other[:, None] * y[partner]) / total[:, None]
+    # Weights far below the others are 0 in float32.
+    shares = total.clamp_min(torch.finfo(total.dtype).tiny)[:, None]
+    mixed = (own[:, None] * y + other[:, None] * y[partner]) / shares
     return mixed, total
 
 
