@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.model_selection import train_test_split
 
-from sk_resnet._base import BaseResNet
+from sk_resnet._base import BaseResNet, _to_numpy
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def regularization_path(
     ValueError
         For no strengths, negative ones, or an unknown direction.
     TypeError
-        For other estimators.
+        For other estimators, and strengths that are no numbers.
 
     Examples
     --------
@@ -116,13 +116,13 @@ def regularization_path(
     if (X_val is None) != (y_val is None):
         raise ValueError("X_val and y_val must be given together, got one of them.")
     if X_val is None:
-        rows = np.arange(len(y))
         seed = estimator.random_state if isinstance(estimator.random_state, Integral) else 0
-        train, held = train_test_split(rows, test_size=0.2, stratify=y, random_state=seed)
-        X, y = np.asarray(X), np.asarray(y)
-        X_val, y_val, X, y = X[held], y[held], X[train], y[train]
-        if sample_weight is not None:
-            sample_weight = np.asarray(sample_weight)[train]
+        # Tables stay tables, as their columns have names.
+        data = [_to_numpy(a) for a in (X, y, sample_weight) if a is not None]
+        X, X_val, y, y_val, *weights = train_test_split(
+            *data, test_size=0.2, stratify=data[1], random_state=seed
+        )
+        sample_weight = weights[0] if weights else None
     model = clone(estimator).set_params(warm_start=True)
     fitted = []
     for l1 in strengths if direction == "increasing" else strengths[::-1]:
@@ -138,9 +138,12 @@ def regularization_path(
 
 
 def _checked_strengths(l1s: Sequence[float]) -> NDArray[np.float64]:
-    strengths = np.sort(np.asarray(l1s, dtype=np.float64).ravel())
+    try:
+        strengths = np.sort(np.asarray(list(l1s), dtype=np.float64).ravel())
+    except (TypeError, ValueError):
+        raise TypeError(f"l1s must be a sequence of numbers, got {l1s!r}.") from None
     if strengths.size == 0:
         raise ValueError("l1s must hold at least one strength, got none.")
     if not np.isfinite(strengths).all() or strengths[0] < 0:
-        raise ValueError(f"l1s must be finite and at least 0, got {list(l1s)}.")
+        raise ValueError(f"l1s must be finite and at least 0, got {strengths.tolist()}.")
     return strengths

@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.pipeline import make_pipeline
 
@@ -33,11 +34,26 @@ def test_accuracies_are_those_of_the_validation_set(rows):
     assert not any(model.warm_start for model in path.estimators)
 
 
+def test_what_is_held_out_of_a_table_is_a_table(rows):
+    X, y = rows
+    X, y = pd.DataFrame(X).add_prefix("c"), pd.Series(y, index=np.arange(len(y)) + 7)
+    path = regularization_path(ResNetClassifier(**ROWS), X, y, iter(L1S[:1]))
+    assert list(path.estimators[0].feature_names_in_) == list(X.columns)
+    expected = regularization_path(ResNetClassifier(**ROWS), *rows, L1S[:1])
+    np.testing.assert_array_equal(path.accuracies, expected.accuracies)
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        regularization_path(ResNetClassifier(**ROWS), X, y[:-1], L1S)
+
+
 @pytest.mark.parametrize(
     ("l1s", "changes", "error", "match"),
     [
         ([], {}, ValueError, "at least one strength, got none"),
-        ([0.1, -1], {}, ValueError, r"at least 0, got \[0.1, -1\]"),
+        ([0.1, -1], {}, ValueError, r"at least 0, got \[-1.0, 0.1\]"),
+        (["a"], {}, TypeError, r"l1s must be a sequence of numbers, got \['a'\]"),
+        (None, {}, TypeError, "l1s must be a sequence of numbers, got None"),
+        (0.1, {}, TypeError, "l1s must be a sequence of numbers, got 0.1"),
+        (L1S, {"sample_weight": [1.0]}, ValueError, "inconsistent numbers of samples"),
         ([np.nan], {}, ValueError, "finite"),
         (L1S, {"direction": "up"}, ValueError, "direction must be .* got 'up'"),
         (L1S, {"X_val": [[1.0] * 5]}, ValueError, "must be given together"),
