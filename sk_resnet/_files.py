@@ -13,10 +13,36 @@ FILE_FORMAT = 1
 # The comment at the end of the zip file: format, then the SHA-256 of all before the digest.
 MARK = b"sk_resnet-"
 DIGEST = 64
+SPLITTERS = (
+    "GroupKFold",
+    "GroupShuffleSplit",
+    "KFold",
+    "LeaveOneGroupOut",
+    "LeaveOneOut",
+    "LeavePGroupsOut",
+    "PredefinedSplit",
+    "RepeatedKFold",
+    "RepeatedStratifiedKFold",
+    "ShuffleSplit",
+    "StratifiedGroupKFold",
+    "StratifiedKFold",
+    "StratifiedShuffleSplit",
+    "TimeSeriesSplit",
+)
+# Beside what skops trusts: our types, what their parameters may hold, and what searches,
+# votes and calibration keep. None of them calls what a file names.
 TRUSTED = (
     "sk_resnet._classifier.ResNetClassifier",
     "sk_resnet._classifier.WideResNetClassifier",
     "sk_resnet._callbacks.EarlyStopping",
+    "sk_resnet._embedder.ResNetEmbedder",
+    "torch.device",
+    *(f"sklearn.model_selection._split.{name}" for name in SPLITTERS),
+    "sklearn.calibration._CalibratedClassifier",
+    "sklearn.calibration._SigmoidCalibration",
+    "sklearn.calibration._TemperatureScaling",
+    "sklearn.metrics._scorer._PassthroughScorer",
+    "sklearn.utils._bunch.Bunch",
 )
 
 
@@ -87,8 +113,8 @@ def save(model: Any, path: str | os.PathLike[str]) -> None:
 def load(path: str | os.PathLike[str], *, trusted: Sequence[str] = ()) -> Any:
     """Read a model that `save` wrote.
 
-    No code of the file is run: types other than those of scikit-learn, NumPy and
-    sk_resnet are refused unless they are named in `trusted`.
+    No code of the file is run: types of sk_resnet are read, and those of scikit-learn and
+    NumPy that only hold data; others are refused unless they are named in `trusted`.
 
     Parameters
     ----------

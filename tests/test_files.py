@@ -1,6 +1,7 @@
 """Files: every damage is found, and an old file outlives every failure."""
 
 import errno
+import importlib
 import os
 import shutil
 import signal
@@ -13,13 +14,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.ensemble import VotingClassifier
+from sklearn.frozen import FrozenEstimator
+from sklearn.model_selection import (
+    GridSearchCV,
+    RepeatedStratifiedKFold,
+    ShuffleSplit,
+    StratifiedKFold,
+)
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from skorch.callbacks import Freezer
 
 import sk_resnet
-from sk_resnet import EarlyStopping, ModelFileError, ResNetClassifier
-from sk_resnet._files import DIGEST, MARK, _sealed
+from sk_resnet import EarlyStopping, ModelFileError, ResNetClassifier, ResNetEmbedder
+from sk_resnet._files import DIGEST, MARK, TRUSTED, _sealed
 
 ROWS = {"depth": 4, "width": 0.25, "max_epochs": 2, "batch_size": 16, "random_state": 0}
 ROOT = Path(sk_resnet.__file__).parents[1]
@@ -50,6 +62,40 @@ def test_a_pipeline_is_saved_whole(rows, tmp_path):
     sk_resnet.save(pipeline, str(tmp_path / "pipeline.skr"))
     again = sk_resnet.load(str(tmp_path / "pipeline.skr"))
     np.testing.assert_array_equal(again.predict_proba(X), pipeline.predict_proba(X))
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda model: make_pipeline(ResNetEmbedder(model), KNeighborsClassifier()),
+        lambda model: make_pipeline(StandardScaler(), FrozenEstimator(model)),
+        lambda model: GridSearchCV(model, {"l1": [0.0, 0.02]}, cv=StratifiedKFold(2)),
+        lambda model: CalibratedClassifierCV(model, cv=2),
+        lambda model: CalibratedClassifierCV(model, cv=2, method="temperature"),
+        lambda model: VotingClassifier([("network", model)], voting="soft"),
+        lambda model: model.set_params(device=torch.device("cpu")),
+        *(
+            lambda model, split=split: model.set_params(validation_split=split)
+            for split in [
+                StratifiedKFold(3),
+                RepeatedStratifiedKFold(n_splits=2),
+                ShuffleSplit(1, random_state=0),
+            ]
+        ),
+    ],
+)
+def test_what_holds_our_models_needs_no_trust(rows, wrap, tmp_path):
+    X, y = rows
+    model = wrap(ResNetClassifier(**ROWS).fit(X, y)).fit(X, y)
+    sk_resnet.save(model, tmp_path / "model.skr")
+    again = sk_resnet.load(tmp_path / "model.skr")
+    np.testing.assert_array_equal(again.predict_proba(X), model.predict_proba(X))
+
+
+@pytest.mark.parametrize("name", TRUSTED)
+def test_trusted_types_are_there(name):
+    module, _, attribute = name.rpartition(".")
+    assert isinstance(getattr(importlib.import_module(module), attribute), type)
 
 
 def test_the_file_is_a_zip_file_with_one_type_to_trust(saved):
