@@ -1,9 +1,11 @@
 """Model files that are checked when they are read, and written whole or not at all."""
 
+import contextlib
 import hashlib
 import io
 import os
-import tempfile
+import secrets
+import shutil
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -71,10 +73,12 @@ def save(model: Any, path: str | os.PathLike[str]) -> None:
     model : estimator
         Fitted or not: one of ours, or any estimator of scikit-learn that skops can write.
     path : path-like
-        Where to write; an existing file is replaced.
+        Where to write; an existing file is replaced, and its mode kept.
 
     Raises
     ------
+    TypeError
+        For a model that is no estimator.
     OSError
         When the file cannot be written, such as on a full or read-only disk.
     ImportError
@@ -95,6 +99,11 @@ def save(model: Any, path: str | os.PathLike[str]) -> None:
     ...     sk_resnet.load(path).depth
     8
     """
+    if isinstance(model, type) or not hasattr(model, "fit"):
+        raise TypeError(
+            f"model must be an estimator or a pipeline, got {model!r}: save takes an "
+            "instance with a method fit."
+        )
     content = _sealed(
         _skops().dumps(model, compression=zipfile.ZIP_DEFLATED, compresslevel=1)
     )
@@ -205,23 +214,29 @@ def _checked(content: bytes, path: Any) -> bytes:
 
 
 def _replace(target: Path, content: bytes) -> None:
-    descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    # Not by tempfile, whose files only the owner can read; 255 bytes are a name's limit.
+    part = target.parent / f".{target.name[:50]}.{secrets.token_hex(4)}"
+    file = part.open("xb")
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with file:
+            if target.exists():
+                shutil.copymode(target, part)  # while there is nothing to read
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        # As open() would have made it: mkstemp lets only the owner read.
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(name, 0o666 & ~mask)
-        os.replace(name, target)
+        os.replace(part, target)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
         raise
     if os.name == "posix":
-        folder = os.open(target.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        # The new file is in place, and not every file system can flush a folder.
+        with contextlib.suppress(OSError):
+            _flush_folder(target.parent)
+
+
+def _flush_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -5,6 +5,7 @@ import importlib
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -177,6 +178,45 @@ def test_a_full_disk_leaves_the_old_file(saved, monkeypatch):
         sk_resnet.save(model, path)
     assert path.read_bytes() == before
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_folder_that_cannot_be_flushed(saved, monkeypatch):
+    path, model, _ = saved
+    flush = os.fsync
+
+    def only_files(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        flush(descriptor)
+
+    monkeypatch.setattr(os, "fsync", only_files)
+    sk_resnet.save(model.set_params(verbose=1), path)
+    assert sk_resnet.load(path).verbose == 1
+
+
+@pytest.mark.skipif(os.name != "posix", reason="there are no modes of files")
+def test_files_have_the_mode_that_open_gives(saved):
+    path, model, _ = saved
+    by_open = path.with_suffix(".txt")
+    by_open.write_text("")
+    assert path.stat().st_mode == by_open.stat().st_mode
+    path.chmod(0o600)
+    sk_resnet.save(model, path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_names_may_be_long(saved):
+    path, model, _ = saved
+    path = path.with_name("ä" * 126)
+    sk_resnet.save(model, path)
+    assert sk_resnet.load(path).depth == 4
+
+
+@pytest.mark.parametrize("model", [ResNetClassifier, "model.skr", None])
+def test_only_estimators_are_saved(saved, model):
+    with pytest.raises(TypeError, match="must be an estimator or a pipeline, got "):
+        sk_resnet.save(model, saved[0])
+    assert sk_resnet.load(saved[0]).depth == 4
 
 
 def test_a_folder_that_is_not_there(saved):
