@@ -3,8 +3,9 @@
 from sk_resnet._callbacks import EarlyStopping
 from sk_resnet._classifier import ResNetClassifier, WideResNetClassifier
 from sk_resnet._embedder import ResNetEmbedder
-from sk_resnet._files import ModelFileError, load, save
+from sk_resnet._files import load, save
 from sk_resnet._path import RegularizationPath, regularization_path
+from sk_resnet._persist import ModelFileError
 from sk_resnet._version import __version__
 
 __all__ = [

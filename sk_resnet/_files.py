@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from sk_resnet._persist import ModelFileError
+
 FILE_FORMAT = 1
 # The comment at the end of the zip file: format, then the SHA-256 of all before the digest.
 MARK = b"sk_resnet-"
@@ -46,19 +48,6 @@ TRUSTED = (
     "sklearn.metrics._scorer._PassthroughScorer",
     "sklearn.utils._bunch.Bunch",
 )
-
-
-class ModelFileError(ValueError):
-    """A file that is no model, is damaged, or is of a newer format.
-
-    Raised by `load`.
-
-    Examples
-    --------
-    >>> from sk_resnet import ModelFileError
-    >>> issubclass(ModelFileError, ValueError)
-    True
-    """
 
 
 def save(model: Any, path: str | os.PathLike[str]) -> None:

@@ -13,6 +13,19 @@ from sk_resnet._version import __version__
 FORMAT = 2  # 2: sparse weights as masks and values
 
 
+class ModelFileError(ValueError):
+    """A file that is no model, is damaged, or is of a newer format.
+
+    Raised by `load`, and for a newer format by joblib and pickle too.
+
+    Examples
+    --------
+    >>> from sk_resnet import ModelFileError
+    >>> issubclass(ModelFileError, ValueError)
+    True
+    """
+
+
 def versions() -> dict[str, str]:
     """Versions that a saved model depends on."""
     return {
@@ -91,7 +104,7 @@ def arrays_to_weights(
 def check_versions(state_format: int, saved: dict[str, str]) -> None:
     """Refuse a newer format; warn where a version differs."""
     if state_format > FORMAT:
-        raise ValueError(
+        raise ModelFileError(
             f"This model was saved in format {state_format} by sk_resnet "
             f"{saved.get('sk_resnet')}, but sk_resnet {__version__} reads formats up to "
             f"{FORMAT}: upgrade sk_resnet."

@@ -152,6 +152,14 @@ def test_other_files_and_newer_formats_are_refused(saved, tmp_path, monkeypatch)
         sk_resnet.load(tmp_path / "nothing.skr")
 
 
+def test_models_of_a_newer_format_are_refused(saved, monkeypatch):
+    path, model, _ = saved
+    monkeypatch.setattr("sk_resnet._base.FORMAT", 99)
+    sk_resnet.save(model, path)
+    with pytest.raises(ModelFileError, match=r"in format 99 .*: upgrade sk_resnet"):
+        sk_resnet.load(path)
+
+
 def test_other_types_need_trust(saved, tmp_path):
     _, model, X = saved
     model.set_params(callbacks=[Freezer("stem*")])
