@@ -33,8 +33,8 @@ SPLITTERS = (
     "StratifiedShuffleSplit",
     "TimeSeriesSplit",
 )
-# Beside what skops trusts: our types, what their parameters may hold, and what searches,
-# votes and calibration keep. None of them calls what a file names.
+# Beside what skops trusts: our types, and what their parameters may hold. None of them
+# calls what a file names.
 TRUSTED = (
     "sk_resnet._classifier.ResNetClassifier",
     "sk_resnet._classifier.WideResNetClassifier",
@@ -42,11 +42,6 @@ TRUSTED = (
     "sk_resnet._embedder.ResNetEmbedder",
     "torch.device",
     *(f"sklearn.model_selection._split.{name}" for name in SPLITTERS),
-    "sklearn.calibration._CalibratedClassifier",
-    "sklearn.calibration._SigmoidCalibration",
-    "sklearn.calibration._TemperatureScaling",
-    "sklearn.metrics._scorer._PassthroughScorer",
-    "sklearn.utils._bunch.Bunch",
 )
 
 

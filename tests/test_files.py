@@ -16,11 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from sklearn.calibration import CalibratedClassifierCV
-from sklearn.ensemble import VotingClassifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import (
-    GridSearchCV,
     RepeatedStratifiedKFold,
     ShuffleSplit,
     StratifiedKFold,
@@ -70,10 +67,6 @@ def test_a_pipeline_is_saved_whole(rows, tmp_path):
     [
         lambda model: make_pipeline(ResNetEmbedder(model), KNeighborsClassifier()),
         lambda model: make_pipeline(StandardScaler(), FrozenEstimator(model)),
-        lambda model: GridSearchCV(model, {"l1": [0.0, 0.02]}, cv=StratifiedKFold(2)),
-        lambda model: CalibratedClassifierCV(model, cv=2),
-        lambda model: CalibratedClassifierCV(model, cv=2, method="temperature"),
-        lambda model: VotingClassifier([("network", model)], voting="soft"),
         lambda model: model.set_params(device=torch.device("cpu")),
         *(
             lambda model, split=split: model.set_params(validation_split=split)
