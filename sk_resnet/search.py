@@ -343,7 +343,7 @@ class CrossValidationObjective:
     scoring : str or callable, default=None
         As in scikit-learn; higher is better. None is accuracy.
     groups : array-like of shape (n_samples,), default=None
-        For splitters of groups.
+        For splitters of groups, and for the estimator's ``validation_split``.
     sample_weight : array-like of shape (n_samples,), default=None
         Weights of the samples in training.
     fold_p_value : float, default=0.1
@@ -392,13 +392,14 @@ class CrossValidationObjective:
         self.X = X if hasattr(X, "columns") else np.asarray(X)  # tables keep their names
         self.y = np.asarray(y)
         self.sample_weight = None if sample_weight is None else np.asarray(sample_weight)
+        self.groups = None if groups is None else np.asarray(groups)
         self.fold_p_value = fold_p_value
-        check_consistent_length(self.X, self.y, self.sample_weight)
+        check_consistent_length(self.X, self.y, self.sample_weight, self.groups)
         net, self._prefix = _network_step(estimator)
         _check_space(estimator, net, self._prefix, space, X)
         self.scorer = check_scoring(estimator, scoring)
         splitter = check_cv(cv, self.y, classifier=True)
-        self.folds = list(splitter.split(self.X, self.y, groups))
+        self.folds = list(splitter.split(self.X, self.y, self.groups))
         _check_folds(self.folds, len(self.y))
         self._steps_of_fold = self._most_epochs() + max(self._values("finetune_epochs"))
         self.fingerprint = hash_of(
@@ -484,9 +485,13 @@ class CrossValidationObjective:
         first_step = fold * self._steps_of_fold
         reports = _FoldReports(trial, score, records["fold_scores"], first_step)
         model.set_params(callbacks=[*(model.callbacks or []), reports])
-        weight = None if self.sample_weight is None else self.sample_weight[train]
-        model.fit(X_train, y_train, sample_weight=weight)
+        model.fit(X_train, y_train, **self._of_samples(train))
         return score(), model.n_epochs_
+
+    def _of_samples(self, rows: Any, prefix: str = "") -> dict[str, Any]:
+        """What fit gets beside X and y."""
+        given = {"sample_weight": self.sample_weight, "groups": self.groups}
+        return {prefix + k: v[rows] for k, v in given.items() if v is not None}
 
     def _is_behind(self, trial: Any, records: dict[str, Any]) -> bool:
         if self.fold_p_value <= 0:
@@ -578,11 +583,7 @@ class CrossValidationObjective:
             Fitted.
         """
         model = clone(self.estimator).set_params(**self.best_parameters(study))
-        if self.sample_weight is None:
-            return model.fit(self.X, self.y)
-        return model.fit(
-            self.X, self.y, **{f"{self._prefix}sample_weight": self.sample_weight}
-        )
+        return model.fit(self.X, self.y, **self._of_samples(slice(None), self._prefix))
 
 
 def _rows(X: Any, rows: Any) -> Any:

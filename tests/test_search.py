@@ -344,6 +344,27 @@ def test_groups_weights_and_scorings_are_used(data):
     assert 2 not in weighted.refit(other).predict(X)
 
 
+def test_groups_stay_whole_where_a_fold_holds_samples_out_to_validate(data):
+    groups = np.arange(60) // 6
+    seen = []
+
+    class Spy(GroupKFold):
+        def split(self, X, y=None, groups=None):
+            seen.append(groups)
+            return super().split(X, y, groups)
+
+    model = pipeline(validation_split=Spy(2))
+    space = {"model__l2": FloatDistribution(1e-4, 1e-1, log=True)}
+    objective = CrossValidationObjective(
+        model, *data, space=space, cv=GroupKFold(2), groups=groups
+    )
+    study = create_study(pruner=optuna.pruners.NopPruner())
+    study.optimize(objective, n_trials=1)
+    objective.refit(study)
+    expected = [groups[train] for train, _ in objective.folds] + [groups]
+    assert [found.tolist() for found in seen] == [part.tolist() for part in expected]
+
+
 def test_bad_trials_are_pruned_after_few_epochs(data):
     space = {"model__lr": CategoricalDistribution([0.1, 1e-9])}
     model = pipeline(max_epochs=8)
