@@ -480,11 +480,19 @@ class CrossValidationObjective:
             model = model[-1]
 
         def score() -> float:
-            return float(self.scorer(model, X_test, y_test))
+            try:
+                return float(self.scorer(model, X_test, y_test))
+            except ValueError as error:  # losses refuse NaN
+                if np.isfinite(model.predict_proba(X_test)).all():
+                    raise
+                raise DivergenceError(
+                    "The probabilities became NaN: lower lr, or standardize the input."
+                ) from error
 
         first_step = fold * self._steps_of_fold
         reports = _FoldReports(trial, score, records["fold_scores"], first_step)
-        model.set_params(callbacks=[*(model.callbacks or []), reports])
+        # In front: callbacks behind one that stops do not see the epoch.
+        model.set_params(callbacks=[reports, *(model.callbacks or [])])
         model.fit(X_train, y_train, **self._of_samples(train))
         return score(), model.n_epochs_
 

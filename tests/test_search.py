@@ -447,6 +447,37 @@ def test_divergence_fails_the_trial_and_the_study_goes_on(data):
     assert "learning rate" in study.trials[0].user_attrs["error"]
 
 
+def test_a_network_that_diverges_in_the_last_step_fail_the_trial_only(data):
+    # The loss of the only batch is finite, and log_loss refuses NaN.
+    model = pipeline(batch_size=64, max_epochs=1, lr=1e30)
+    objective = CrossValidationObjective(model, *data, space={}, scoring="neg_log_loss")
+    study = create_study(objective=objective)
+    with pytest.warns(UserWarning, match="Trial 0: The probabilities became NaN"):
+        study.optimize(objective, n_trials=1)
+    assert "error" in study.trials[0].user_attrs
+
+    def broken(model, X, y):
+        raise ValueError("what a scorer says")
+
+    objective = objective_of(data, scoring=broken)
+    with pytest.raises(ValueError, match="what a scorer says"):
+        create_study().optimize(objective, n_trials=1)
+
+
+def test_the_epoch_that_stops_a_fit_is_reported_too(data):
+    stop = EarlyStopping("valid_loss", patience=1)
+    model = pipeline(max_epochs=9, lr=1e-9, callbacks=[stop])
+    objective = CrossValidationObjective(model, *data, space={}, cv=2)
+    study = create_study(pruner=optuna.pruners.NopPruner())
+    study.optimize(objective, n_trials=1)
+    (trial,) = study.trials
+    n = trial.user_attrs["fold_epochs"]
+    assert max(n) < 9
+    assert sorted(trial.intermediate_values) == [
+        9 * fold + epoch + 1 for fold in range(2) for epoch in range(n[fold])
+    ]
+
+
 def test_the_pruning_callback_survives_clones(data):
     X, y = data
     study = create_study(pruner=optuna.pruners.ThresholdPruner(lower=2.0))
