@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import time
 import warnings
@@ -435,14 +436,16 @@ class CrossValidationObjective:
         Parameters
         ----------
         trial : optuna.Trial
-            Of a study that maximises.
+            Of a study that maximises, or a FixedTrial.
 
         Returns
         -------
         score : float
             Mean over the folds; NaN where training diverged, which fails the trial.
         """
-        self._check_study(trial.study)
+        study = getattr(trial, "study", None)  # FixedTrial and FrozenTrial have none
+        if study is not None:
+            self._check_study(study)
         parameters = suggest(trial, self.space)
         records = {
             key: list(trial.user_attrs.get(key, []))
@@ -461,7 +464,7 @@ class CrossValidationObjective:
             ):
                 records[key].append(value)
                 trial.set_user_attr(key, records[key])
-            if fold + 1 < len(self.folds) and self._is_behind(trial, records):
+            if fold + 1 < len(self.folds) and self._is_behind(study, records):
                 raise _optuna().TrialPruned(f"behind the best trial in {fold + 1} folds")
         return float(np.mean(records["fold_scores"]))
 
@@ -501,11 +504,11 @@ class CrossValidationObjective:
         given = {"sample_weight": self.sample_weight, "groups": self.groups}
         return {prefix + k: v[rows] for k, v in given.items() if v is not None}
 
-    def _is_behind(self, trial: Any, records: dict[str, Any]) -> bool:
-        if self.fold_p_value <= 0:
+    def _is_behind(self, study: Any, records: dict[str, Any]) -> bool:
+        if self.fold_p_value <= 0 or study is None:
             return False
         try:
-            best = trial.study.best_trial.user_attrs.get("fold_scores", [])
+            best = study.best_trial.user_attrs.get("fold_scores", [])
         except ValueError:  # no trial is complete yet
             return False
         n = len(records["fold_scores"])
@@ -663,7 +666,7 @@ def _check_space(
 
 
 def create_study(
-    storage: str | None = None,
+    storage: Any = None,
     *,
     objective: CrossValidationObjective | None = None,
     name: str | None = None,
@@ -676,9 +679,10 @@ def create_study(
 
     Parameters
     ----------
-    storage : str, default=None
-        ``"sqlite:///study.db"``, ``"postgresql://user@host/database"``, or the path of a
-        journal that ends in ``.journal``. None keeps the study in memory.
+    storage : str, path or optuna storage, default=None
+        ``"sqlite:///study.db"``, ``"postgresql+psycopg://user@host/database"``, or the
+        path of a journal that ends in ``.journal``. None keeps the study in memory. A
+        storage of Optuna is used as it is, with its own heartbeat.
     objective : CrossValidationObjective, default=None
         Its estimator's own parameters are the first trial of a new study, and a study
         that was started with other data or another space is refused at once.
@@ -717,8 +721,8 @@ def create_study(
     """
     optuna = _optuna()
     kept: Any = storage
-    if storage is not None:
-        kept = _open(storage, heartbeat, max_retry)
+    if isinstance(storage, (str, os.PathLike)):
+        kept = _open(os.fspath(storage), heartbeat, max_retry)
     # Optuna's own values keep a sixteenth after four epochs, where the learning rate of a
     # schedule is still near its peak and the order says little.
     first = 5 if objective is None else max(1, objective._steps_of_fold // 2)

@@ -311,6 +311,14 @@ def test_the_objective_is_cross_val_score(data):
     )
 
 
+def test_trials_without_a_study_are_scored(data):
+    objective = objective_of(data, cv=5)
+    study = create_study(pruner=optuna.pruners.NopPruner())
+    study.optimize(objective, n_trials=1)
+    assert objective(FixedTrial(study.best_params)) == study.best_value
+    assert objective(study.best_trial) == study.best_value
+
+
 def test_the_scoring_fold_takes_no_part_in_training(data):
     X, y = data
     seen = []
@@ -630,6 +638,15 @@ def postgres(tmp_path):
 @pytest.mark.slow
 def test_postgresql_outlives_a_killed_worker(tmp_path, postgres):
     check_a_killed_worker(tmp_path, postgres)
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_paths_and_storages_of_optuna_are_storages(tmp_path):
+    create_study(tmp_path / "study.journal", name="s").ask()
+    assert len(create_study(str(tmp_path / "study.journal"), name="s").trials) == 1
+    storage = optuna.storages.InMemoryStorage()
+    create_study(storage, name="s").ask()
+    assert len(create_study(storage, name="s").trials) == 1
 
 
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
