@@ -107,7 +107,7 @@ def search_space(
     TypeError
         For other estimators.
     ValueError
-        For samples that no depth fits.
+        For samples that no depth fits, and for parameters that the estimator refuses.
 
     Examples
     --------
@@ -119,6 +119,7 @@ def search_space(
     """
     d = _optuna().distributions
     net, found = _network_step(estimator)
+    net._validate_params()
     prefix = found if prefix is None else prefix
     shape = _sample_shape(net, X)
     depths = [n for n in range(2, 160) if _spec_or_none(net, shape, depth=n)][:N_DEPTHS]
@@ -169,6 +170,10 @@ def _sample_shape(net: BaseResNet, X: Any) -> tuple[int, ...]:
     if shape is None:
         shape = (32,) if X is None else np.shape(X)[1:]
     shape = tuple(shape)
+    if not shape:
+        raise ValueError(
+            f"X must have samples of at least one dimension, got shape {np.shape(X)}."
+        )
     return (shape[-1], *shape[:-1]) if net.channel_axis == -1 else shape
 
 
@@ -398,6 +403,8 @@ class CrossValidationObjective:
         check_consistent_length(self.X, self.y, self.sample_weight, self.groups)
         net, self._prefix = _network_step(estimator)
         _check_space(estimator, net, self._prefix, space, X)
+        if isinstance(scoring, (list, tuple, set, dict)):
+            raise ValueError(f"scoring must be one score, got several: {scoring!r}.")
         self.scorer = check_scoring(estimator, scoring)
         splitter = check_cv(cv, self.y, classifier=True)
         self.folds = list(splitter.split(self.X, self.y, self.groups))
@@ -405,6 +412,7 @@ class CrossValidationObjective:
         self._steps_of_fold = self._most_epochs() + max(self._values("finetune_epochs"))
         self.fingerprint = hash_of(
             (np.asarray(X), self.y, self.sample_weight, self.folds, _described(space))
+            + ((scoring,) if isinstance(scoring, str) else ())
         )
 
     def _values(self, name: str) -> list[Any]:
@@ -561,7 +569,8 @@ class CrossValidationObjective:
         elif earlier != self.fingerprint:
             raise ValueError(
                 f"Study {study.study_name!r} was started with other data, folds or "
-                "another space: resume it with those, or start a study of another name."
+                "scoring, or another space: resume it with those (a cv that shuffles needs "
+                "a random_state), or start a study of another name."
             )
 
     def best_parameters(self, study: Any) -> dict[str, Any]:
@@ -631,19 +640,21 @@ def _described(space: dict[str, Any]) -> list[str]:
 def _check_space(
     estimator: Any, net: BaseResNet, prefix: str, space: dict[str, Any], X: Any
 ) -> None:
+    if not isinstance(space, dict):
+        raise TypeError(f"space must be a dict of distributions by name, got {space!r}.")
     unknown = sorted(set(space) - set(estimator.get_params()))
     if unknown:
         raise ValueError(
             f"space names {unknown}, which are no parameters of the estimator: in a "
             f"pipeline they start with the step, such as '{prefix}depth'."
         )
-    kinds = (_optuna().distributions.BaseDistribution, Only)
-    for name, distribution in space.items():
-        if not isinstance(distribution, kinds):
+    kind = _optuna().distributions.BaseDistribution
+    for name, d in space.items():
+        if not isinstance(d.distribution if isinstance(d, Only) else d, kind):
             raise TypeError(
-                f"space[{name!r}] must be a distribution of Optuna or Only, got "
-                f"{distribution!r}."
+                f"space[{name!r}] must be a distribution of Optuna or Only one, got {d!r}."
             )
+    _check_values(net, prefix, space)
     depths = space.get(f"{prefix}depth")
     if depths is None or f"{prefix}block" in space or isinstance(depths, Only):
         return
@@ -660,6 +671,17 @@ def _check_space(
             f"space holds depths that do not fit, {wrong}: use {fitting[:6]}, as "
             "search_space does."
         )
+
+
+def _check_values(net: BaseResNet, prefix: str, space: dict[str, Any]) -> None:
+    """Refuse what the network would refuse in a trial: choices, and ends of ranges."""
+    for name, d in space.items():
+        if not name.startswith(prefix) or "__" in name.removeprefix(prefix):
+            continue
+        inner = d.distribution if isinstance(d, Only) else d
+        values = list(getattr(inner, "choices", None) or (inner.low, inner.high))
+        for value in [*values, d.otherwise] if isinstance(d, Only) else values:
+            clone(net).set_params(**{name.removeprefix(prefix): value})._validate_params()
 
 
 # Studies that last

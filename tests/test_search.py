@@ -677,6 +677,7 @@ def test_studies_of_other_data_are_refused(data, tmp_path):
         objective_of((X + 1, y)),
         objective_of(data, cv=4),
         objective_of(data, space=space),
+        objective_of(data, scoring="neg_log_loss"),
     ):
         with pytest.raises(ValueError, match="'s' was started with other data"):
             create_study(storage, name="s", objective=other)
@@ -702,6 +703,23 @@ def test_studies_of_other_data_are_refused(data, tmp_path):
             ValueError,
             r"do not fit, \[3, 5, 7\]: use \[4, 6, 8",
         ),
+        ({"space": ["model__l2"]}, TypeError, "space must be a dict of distributions"),
+        (
+            {"space": {"model__l2": Only((0, 1), lambda d: True, 0.0)}},
+            TypeError,
+            "a distribution of Optuna or Only one, got Only",
+        ),
+        (
+            {"space": {"model__dropout": FloatDistribution(0, 2)}},
+            ValueError,
+            r"'dropout' parameter .* Got 2.0 instead",
+        ),
+        (
+            {"space": {"model__order": CategoricalDistribution(["original", "new"])}},
+            ValueError,
+            "'order' parameter .* Got 'new' instead",
+        ),
+        ({"scoring": ["accuracy", "f1_macro"]}, ValueError, "one score, got several"),
         ({"cv": 30}, ValueError, "n_splits=30 cannot be greater"),
         (
             {"cv": [([0, 1], [60])]},
@@ -733,6 +751,10 @@ def test_other_bad_input(monkeypatch, tmp_path):
         assert "secret" not in str(found.value)
     with pytest.raises(ValueError, match=r"No depth fits samples of shape \(32,\)"):
         search_space(ResNetClassifier(layout="imagenet"))
+    with pytest.raises(ValueError, match=r"at least one dimension, got shape \(5,\)"):
+        search_space(ResNetClassifier(), np.zeros(5))
+    with pytest.raises(ValueError, match="'optimizer' parameter .* Got 'adam' instead"):
+        search_space(ResNetClassifier(optimizer="adam"))
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(ImportError, match=r"pip install 'sk-resnet\[tune\]'"):
         search_space(ResNetClassifier())
