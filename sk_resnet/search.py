@@ -194,6 +194,8 @@ def _training_bytes(
     assert spec is not None
     batch = 128 if net.batch_size == "auto" else net.batch_size
     places = math.prod(shape[1:])
+    if spec.imagenet_stem:  # its convolution and its pooling halve every side
+        places = max(1, places // 4 ** (len(shape) - 1))
     values, weights, channels = 0.0, 0.0, spec.stem_channels
     for stage in spec.stages:
         places = max(1, places // stage.stride ** (len(shape) - 1))

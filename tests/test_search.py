@@ -217,6 +217,9 @@ def test_widths_are_bounded_by_memory():
     large = search_space(ResNetClassifier(), np.zeros((2, 3, 224, 224)))["width"].choices
     assert max(small) == 10
     assert max(large) < 1
+    # Its stem leaves 16 by 16 places of 64 by 64: 1.99 GiB at depth 34 and width 2.
+    stem = search_space(ResNetClassifier(layout="imagenet"), np.zeros((2, 3, 64, 64)))
+    assert max(stem["width"].choices) >= 2
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
