@@ -800,7 +800,8 @@ def retry_stale_trials(study: Any, *, older_than: float, max_retry: int = 3) -> 
     study : optuna.Study
         Any study.
     older_than : float
-        Seconds since the start of a trial after which its worker counts as dead.
+        Seconds since the start of a trial after which its worker counts as dead. More
+        than any trial takes: a worker that still lives ends with an error.
     max_retry : int, default=3
         How often a trial is retried; after that it only fails.
 
