@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import torch
 
-from sk_resnet.search import CrossValidationObjective, create_study
+from sk_resnet.search import CrossValidationObjective, create_study, retry_stale_trials
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -29,6 +30,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--study", required=True, help="name; made where it is missing")
     parser.add_argument("--n-trials", type=int, required=True, help="ended ones in all")
     parser.add_argument("--heartbeat", type=int, default=60, help="seconds")
+    parser.add_argument(
+        "--stale-after",
+        type=float,
+        metavar="SECONDS",
+        help="retry trials that have run for longer; for journals, which have no heartbeat",
+    )
     parser.add_argument("--threads", type=int, default=1, help="of torch")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
@@ -41,12 +48,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
         heartbeat=options.heartbeat,
     )
 
+    if options.stale_after is not None:
+        retry_stale_trials(study, older_than=options.stale_after)
+
+    def noted(trial: Any) -> Any:
+        value = objective(trial)
+        if isinstance(value, float) and math.isnan(value):
+            trial.set_user_attr("error", "The score is NaN.")
+        return value
+
     def stop_at_the_end(study: Any, trial: Any) -> None:
         if _n_ended(study) >= options.n_trials:
             study.stop()
 
     if _n_ended(study) < options.n_trials:
-        study.optimize(objective, callbacks=[stop_at_the_end])
+        study.optimize(noted, callbacks=[stop_at_the_end])
     if any(trial.state.name == "COMPLETE" for trial in study.get_trials(deepcopy=False)):
         print(f"{options.study}: best {study.best_value:.4f}, {study.best_params}")
     else:

@@ -790,6 +790,38 @@ def test_workers_end_where_every_trial_diverges(monkeypatch, tmp_path, capsys):
     assert capsys.readouterr().out == "s: no trial was completed\n"
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_workers_end_where_every_score_is_nan(monkeypatch, tmp_path):
+    from sk_resnet.worker import main
+
+    (tmp_path / "no_score.py").write_text(
+        "def make():\n    return lambda t: float('nan')\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    storage = ["--storage", f"{tmp_path}/study.journal", "--study", "s"]
+    main(["no_score:make", *storage, "--n-trials", "2"])
+    study = create_study(f"{tmp_path}/study.journal", name="s")
+    assert [t.user_attrs["error"] for t in study.trials] == ["The score is NaN."] * 2
+
+
+def test_workers_take_over_stale_trials(monkeypatch, tmp_path):
+    from sk_resnet.worker import main
+
+    (tmp_path / "shallow.py").write_text(
+        "def make():\n    return lambda t: t.suggest_float('l2', 0, 1)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    journal = f"{tmp_path}/study.journal"
+    create_study(journal, name="s").ask().suggest_float("l2", 0, 1)
+    arguments = ["--storage", journal, "--study", "s", "--n-trials", "1"]
+    main(["shallow:make", *arguments, "--stale-after", "0"])
+    dead, retried = create_study(journal, name="s").trials
+    assert (dead.state, retried.state) == (TrialState.FAIL, TrialState.COMPLETE)
+    assert retried.params == dead.params
+
+
 def test_workers_need_an_objective():
     from sk_resnet.worker import main
 
