@@ -266,7 +266,9 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         """Make one pass over the data at a constant learning rate.
 
         The first call fixes the shape of the samples, the classes, and the statistics
-        for `standardize`. Neither `callbacks` nor a validation set take part.
+        for `standardize`. Neither `callbacks` nor a validation set take part. The penalty
+        of `l1` does: after a fit with `finetune_epochs` it shrinks weights again, and with
+        ``l1=0`` zeros do not stay zero.
 
         Parameters
         ----------

@@ -91,7 +91,7 @@ def save(model: Any, path: str | os.PathLike[str]) -> None:
     content = _sealed(
         _skops().dumps(model, compression=zipfile.ZIP_DEFLATED, compresslevel=1)
     )
-    target = Path(path)
+    target = Path(os.path.realpath(path))  # a link stays a link
     try:
         _replace(target, content)
     except OSError as error:

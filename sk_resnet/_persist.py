@@ -92,13 +92,18 @@ def n_bytes(stored: dict[str, Any]) -> int:
 def arrays_to_weights(
     network: nn.Module, arrays: dict[str, np.ndarray], device: torch.device
 ) -> nn.Module:
-    """Put arrays into a network on the meta device, without a copy on the CPU."""
+    """Put arrays into a network on the meta device, where possible without a copy."""
     state = {
-        name: torch.from_numpy(a if a.flags.writeable else a.copy()).to(device)
+        name: torch.from_numpy(a if _is_own(a) else a.copy()).to(device)
         for name, a in arrays.items()
     }
     network.load_state_dict(state, assign=True)
     return network
+
+
+def _is_own(a: np.ndarray) -> bool:
+    """Whether training may write into an array, and into no file through it."""
+    return a.flags.writeable and getattr(a, "mode", "c") != "r+"
 
 
 def check_versions(state_format: int, saved: dict[str, str]) -> None:

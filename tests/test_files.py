@@ -54,6 +54,15 @@ def test_a_loaded_model_is_the_same(saved):
     assert again.callbacks[0].patience == 2
 
 
+def test_a_link_stays_a_link(saved, tmp_path):
+    path, model, _ = saved
+    link = tmp_path / "latest.skr"
+    link.symlink_to(path)
+    sk_resnet.save(model.set_params(l2=0.5), link)
+    assert link.is_symlink()
+    assert sk_resnet.load(path).l2 == 0.5
+
+
 def test_a_pipeline_is_saved_whole(rows, tmp_path):
     X, y = rows
     pipeline = make_pipeline(StandardScaler(), ResNetClassifier(**ROWS)).fit(X, y)

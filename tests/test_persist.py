@@ -71,6 +71,18 @@ def test_memory_mapped_weights_are_not_copied(fitted, tmp_path, monkeypatch):
     np.testing.assert_array_equal(loaded.predict(X), model.predict(X))
 
 
+@pytest.mark.parametrize("mode", ["r", "r+", "c"])
+def test_training_does_not_write_into_the_file(fitted, tmp_path, mode):
+    model, X = fitted
+    path = tmp_path / "model.joblib"
+    joblib.dump(model, path)
+    before = path.read_bytes()
+    loaded = joblib.load(path, mmap_mode=mode)
+    loaded.partial_fit(X, model.predict(X))
+    assert not np.array_equal(loaded.predict_proba(X), model.predict_proba(X))
+    assert path.read_bytes() == before
+
+
 def test_the_state_is_arrays_and_plain_values_without_optimizer_or_batches(fitted):
     model, _ = fitted
     allowed = (np.ndarray, str, int, float, bool, type(None), EarlyStopping, np.generic)
