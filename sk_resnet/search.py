@@ -80,6 +80,15 @@ class Only:
     condition: Callable[[dict[str, Any]], bool]
     otherwise: Any
 
+    def _applies(self, drawn: dict[str, Any]) -> bool:
+        try:
+            return self.condition(drawn)
+        except KeyError as error:
+            raise ValueError(
+                f"A condition of Only reads {error}, which must stand before it in the "
+                f"space: drawn so far are {list(drawn)}."
+            ) from error
+
 
 def search_space(
     estimator: Any, X: Any = None, *, prefix: str | None = None
@@ -234,7 +243,7 @@ def suggest(trial: Any, space: dict[str, Any]) -> dict[str, Any]:
     drawn: dict[str, Any] = {}
     for name, distribution in space.items():
         if isinstance(distribution, Only):
-            if not distribution.condition(drawn):
+            if not distribution._applies(drawn):
                 drawn[name] = distribution.otherwise
                 continue
             distribution = distribution.distribution
@@ -246,6 +255,11 @@ def _draw(trial: Any, name: str, distribution: Any) -> Any:
     kind = type(distribution).__name__
     if kind == "CategoricalDistribution":
         return trial.suggest_categorical(name, distribution.choices)
+    if not isinstance(distribution, _optuna().distributions.BaseDistribution):
+        raise TypeError(
+            f"space[{name!r}] must be a distribution of Optuna or Only one, got "
+            f"{distribution!r}."
+        )
     method = {"IntDistribution": "suggest_int", "FloatDistribution": "suggest_float"}[kind]
     step = {} if distribution.step is None else {"step": distribution.step}
     return getattr(trial, method)(
@@ -550,7 +564,7 @@ class CrossValidationObjective:
             if value == "auto":
                 value = auto.get(name.removeprefix(self._prefix), value)
             if isinstance(distribution, Only):
-                if not distribution.condition(drawn):
+                if not distribution._applies(drawn):
                     drawn[name] = distribution.otherwise
                     continue
                 distribution = distribution.distribution
@@ -634,7 +648,8 @@ def _check_folds(folds: list[Any], n: int) -> None:
 
 def _described(space: dict[str, Any]) -> list[str]:
     return [
-        f"{name}: {d.distribution if isinstance(d, Only) else d}"
+        f"{name}: "
+        + (f"{d.distribution} or {d.otherwise}" if isinstance(d, Only) else f"{d}")
         for name, d in space.items()
     ]
 

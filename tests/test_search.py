@@ -822,6 +822,17 @@ def test_workers_take_over_stale_trials(monkeypatch, tmp_path):
     assert retried.params == dead.params
 
 
+def test_what_cannot_be_drawn_is_named():
+    early = {
+        "dropout": Only(FloatDistribution(0, 0.5), lambda d: d["width"] > 1, 0.0),
+        "width": FloatDistribution(0.5, 4),
+    }
+    with pytest.raises(ValueError, match="reads 'width', which must stand before it"):
+        suggest(FixedTrial({"width": 1.0}), early)
+    with pytest.raises(TypeError, match=r"space\['l2'\] must be a distribution"):
+        suggest(FixedTrial({"l2": 1.0}), {"l2": (0, 1)})
+
+
 def test_workers_need_an_objective():
     from sk_resnet.worker import main
 
