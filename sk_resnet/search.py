@@ -255,11 +255,7 @@ def _draw(trial: Any, name: str, distribution: Any) -> Any:
     kind = type(distribution).__name__
     if kind == "CategoricalDistribution":
         return trial.suggest_categorical(name, distribution.choices)
-    if not isinstance(distribution, _optuna().distributions.BaseDistribution):
-        raise TypeError(
-            f"space[{name!r}] must be a distribution of Optuna or Only one, got "
-            f"{distribution!r}."
-        )
+    _require_distribution(name, distribution)
     method = {"IntDistribution": "suggest_int", "FloatDistribution": "suggest_float"}[kind]
     step = {} if distribution.step is None else {"step": distribution.step}
     return getattr(trial, method)(
@@ -665,12 +661,8 @@ def _check_space(
             f"space names {unknown}, which are no parameters of the estimator: in a "
             f"pipeline they start with the step, such as '{prefix}depth'."
         )
-    kind = _optuna().distributions.BaseDistribution
     for name, d in space.items():
-        if not isinstance(d.distribution if isinstance(d, Only) else d, kind):
-            raise TypeError(
-                f"space[{name!r}] must be a distribution of Optuna or Only one, got {d!r}."
-            )
+        _require_distribution(name, d)
     _check_values(net, prefix, space)
     depths = space.get(f"{prefix}depth")
     if depths is None or f"{prefix}block" in space or isinstance(depths, Only):
@@ -687,6 +679,14 @@ def _check_space(
         raise ValueError(
             f"space holds depths that do not fit, {wrong}: use {fitting[:6]}, as "
             "search_space does."
+        )
+
+
+def _require_distribution(name: str, d: Any) -> None:
+    kind = _optuna().distributions.BaseDistribution
+    if not isinstance(d.distribution if isinstance(d, Only) else d, kind):
+        raise TypeError(
+            f"space[{name!r}] must be a distribution of Optuna or Only one, got {d!r}."
         )
 
 

@@ -778,46 +778,39 @@ def make():
 """
 
 
-@pytest.mark.filterwarnings("ignore:Trial")
-def test_workers_end_where_every_trial_diverges(monkeypatch, tmp_path, capsys):
+@pytest.fixture
+def work(monkeypatch, tmp_path):
+    """Runs a worker on a journal, with an objective that the given text makes."""
     from sk_resnet.worker import main
 
-    (tmp_path / "diverging.py").write_text(DIVERGING)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
-    storage = ["--storage", f"{tmp_path}/study.journal", "--study", "s"]
-    main(["diverging:make", *storage, "--n-trials", "2"])
+
+    def run(module, text, *options):
+        (tmp_path / f"{module}.py").write_text(text)
+        main([f"{module}:make", "--storage", "s.journal", "--study", "s", *options])
+
+    return run
+
+
+@pytest.mark.filterwarnings("ignore:Trial")
+def test_workers_end_where_every_trial_diverges(work, capsys):
+    work("diverging", DIVERGING, "--n-trials", "2")
     assert capsys.readouterr().out == "s: no trial was completed\n"
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_workers_end_where_every_score_is_nan(monkeypatch, tmp_path):
-    from sk_resnet.worker import main
-
-    (tmp_path / "no_score.py").write_text(
-        "def make():\n    return lambda t: float('nan')\n"
-    )
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    storage = ["--storage", f"{tmp_path}/study.journal", "--study", "s"]
-    main(["no_score:make", *storage, "--n-trials", "2"])
-    study = create_study(f"{tmp_path}/study.journal", name="s")
+def test_workers_end_where_every_score_is_nan(work):
+    work("no_score", "def make():\n    return lambda t: float('nan')\n", "--n-trials", "2")
+    study = create_study("s.journal", name="s")
     assert [t.user_attrs["error"] for t in study.trials] == ["The score is NaN."] * 2
 
 
-def test_workers_take_over_stale_trials(monkeypatch, tmp_path):
-    from sk_resnet.worker import main
-
-    (tmp_path / "shallow.py").write_text(
-        "def make():\n    return lambda t: t.suggest_float('l2', 0, 1)\n"
-    )
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    journal = f"{tmp_path}/study.journal"
-    create_study(journal, name="s").ask().suggest_float("l2", 0, 1)
-    arguments = ["--storage", journal, "--study", "s", "--n-trials", "1"]
-    main(["shallow:make", *arguments, "--stale-after", "0"])
-    dead, retried = create_study(journal, name="s").trials
+def test_workers_take_over_stale_trials(work):
+    create_study("s.journal", name="s").ask().suggest_float("l2", 0, 1)
+    text = "def make():\n    return lambda t: t.suggest_float('l2', 0, 1)\n"
+    work("shallow", text, "--n-trials", "1", "--stale-after", "0")
+    dead, retried = create_study("s.journal", name="s").trials
     assert (dead.state, retried.state) == (TrialState.FAIL, TrialState.COMPLETE)
     assert retried.params == dead.params
 

@@ -5,6 +5,7 @@
     python benchmarks/speed/run.py --peers                 # Lightning and Keras too
     python benchmarks/speed/run.py --cold --epochs 5 --samples 20000 --nets WRN-16-4
     python benchmarks/speed/run.py --growth                # how time grows, ours alone
+    python benchmarks/speed/run.py --profile --nets dense-4,WRN-16-4 --samples 512
 
 Arms, interleaved within one run, on the same data, initial weights, epochs, batch size and
 schedule, all samples trained:
@@ -366,6 +367,24 @@ def growth(options):
             )
 
 
+def profile(options):
+    """Print which operations of torch the estimator's training spends its time in."""
+    for name in options.nets.split(","):
+        net = {**NETS, **GPU_NETS}[name]
+        X, y, n = load(net, options)
+        estimator(net, 1, options.device).fit(X[: 2 * BATCH], y[: 2 * BATCH])  # warms up
+        model = estimator(net, options.epochs, options.device)
+        with torch.profiler.profile() as recorded:
+            taken, _ = seconds_of(model.fit, X[:n], y[:n])
+        found = recorded.key_averages()
+        found = sorted(found, key=lambda e: e.self_cpu_time_total, reverse=True)
+        total = sum(e.self_cpu_time_total for e in found)
+        print(f"{name}: {taken:.2f} s, {sum(e.count for e in found)} calls")
+        for event in found[:10]:
+            share = event.self_cpu_time_total / total
+            print(f"  {share:6.1%}  {event.count:7}  {event.key}", flush=True)
+
+
 def cold(options):
     """Print the first fit and the peak memory of each arm, each in a process of its own."""
     print(f"{'net':<11}{'arm':<11}{'fit s':>8}{'predict s':>11}{'score':>8}{'MiB':>7}")
@@ -405,6 +424,7 @@ def main():
     parser.add_argument("--fashion", default=FASHION, help="folder of its files")
     parser.add_argument("--compile", action="store_true", help="add a compiled loop")
     parser.add_argument("--growth", action="store_true")
+    parser.add_argument("--profile", action="store_true", help="operations of ours")
     parser.add_argument("--peers", action="store_true", help="add other libraries")
     parser.add_argument("--arms", default=ARMS, help="by comma")
     parser.add_argument("--cold", action="store_true")
@@ -420,6 +440,9 @@ def main():
     )
     if options.growth:
         growth(options)
+        return
+    if options.profile:
+        profile(options)
         return
     if options.cold:
         cold(options)
