@@ -20,9 +20,7 @@ class _EndsSteps:
 
     param_groups: list[dict[str, Any]]
     state: Any
-
-    def _step_size(self, group: dict[str, Any], w: Tensor) -> Tensor | float:
-        raise NotImplementedError
+    _step_size: Callable[[dict[str, Any], Tensor], Tensor | float]  # of the subclass
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
