@@ -735,8 +735,8 @@ def create_study(
         epoch on.
     heartbeat : int, default=60
         Seconds between signs of life of a worker. A trial without them for twice as long
-        fails, and is put in the queue again. Journals have no heartbeat: see
-        `retry_stale_trials`.
+        fails, and is put in the queue again. Journals have no heartbeat, and a worker
+        may die before its first one: see `retry_stale_trials`.
     max_retry : int, default=3
         How often a trial is retried.
 
@@ -808,7 +808,8 @@ def _open(storage: str, heartbeat: int, max_retry: int) -> Any:
 def retry_stale_trials(study: Any, *, older_than: float, max_retry: int = 3) -> int:
     """Fail trials that run for too long, and put them in the queue again.
 
-    For journals, whose trials run for ever when their worker dies.
+    For journals, whose trials run for ever when their worker dies, and for the rare
+    worker that dies before its first heartbeat.
 
     Parameters
     ----------

@@ -15,6 +15,7 @@ import joblib
 import numpy as np
 import optuna
 import pytest
+import sqlalchemy
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FixedTrial, TrialState
 from sklearn.base import clone
@@ -574,18 +575,35 @@ def worker(folder, storage, *, n_trials=3, hang=False):
     )
 
 
+def wait_for(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def has_heartbeat(backend):
+    with backend.engine.connect() as connection:
+        rows = connection.execute(sqlalchemy.text("SELECT * FROM trial_heartbeats"))
+        return rows.first() is not None
+
+
 def check_a_killed_worker(folder, storage):
     (folder / "task.py").write_text(OBJECTIVE)
     victim = worker(folder, storage, hang=True)
     assert victim.stdout.readline() == "hanging\n"
+    study = create_study(storage, name="s", heartbeat=1)
+    backend = getattr(study._storage, "_backend", study._storage)
+    # A loaded machine may print before it writes the first heartbeat, and without one a
+    # trial never counts as stale.
+    wait_for(lambda: has_heartbeat(backend))
     victim.send_signal(signal.SIGKILL)
     victim.wait()
     victim.stdout.close()
-    time.sleep(3)  # two heartbeats and a bit
+    wait_for(lambda: backend._get_stale_trial_ids(study._study_id))
     helper = worker(folder, storage)
     out, _ = helper.communicate(timeout=120)
     assert out.startswith("s: best ")
-    study = create_study(storage, name="s")
     states = [trial.state for trial in study.trials]
     assert states[0] == TrialState.FAIL
     ended = [t for t in study.trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
@@ -593,7 +611,6 @@ def check_a_killed_worker(folder, storage):
     (retried,) = [t for t in study.trials[1:] if t.params == study.trials[0].params]
     assert retried.user_attrs["fold_scores"][0] == 0.5
     assert len(retried.user_attrs["fold_scores"]) == 3
-    backend = getattr(study._storage, "_backend", study._storage)
     backend.remove_session()
     backend.engine.dispose()
 
