@@ -1,4 +1,4 @@
-"""What makes steps fast: precision, threads, memory, compilation, CUDA graphs."""
+"""What makes steps fast: precision, threads, memory, compilation."""
 
 import ctypes
 import functools
@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -260,53 +260,3 @@ def share_buffers(module: nn.Module) -> None:
     if world()[1] > 1:
         for buffer in module.buffers():
             torch.distributed.broadcast(buffer, 0)
-
-
-class CapturedStep:
-    """A step whose launches are recorded once, then replayed for batches of one size.
-
-    Narrow networks are limited by the launch of their kernels. The first `warmup` steps
-    run as they are, since optimizers create their state in the first one; then the step
-    is captured over copies of its inputs. Batches of another size, such as the last one
-    of an epoch, always run as they are.
-    """
-
-    def __init__(
-        self,
-        step: Callable[..., None],
-        batch_size: int,
-        generators: Sequence[torch.Generator] = (),
-        *,
-        capture: Callable[..., Callable[[], None]] | None = None,
-        warmup: int = 3,
-    ) -> None:
-        self.step, self.batch_size, self.generators = step, batch_size, generators
-        self.capture = capture or capture_cuda_graph
-        self.warmup = warmup
-        self._replay: Callable[[], None] | None = None
-
-    def __call__(self, *inputs: Tensor) -> None:
-        """Do the step for these inputs."""
-        if len(inputs[0]) != self.batch_size or self.warmup > 0:
-            self.warmup -= len(inputs[0]) == self.batch_size
-            self.step(*inputs)
-            return
-        if self._replay is None:
-            self._inputs = [x.clone() for x in inputs]
-            self._replay = self.capture(lambda: self.step(*self._inputs), self.generators)
-        for kept, x in zip(self._inputs, inputs, strict=True):
-            kept.copy_(x)
-        self._replay()
-
-
-def capture_cuda_graph(
-    step: Callable[[], None], generators: Sequence[torch.Generator]
-) -> Callable[[], None]:
-    """Record the kernels that `step` launches; nothing runs before the replay."""
-    graph: Any = torch.cuda.CUDAGraph()
-    for generator in generators:
-        graph.register_generator_state(generator)
-    # Other threads may train on the same GPU meanwhile.
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-        step()
-    return graph.replay

@@ -79,17 +79,23 @@ class ProximalAdamW(_EndsSteps, AdamW):
         return group["lr"] / v
 
 
-def make_sgd(groups: list[dict[str, Any]], lr: float, momentum: float) -> Optimizer:
+def make_sgd(
+    groups: list[dict[str, Any]], lr: float | Tensor, momentum: float
+) -> Optimizer:
     """SGD with Nesterov momentum, as arXiv:1605.07146 §3."""
     return ProximalSGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0, fused=True)
 
 
-def make_heavy_ball(groups: list[dict[str, Any]], lr: float, momentum: float) -> Optimizer:
+def make_heavy_ball(
+    groups: list[dict[str, Any]], lr: float | Tensor, momentum: float
+) -> Optimizer:
     """SGD with Polyak's momentum, as arXiv:1512.03385 §3.4."""
     return ProximalSGD(groups, lr=lr, momentum=momentum, fused=True)
 
 
-def make_adamw(groups: list[dict[str, Any]], lr: float, momentum: float) -> Optimizer:
+def make_adamw(
+    groups: list[dict[str, Any]], lr: float | Tensor, momentum: float
+) -> Optimizer:
     """AdamW with `momentum` as its first decay rate."""
     return ProximalAdamW(
         groups,
@@ -104,7 +110,7 @@ def make_adamw(groups: list[dict[str, Any]], lr: float, momentum: float) -> Opti
 class OptimizerKind:
     """How an optimizer is made, and the learning rate that lr='auto' stands for."""
 
-    make: Callable[[list[dict[str, Any]], float, float], Optimizer]
+    make: Callable[[list[dict[str, Any]], float | Tensor, float], Optimizer]
     default_lr: float
 
 

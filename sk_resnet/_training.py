@@ -17,8 +17,12 @@ from torch.nn.parallel import DistributedDataParallel
 from sk_resnet._augment import Augmentation
 from sk_resnet._batches import ArrayDataset, Batch, Batches
 from sk_resnet._callbacks import CtrlC, wants_batches
-from sk_resnet._engine import (
+from sk_resnet._capture import (
     CapturedStep,
+    capture_on,
+    what_steps_depend_on,
+)
+from sk_resnet._engine import (
     add_up,
     compiled,
     flushed_denormals,
@@ -111,9 +115,10 @@ class ResidualNet(NeuralNetClassifier):
             l2_on=recipe.l2_on,
             keep_zeros=recipe.keep_zeros,
         )
-        lr: Any = recipe.lr
-        if torch.device(self.device).type == "cuda":
-            lr = torch.tensor(lr, device=self.device)  # a captured step reads it there
+        # A captured step reads it there; in 64 bits on a CPU, as Python would pass it.
+        on_cpu = torch.device(self.device).type == "cpu"
+        kind = torch.float64 if on_cpu else torch.float32
+        lr = torch.tensor(recipe.lr, dtype=kind, device=self.device)
         optimizer = OPTIMIZERS[recipe.optimizer].make(groups, lr, recipe.momentum)
         earlier = getattr(self, "optimizer_", None)
         if type(earlier) is type(optimizer):
@@ -184,9 +189,17 @@ class ResidualNet(NeuralNetClassifier):
         if self.recipe.compile:
             self._forward = compiled(self._forward, batch_size)
         self._totals = torch.zeros(3, device=device)
-        self._step: Callable[..., None] = self._whole_step
-        if device.type == "cuda" and not self._per_batch and world()[1] == 1:
-            self._step = CapturedStep(self._whole_step, batch_size, [self.noise])
+        capture, warmup = capture_on(device, [self.noise])
+        self._step = CapturedStep(self._whole_step, capture, warmup, self._captured_of)
+
+    def _captured_of(self) -> Any:
+        kind = torch.device(self.device).type
+        # Neither a compiler's own code on a CPU nor what processes exchange is recorded.
+        if world()[1] > 1 or kind not in ("cpu", "cuda"):
+            return None
+        if self.recipe.compile and kind == "cpu":
+            return None
+        return what_steps_depend_on(self.module_, self.optimizer_, self.recipe)
 
     def _whole_step(self, x: Tensor, y: Tensor, weight: Tensor) -> None:
         """What skorch's train_step does, without its hooks; sums go to `_totals`."""
@@ -243,6 +256,8 @@ class ResidualNet(NeuralNetClassifier):
             return
         self._set_training(training)
         self._totals.zero_()  # loss, weight of the right ones, weight
+        if training and self.callbacks_:
+            self._step.check()  # they may have changed what steps do
         for batch in iterator:
             if self._per_batch:
                 self._step_with_hooks(batch, training, prefix, step_fn)

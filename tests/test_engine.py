@@ -188,28 +188,6 @@ def test_folding_batch_norms_keeps_the_outputs(order, block, n_dims, shortcut):
         assert torch.equal(value, before[name])
 
 
-def test_a_captured_step_replays_full_batches_and_runs_others():
-    total, captures, seen = torch.zeros(1), [], []
-
-    def step(x):
-        seen.append(len(x))
-        total.add_(x.sum())
-
-    def capture(recorded, generators):
-        captures.append(generators)
-        return recorded
-
-    generator = torch.Generator()
-    captured = _engine.CapturedStep(step, 4, [generator], capture=capture, warmup=2)
-    batches = torch.arange(22.0).split(4)
-    for _ in range(2):
-        for batch in batches:
-            captured(batch)
-    assert total.item() == 2 * torch.arange(22.0).sum()
-    assert captures == [[generator]]
-    assert seen == [4, 4, 4, 4, 4, 2] * 2
-
-
 def test_compilation_pays_only_in_long_fits(monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
 

@@ -25,6 +25,7 @@ ORDER = [
     "_callbacks",
     "_device",
     "_engine",
+    "_capture",
     "_training",
     "_persist",
     "_base",
