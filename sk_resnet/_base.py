@@ -2,7 +2,6 @@
 
 import copy
 import math
-import warnings
 from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, ClassVar
@@ -12,41 +11,37 @@ import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
 from sklearn.callback import CallbackSupportMixin
-from sklearn.utils import check_random_state, compute_class_weight
+from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, RealNotInt, StrOptions
-from sklearn.utils.multiclass import (
-    _check_partial_fit_first_call,
-    check_classification_targets,
-)
-from sklearn.utils.validation import (
-    _check_sample_weight,
-    check_is_fitted,
-    validate_data,
-)
+from sklearn.utils.multiclass import _check_partial_fit_first_call
+from sklearn.utils.validation import check_is_fitted
 
-from sk_resnet._augment import resolve_augmentations
 from sk_resnet._batches import ArrayDataset
 from sk_resnet._callbacks import (
     EarlyStopping,
     EpochProgress,
     SklearnCallbacks,
     as_callbacks,
-    monitors_validation,
+)
+from sk_resnet._checks import (
+    check_validation_set,
+    check_weight,
+    check_X,
+    check_Xy,
+    class_weights,
+    require_two,
+    require_validation,
+    training_and_validation,
+    unknown_labels,
 )
 from sk_resnet._compact import compacted
 from sk_resnet._device import device_or_cpu, resolve_device
-from sk_resnet._engine import (
-    is_small_work,
-    pays_in_bfloat16,
-    pays_to_compile,
-    world,
-)
+from sk_resnet._engine import world
 from sk_resnet._input import InputSpec, input_spec, with_statistics
 from sk_resnet._network import (
     build_network,
     initialize,
     kernels,
-    multiply_adds,
     n_parameters,
 )
 from sk_resnet._optim import OPTIMIZERS, SCHEDULES
@@ -61,17 +56,21 @@ from sk_resnet._persist import (
     versions,
     weights_to_arrays,
 )
+from sk_resnet._recipe import (
+    plain_recipe,
+    resolve_batch_size,
+    resolve_epochs,
+    training_recipe,
+)
 from sk_resnet._spec import (
     BLOCKS,
     LAYOUTS,
     ORDERS,
     SHORTCUTS,
     NetworkSpec,
-    keeps_two_places,
     network_spec,
 )
-from sk_resnet._split import DEFAULT_FRACTION, split_rows
-from sk_resnet._training import Recipe, ResidualNet
+from sk_resnet._training import ResidualNet
 
 _positive = Interval(Real, 0, None, closed="neither")
 _not_negative = Interval(Real, 0, None, closed="left")
@@ -187,7 +186,7 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             becomes infinite or NaN.
         """
         continues = self.warm_start and self.__sklearn_is_fitted__()
-        X, y = self._check_Xy(X, y, reset=not continues)
+        X, y = check_Xy(self, X, y, reset=not continues)
         if not continues and hasattr(self, "net_"):
             del self.net_  # should this fit fail, no model of other data stays behind
         classes = np.unique(y)
@@ -203,29 +202,31 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             )
         self.classes_ = classes
         labels = np.searchsorted(classes, y)
-        class_weight = self._class_weights(y)
-        weight = self._check_weight(sample_weight, X) * class_weight[labels]
+        class_weight = class_weights(self, y)
+        weight = check_weight(sample_weight, X) * class_weight[labels]
         seed = self._draw_seed()
-        train_rows, valid_rows = self._split(X, y, weight, X_val, y_val, groups, seed)
+        train_rows, valid_rows = training_and_validation(
+            self, X, y, weight, X_val, y_val, groups, seed
+        )
         if continues:
             self._check_same_network(X)
-        self.batch_size_ = self._resolve_batch_size(len(train_rows))
+        self.batch_size_ = resolve_batch_size(self, len(train_rows))
         if not continues:
             self._build(X, train_rows, weight, seed)
         spec = self.net_.input_spec
         training = ArrayDataset(X, spec, labels[train_rows], weight[train_rows], train_rows)
         validation = None
         if X_val is not None:
-            X_val, y_val = self._check_validation_set(X_val, y_val, spec)
+            X_val, y_val = check_validation_set(self, X_val, y_val, spec)
             labels_val = np.searchsorted(classes, y_val)
             weight_val = class_weight[labels_val]
-            self._require_validation(np.flatnonzero(weight_val))
+            require_validation(np.flatnonzero(weight_val))
             validation = ArrayDataset(X_val, spec, labels_val, weight_val)
         elif len(valid_rows):
             validation = ArrayDataset(
                 X, spec, labels[valid_rows], weight[valid_rows], valid_rows
             )
-        n_epochs = self._resolve_epochs(len(train_rows))
+        n_epochs = resolve_epochs(self, len(train_rows))
         callbacks = as_callbacks(self.callbacks)
         n_total = n_epochs + int(self.finetune_epochs)
         context = self._init_callback_context(max_subtasks=n_total)
@@ -287,11 +288,11 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             The estimator, trained for one more epoch.
         """
         continues = self.__sklearn_is_fitted__()
-        X, y = self._check_Xy(X, y, reset=not continues)
+        X, y = check_Xy(self, X, y, reset=not continues)
         if not continues and hasattr(self, "classes_"):
             del self.classes_
         _check_partial_fit_first_call(self, classes)
-        if unknown := self._unknown(y):
+        if unknown := unknown_labels(self, y):
             raise ValueError(
                 f"y has labels {unknown} that are not in classes {self.classes_}: name all "
                 "classes in the first call of partial_fit."
@@ -302,10 +303,10 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
                 "not see: give the weights as a dict."
             )
         labels = np.searchsorted(self.classes_, y)
-        weight = self._check_weight(sample_weight, X) * self._class_weights(y)[labels]
+        weight = check_weight(sample_weight, X) * class_weights(self, y)[labels]
         rows = np.flatnonzero(weight)
-        self._require_two(rows)
-        size = self._resolve_batch_size(len(rows))
+        require_two(rows)
+        size = resolve_batch_size(self, len(rows))
         if continues:
             self._check_same_network(X)
             if self.batch_size == "auto" or size == len(rows):
@@ -318,69 +319,6 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         self._train(training, None, callbacks=[], n_epochs=1, schedule="constant")
         return self
 
-    def _check_Xy(
-        self, X: Any, y: Any, *, reset: bool
-    ) -> tuple[NDArray[Any], NDArray[Any]]:
-        X, y = validate_data(
-            self, _to_numpy(X), _to_numpy(y), reset=reset, dtype="numeric", allow_nd=True
-        )
-        check_classification_targets(y)
-        if X.ndim != 2 and reset:
-            del self.n_features_in_
-        if not reset:
-            self._check_shape(X, self.net_.input_spec)
-        return X, y
-
-    def _check_X(self, X: Any) -> NDArray[Any]:
-        check_is_fitted(self)
-        X = validate_data(self, _to_numpy(X), reset=False, dtype="numeric", allow_nd=True)
-        self._check_shape(X, self.net_.input_spec)
-        return X
-
-    def _check_shape(self, X: NDArray[Any], spec: InputSpec) -> None:
-        if X.shape[1:] != spec.sample_shape:
-            raise ValueError(
-                f"X has samples of shape {X.shape[1:]}, but this model was fitted on "
-                f"{spec.sample_shape}: resize X or refit."
-            )
-
-    def _check_validation_set(
-        self, X_val: Any, y_val: Any, spec: InputSpec
-    ) -> tuple[NDArray[Any], NDArray[Any]]:
-        X_val, y_val = validate_data(
-            self,
-            _to_numpy(X_val),
-            _to_numpy(y_val),
-            reset=False,
-            dtype="numeric",
-            allow_nd=True,
-        )
-        self._check_shape(X_val, spec)
-        if unknown := self._unknown(y_val):
-            raise ValueError(
-                f"y_val has classes {unknown} that are not in y: remove their samples from "
-                "the validation set."
-            )
-        return X_val, y_val
-
-    def _check_weight(self, sample_weight: Any, X: NDArray[Any]) -> NDArray[np.float64]:
-        return _check_sample_weight(
-            _to_numpy(sample_weight), X, dtype=np.float64, ensure_non_negative=True
-        )
-
-    def _class_weights(self, y: NDArray[Any]) -> NDArray[np.float64]:
-        weights = compute_class_weight(self.class_weight, classes=self.classes_, y=y)
-        if not (np.isfinite(weights) & (weights >= 0)).all():
-            raise ValueError(
-                f"class_weight must have finite weights of at least 0, got "
-                f"{self.class_weight}."
-            )
-        return weights
-
-    def _unknown(self, y: NDArray[Any]) -> list[Any]:
-        """Labels that are not in `classes_`."""
-        return sorted(set(np.unique(y).tolist()) - set(self.classes_.tolist()))
-
     def _draw_seed(self) -> int:
         # Not check_random_state(None): that is NumPy's global generator, and would move.
         if self.random_state is None:
@@ -391,53 +329,6 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
                 )
             return int(np.random.default_rng().integers(2**31))
         return int(check_random_state(self.random_state).randint(2**31 - 1))
-
-    def _split(
-        self,
-        X: NDArray[Any],
-        y: NDArray[Any],
-        weight: NDArray[Any],
-        X_val: Any,
-        y_val: Any,
-        groups: Any,
-        seed: int,
-    ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        split = self.validation_split
-        if (X_val is None) != (y_val is None):
-            raise ValueError("X_val and y_val must be given together, got one of them.")
-        if X_val is not None and split is not None:
-            raise ValueError(
-                f"validation_split must be None when X_val is given, got {split}."
-            )
-        if (
-            X_val is None
-            and split is None
-            and monitors_validation(as_callbacks(self.callbacks))
-        ):
-            split = DEFAULT_FRACTION
-        if split is None:
-            train, valid = np.arange(len(X)), np.array([], dtype=np.intp)
-        else:
-            train, valid = split_rows(split, X, y, groups, seed=seed)
-            valid = valid[weight[valid] > 0]
-            self._require_validation(valid)
-        train = train[weight[train] > 0]
-        self._require_two(train)
-        return train, valid
-
-    def _require_validation(self, rows: NDArray[np.intp]) -> None:
-        if len(rows) == 0:
-            raise ValueError(
-                "The validation set needs a sample of positive weight, got none: change "
-                "it, sample_weight or class_weight."
-            )
-
-    def _require_two(self, rows: NDArray[np.intp]) -> None:
-        if len(rows) < 2:
-            raise ValueError(
-                "Training with batch norm needs at least 2 samples of positive weight, got "
-                f"{len(rows)} sample(s)."
-            )
 
     def _input_spec(self, X: NDArray[Any]) -> InputSpec:
         if self.channel_axis == 0:
@@ -516,7 +407,7 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         net = ResidualNet(
             module,
             input_spec=spec,
-            recipe=self._recipe(len(spec.network_shape) - 1, self.schedule),
+            recipe=plain_recipe(self, len(spec.network_shape) - 1),
             shuffle=torch.Generator().manual_seed(shuffle),
             noise=torch.Generator(device).manual_seed(noise),
             device=str(device),
@@ -534,43 +425,6 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         module = arrays_to_weights(build_network(net.module_.spec), arrays, device)
         return {"net_": self._make_net(module, net.input_spec, device)}
 
-    def _resolve_batch_size(self, n: int) -> int:
-        size = self.batch_size
-        if size == 1:
-            raise ValueError(
-                "batch_size must be at least 2, got 1: batch norm has no variance over "
-                "one sample."
-            )
-        if size == "auto":
-            # About 16 steps an epoch, of 32 to 128 samples; of fewer in tiny sets.
-            wanted = max(min(32, n / 4), min(128, n / 16))
-            return 2 ** max(2, round(math.log2(wanted)))
-        # Predictions are padded to it: not to more than there ever were in a step.
-        return min(int(size), n)
-
-    def _resolve_epochs(self, n: int) -> int:
-        if self.max_epochs != "auto":
-            return int(self.max_epochs)
-        # 30 epochs of 50 series are 120 steps, too few: 0.84 on folds of the training
-        # part of GunPoint, against 0.92 for 400 steps.
-        return min(200, max(30, math.ceil(500 / math.ceil(n / self.batch_size_))))
-
-    def _recipe(self, n_dims: int, schedule: str) -> Recipe:
-        kind = OPTIMIZERS[self.optimizer]
-        return Recipe(
-            optimizer=self.optimizer,
-            lr=kind.default_lr if self.lr == "auto" else float(self.lr),
-            momentum=float(self.momentum),
-            schedule=schedule,
-            batch_size=self.batch_size_,
-            l1=float(self.l1),
-            l1_structure=self.l1_structure,
-            l2_on=self.l2_on,
-            l2=self._default_l2[n_dims > 0] if self.l2 == "auto" else float(self.l2),
-            label_smoothing=float(self.label_smoothing),
-            augmentations=resolve_augmentations(self.augment, n_dims),
-        )
-
     def _train(
         self,
         training: ArrayDataset,
@@ -581,27 +435,14 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         schedule: str,
         finetune: bool = False,
     ) -> None:
-        net, n_dims = self.net_, len(training.spec.network_shape) - 1
-        device = torch.device(net.device)
-        macs = multiply_adds(net.module_, training.spec.network_shape[1:])
-        bfloat16 = self.precision == "bfloat16" or (
-            self.precision == "auto" and pays_in_bfloat16(macs, device)
-        )
-        recipe = replace(
-            self._recipe(n_dims, schedule),
-            bfloat16=bfloat16 and self._bfloat16_is_sound(device, training.spec),
-            compile=self.compile is True,
-            is_small=is_small_work(macs * self.batch_size_, device),
-        )
+        net = self.net_
+        recipe = training_recipe(self, training.spec, n_epochs * len(training))
+        recipe = replace(recipe, schedule=schedule)
         if finetune:
             # From the full rate, the learning-rate rewinding of arXiv:2003.02389.
             recipe = replace(recipe, l1=0.0, keep_zeros=True)
         if self.verbose:
             callbacks = [*callbacks, EpochProgress(n_epochs)]
-        if self.compile == "auto" and self.dropout == 0:
-            n = n_epochs * len(training)
-            pays = pays_to_compile(n, macs, device, bfloat16=recipe.bfloat16)
-            recipe = replace(recipe, compile=pays)
         self.precision_ = "bfloat16" if recipe.bfloat16 else "float32"
         self.compiled_ = recipe.compile
         try:
@@ -620,23 +461,6 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             del self.net_
             raise
         self._summarize()
-
-    def _bfloat16_is_sound(self, device: torch.device, spec: InputSpec) -> bool:
-        # There oneDNN returns memory that it never wrote as the gradients of kernels:
-        # torch 2.13, 3x3 with stride 2 over one place, 3x3x3 over volumes of 2 places.
-        spatial, network = spec.network_shape[1:], self.net_.module_.spec
-        if device.type != "cpu" or (
-            len(spatial) < 3 and keeps_two_places(network, spatial)
-        ):
-            return True
-        if self.precision == "bfloat16":
-            warnings.warn(
-                "On the CPU, gradients in bfloat16 are wrong for volumes and for images or "
-                "series that the network shrinks to one place: training in float32.",
-                UserWarning,
-                stacklevel=2,
-            )
-        return False
 
     def _settle(self) -> None:
         """End the training under `l1` with zeros where its steps would make them.
@@ -679,7 +503,7 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         return self.net_.module_
 
     def _outputs(self, X: Any, *, features: bool = False) -> NDArray[np.float32]:
-        X = self._check_X(X)
+        X = check_X(self, X)
         return self.net_.outputs(
             X,
             batch_size=self.batch_size_,
@@ -821,13 +645,6 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             self.net_.history.new_epoch()
             for name, value in row.items():
                 self.net_.history.record("dur" if name == "seconds" else name, value)
-
-
-def _to_numpy(X: Any) -> Any:
-    if not isinstance(X, torch.Tensor):
-        return X
-    X = X.detach().cpu()
-    return (X.float() if X.dtype == torch.bfloat16 else X).numpy()  # NumPy has no bfloat16
 
 
 def _checked_block(block: Any) -> Any:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from sklearn.utils.validation import check_is_fitted
 
+from sk_resnet._checks import check_X
 from sk_resnet._probe import dead_share, probe_samples
 
 # Share of the way from the most frequent class to no error, on the training samples.
@@ -171,7 +172,7 @@ def _measure(estimator: Any, X: Any, y: Any, X_val: Any, y_val: Any) -> dict[str
     shares = np.unique(y, return_counts=True)[1] / len(y)
     net = estimator.net_
     labels = np.searchsorted(estimator.classes_, y)
-    dataset = net.get_dataset(estimator._check_X(X), labels)
+    dataset = net.get_dataset(check_X(estimator, X), labels)
     places = torch.linspace(0, len(X) - 1, min(len(X), estimator.batch_size_)).long()
     norms = probe_samples(net, dataset, places, on_a_copy=True).gradient_norms
     blocks: dict[str, list[float]] = {}

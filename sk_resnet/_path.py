@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.model_selection import train_test_split
 
-from sk_resnet._base import BaseResNet, _to_numpy
+from sk_resnet._base import BaseResNet
+from sk_resnet._checks import to_numpy
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def regularization_path(
     if X_val is None:
         seed = estimator.random_state if isinstance(estimator.random_state, Integral) else 0
         # Tables stay tables, as their columns have names.
-        data = [_to_numpy(a) for a in (X, y, sample_weight) if a is not None]
+        data = [to_numpy(a) for a in (X, y, sample_weight) if a is not None]
         X, X_val, y, y_val, *weights = train_test_split(
             *data, test_size=0.2, stratify=data[1], random_state=seed
         )

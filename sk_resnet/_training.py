@@ -3,8 +3,7 @@
 import copy
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,6 @@ from skorch import NeuralNetClassifier
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from sk_resnet._augment import Augmentation
 from sk_resnet._batches import ArrayDataset, Batch, Batches
 from sk_resnet._callbacks import CtrlC, wants_batches
 from sk_resnet._capture import (
@@ -44,27 +42,7 @@ from sk_resnet._network import (
     overwriting_relus,
 )
 from sk_resnet._optim import OPTIMIZERS, SCHEDULES, parameter_groups
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a network is trained: the optimization and regularization parameters."""
-
-    optimizer: str
-    lr: float
-    momentum: float
-    schedule: str
-    batch_size: int
-    l1: float
-    l1_structure: str
-    l2: float
-    l2_on: str
-    label_smoothing: float
-    augmentations: Sequence[Augmentation]
-    bfloat16: bool = False
-    compile: bool = False
-    is_small: bool = False
-    keep_zeros: bool = False
+from sk_resnet._recipe import Recipe
 
 
 class DivergenceError(ValueError):

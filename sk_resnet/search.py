@@ -1,4 +1,4 @@
-"""Search spaces that fit the data, and a cross-validated objective for Optuna."""
+"""A cross-validated objective for Optuna, spaces for it, and studies that last."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ import re
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -22,245 +20,33 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import check_consistent_length
 from skorch.callbacks import Callback
 
-from sk_resnet._base import BaseResNet
 from sk_resnet._optim import OPTIMIZERS
-from sk_resnet._spec import NetworkSpec, network_spec
+from sk_resnet._recipe import resolve_batch_size, resolve_epochs
+from sk_resnet._space import (
+    Only,
+    check_space,
+    described,
+    nearest,
+    network_step,
+    require_optuna,
+    sample_shape,
+    search_space,
+    suggest,
+)
 from sk_resnet._split import DEFAULT_FRACTION
 from sk_resnet._training import DivergenceError
 
-WIDTHS = (0.25, 0.5, 1, 2, 4, 8, 10)
-N_DEPTHS = 4  # smallest depths in a space
-# Memory of training that the widest network of a space may take, in bytes.
-MEMORY = 2 * 2**30
-# Values kept for the backward pass, as multiples of a block's output.
-KEPT_PER_BLOCK = 6
-# Distributions by optimizer, and for all.
-LR_RANGES = {"sgd": (3e-3, 0.5), "heavy_ball": (3e-3, 0.5), "adamw": (2e-4, 2e-2)}
+__all__ = [
+    "CrossValidationObjective",
+    "Only",
+    "PruningCallback",
+    "create_study",
+    "retry_stale_trials",
+    "search_space",
+    "suggest",
+]
+
 FINGERPRINT = "sk_resnet_fingerprint"
-
-
-def _optuna() -> Any:
-    try:
-        import optuna
-    except ImportError:
-        raise ImportError(
-            "sk_resnet.search needs Optuna: pip install 'sk-resnet[tune]'."
-        ) from None
-    return optuna
-
-
-# Spaces
-
-
-@dataclass(frozen=True)
-class Only:
-    """A distribution that is drawn from where a condition on the draws before it holds.
-
-    Parameters
-    ----------
-    distribution : optuna distribution
-        Of the parameter.
-    condition : callable
-        Takes the dict of the parameters suggested so far; tells whether to draw.
-    otherwise : object
-        Value where the condition does not hold.
-
-    Examples
-    --------
-    >>> from optuna.distributions import FloatDistribution
-    >>> from optuna.trial import FixedTrial
-    >>> from sk_resnet.search import Only, suggest
-    >>> wide = Only(FloatDistribution(0, 0.5), lambda drawn: drawn["width"] > 1, 0.0)
-    >>> space = {"width": FloatDistribution(0.5, 4), "dropout": wide}
-    >>> suggest(FixedTrial({"width": 1.0}), space)
-    {'width': 1.0, 'dropout': 0.0}
-    """
-
-    distribution: Any
-    condition: Callable[[dict[str, Any]], bool]
-    otherwise: Any
-
-    def _applies(self, drawn: dict[str, Any]) -> bool:
-        try:
-            return self.condition(drawn)
-        except KeyError as error:
-            raise ValueError(
-                f"A condition of Only reads {error}, which must stand before it in the "
-                f"space: drawn so far are {list(drawn)}."
-            ) from error
-
-
-def search_space(
-    estimator: Any, X: Any = None, *, prefix: str | None = None
-) -> dict[str, Any]:
-    """Make distributions of depth, width, dropout, l1, l2 and lr that fit an estimator.
-
-    Parameters
-    ----------
-    estimator : estimator or Pipeline
-        One of ours, or a pipeline that ends in one.
-    X : array-like of shape (n_samples, ...), default=None
-        Samples as the network gets them; their shape decides on layers and memory. None
-        takes ``input_shape`` of the estimator, or rows.
-    prefix : str, default=None
-        Stands before each name, such as ``"model__"``. None finds the step of a pipeline.
-
-    Returns
-    -------
-    space : dict of str to optuna distribution
-        For `suggest`, `CrossValidationObjective`, or ``OptunaSearchCV``. Depths are
-        valid for the block and layout; no width takes more than 2 GiB in training.
-
-    Raises
-    ------
-    TypeError
-        For other estimators.
-    ValueError
-        For samples that no depth fits, and for parameters that the estimator refuses.
-
-    Examples
-    --------
-    >>> from sk_resnet import ResNetClassifier
-    >>> from sk_resnet.search import search_space
-    >>> space = search_space(ResNetClassifier(input_shape=(1, 8, 8)))
-    >>> space["depth"]
-    IntDistribution(high=26, log=False, low=8, step=6)
-    """
-    d = _optuna().distributions
-    net, found = _network_step(estimator)
-    net._validate_params()
-    prefix = found if prefix is None else prefix
-    shape = _sample_shape(net, X)
-    depths = [n for n in range(2, 160) if _spec_or_none(net, shape, depth=n)][:N_DEPTHS]
-    if not depths:
-        raise ValueError(
-            f"No depth fits samples of shape {shape} with block={net.block!r} and "
-            f"layout={net.layout!r}: change those, or give X as the network gets it."
-        )
-    widths = [
-        w
-        for w in WIDTHS
-        if _training_bytes(net, _spec_or_none(net, shape, depth=depths[-1], width=w), shape)
-        < MEMORY
-    ]
-    low, high = LR_RANGES[net.optimizer]
-    steps = set(np.diff(depths).tolist())
-    depth = (
-        d.IntDistribution(depths[0], depths[-1], step=steps.pop())
-        if len(steps) == 1
-        else d.CategoricalDistribution(depths)
-    )
-    space = {
-        "depth": depth,
-        "width": d.CategoricalDistribution(widths or [WIDTHS[0]]),
-        "dropout": d.FloatDistribution(0.0, 0.5, step=0.1),
-        "l1": d.FloatDistribution(1e-7, 1e-3, log=True),
-        "l2": d.FloatDistribution(1e-6, 1e-1 if len(shape) == 1 else 1e-2, log=True),
-        "lr": d.FloatDistribution(low, high, log=True),
-    }
-    return {prefix + name: distribution for name, distribution in space.items()}
-
-
-def _network_step(estimator: Any) -> tuple[BaseResNet, str]:
-    prefix = ""
-    while isinstance(estimator, Pipeline):
-        name, estimator = estimator.steps[-1]
-        prefix += f"{name}__"
-    if not isinstance(estimator, BaseResNet):
-        raise TypeError(
-            "estimator must be a ResNetClassifier or WideResNetClassifier, or a pipeline "
-            f"that ends in one, got {type(estimator).__name__}."
-        )
-    return estimator, prefix
-
-
-def _sample_shape(net: BaseResNet, X: Any) -> tuple[int, ...]:
-    shape = getattr(net, "input_shape", None)
-    if shape is None:
-        shape = (32,) if X is None else np.shape(X)[1:]
-    shape = tuple(shape)
-    if not shape:
-        raise ValueError(
-            f"X must have samples of at least one dimension, got shape {np.shape(X)}."
-        )
-    return (shape[-1], *shape[:-1]) if net.channel_axis == -1 else shape
-
-
-def _spec_or_none(
-    net: BaseResNet, shape: tuple[int, ...], **changes: Any
-) -> NetworkSpec | None:
-    names = ("depth", "width", "block", "order", "shortcut", "layout", "dropout")
-    values = {name: getattr(net, name) for name in names} | changes
-    try:
-        return network_spec(input_shape=shape, n_classes=2, wide=net._wide, **values)
-    except ValueError:
-        return None
-
-
-def _training_bytes(
-    net: BaseResNet, spec: NetworkSpec | None, shape: tuple[int, ...]
-) -> float:
-    assert spec is not None
-    batch = 128 if net.batch_size == "auto" else net.batch_size
-    places = math.prod(shape[1:])
-    if spec.imagenet_stem:  # its convolution and its pooling halve every side
-        places = max(1, places // 4 ** (len(shape) - 1))
-    values, weights, channels = 0.0, 0.0, spec.stem_channels
-    for stage in spec.stages:
-        places = max(1, places // stage.stride ** (len(shape) - 1))
-        values += KEPT_PER_BLOCK * stage.n_blocks * stage.out_channels * places
-        taps = sum(k ** (len(shape) - 1) for k in spec.kernels)
-        weights += stage.n_blocks * taps * stage.inner_channels * stage.out_channels
-        channels = stage.out_channels
-    # Weights, gradients, and two moments.
-    return 4 * (values * batch + 4 * (weights + channels))
-
-
-def suggest(trial: Any, space: dict[str, Any]) -> dict[str, Any]:
-    """Draw the parameters of a trial.
-
-    Parameters
-    ----------
-    trial : optuna.Trial
-        Of a study, or a FixedTrial.
-    space : dict of str to optuna distribution or `Only`
-        In the order of the draws.
-
-    Returns
-    -------
-    parameters : dict
-        For ``estimator.set_params``.
-
-    Examples
-    --------
-    >>> from optuna.trial import FixedTrial
-    >>> from sk_resnet import ResNetClassifier
-    >>> from sk_resnet.search import search_space, suggest
-    >>> space = {"depth": search_space(ResNetClassifier())["depth"]}
-    >>> suggest(FixedTrial({"depth": 6}), space)
-    {'depth': 6}
-    """
-    drawn: dict[str, Any] = {}
-    for name, distribution in space.items():
-        if isinstance(distribution, Only):
-            if not distribution._applies(drawn):
-                drawn[name] = distribution.otherwise
-                continue
-            distribution = distribution.distribution
-        drawn[name] = _draw(trial, name, distribution)
-    return drawn
-
-
-def _draw(trial: Any, name: str, distribution: Any) -> Any:
-    kind = type(distribution).__name__
-    if kind == "CategoricalDistribution":
-        return trial.suggest_categorical(name, distribution.choices)
-    _require_distribution(name, distribution)
-    method = {"IntDistribution": "suggest_int", "FloatDistribution": "suggest_float"}[kind]
-    step = {} if distribution.step is None else {"step": distribution.step}
-    return getattr(trial, method)(
-        name, distribution.low, distribution.high, log=distribution.log, **step
-    )
 
 
 # Pruning
@@ -315,7 +101,7 @@ class PruningCallback(Callback):
             )
         self.trial.report(record[self.monitor], record["epoch"])
         if self.trial.should_prune():
-            raise _optuna().TrialPruned(f"pruned in epoch {record['epoch']}")
+            raise require_optuna().TrialPruned(f"pruned in epoch {record['epoch']}")
 
 
 class _FoldReports(Callback):
@@ -331,7 +117,7 @@ class _FoldReports(Callback):
         value = float(np.mean([*self.done, self.score()]))
         self.trial.report(value, self.first_step + net.history[-1]["epoch"])
         if self.trial.should_prune():
-            raise _optuna().TrialPruned(f"pruned in fold {len(self.done) + 1}")
+            raise require_optuna().TrialPruned(f"pruned in fold {len(self.done) + 1}")
 
 
 class CrossValidationObjective:
@@ -413,8 +199,8 @@ class CrossValidationObjective:
         self.groups = None if groups is None else np.asarray(groups)
         self.fold_p_value = fold_p_value
         check_consistent_length(self.X, self.y, self.sample_weight, self.groups)
-        net, self._prefix = _network_step(estimator)
-        _check_space(estimator, net, self._prefix, space, X)
+        net, self._prefix = network_step(estimator)
+        check_space(estimator, net, self._prefix, space, X)
         if isinstance(scoring, (list, tuple, set, dict)):
             raise ValueError(f"scoring must be one score, got several: {scoring!r}.")
         self.scorer = check_scoring(estimator, scoring)
@@ -423,7 +209,7 @@ class CrossValidationObjective:
         _check_folds(self.folds, len(self.y))
         self._steps_of_fold = self._most_epochs() + max(self._values("finetune_epochs"))
         self.fingerprint = hash_of(
-            (np.asarray(X), self.y, self.sample_weight, self.folds, _described(space))
+            (np.asarray(X), self.y, self.sample_weight, self.folds, described(space))
             + ((scoring,) if isinstance(scoring, str) else ())
         )
 
@@ -437,7 +223,7 @@ class CrossValidationObjective:
         return [*(getattr(d, "choices", None) or [d.high]), *otherwise]
 
     def _most_epochs(self) -> int:
-        net = clone(_network_step(self.estimator)[0])
+        net = clone(network_step(self.estimator)[0])
         split = net.validation_split
         left = 1 - (split if isinstance(split, float) else DEFAULT_FRACTION)
         most = 0
@@ -445,9 +231,9 @@ class CrossValidationObjective:
         sizes = {len(train) for train, _ in self.folds}
         for n in sizes | {int(left * n) for n in sizes}:
             for size in self._values("batch_size"):
-                net.batch_size_ = net.set_params(batch_size=size)._resolve_batch_size(n)
+                net.batch_size_ = resolve_batch_size(net.set_params(batch_size=size), n)
                 for epochs in self._values("max_epochs"):
-                    most = max(most, net.set_params(max_epochs=epochs)._resolve_epochs(n))
+                    most = max(most, resolve_epochs(net.set_params(max_epochs=epochs), n))
         return most
 
     def __call__(self, trial: Any) -> float:
@@ -485,7 +271,8 @@ class CrossValidationObjective:
                 records[key].append(value)
                 trial.set_user_attr(key, records[key])
             if fold + 1 < len(self.folds) and self._is_behind(study, records):
-                raise _optuna().TrialPruned(f"behind the best trial in {fold + 1} folds")
+                pruned = require_optuna().TrialPruned
+                raise pruned(f"behind the best trial in {fold + 1} folds")
         return float(np.mean(records["fold_scores"]))
 
     def _fit_fold(
@@ -546,8 +333,8 @@ class CrossValidationObjective:
             For ``study.enqueue_trial``, which `create_study` calls. What has no nearest,
             such as a width that is no choice, is left to the sampler.
         """
-        net, _ = _network_step(self.estimator)
-        n_dims = len(_sample_shape(net, self.X)) - 1
+        net, _ = network_step(self.estimator)
+        n_dims = len(sample_shape(net, self.X)) - 1
         auto = {
             "lr": OPTIMIZERS[net.optimizer].default_lr,
             "l2": net._default_l2[n_dims > 0],
@@ -560,14 +347,14 @@ class CrossValidationObjective:
             if value == "auto":
                 value = auto.get(name.removeprefix(self._prefix), value)
             if isinstance(distribution, Only):
-                if not distribution._applies(drawn):
+                if not distribution.applies(drawn):
                     drawn[name] = distribution.otherwise
                     continue
                 distribution = distribution.distribution
-            nearest = _nearest(distribution, value)
-            drawn[name] = value if nearest is None else nearest
-            if nearest is not None:
-                own[name] = nearest
+            found = nearest(distribution, value)
+            drawn[name] = value if found is None else found
+            if found is not None:
+                own[name] = found
         return own
 
     def _check_study(self, study: Any) -> None:
@@ -598,7 +385,7 @@ class CrossValidationObjective:
         parameters : dict
             For ``estimator.set_params``.
         """
-        fixed = _optuna().trial.FixedTrial(study.best_trial.params)
+        fixed = require_optuna().trial.FixedTrial(study.best_trial.params)
         return suggest(fixed, self.space)
 
     def refit(self, study: Any) -> Any:
@@ -622,17 +409,6 @@ def _rows(X: Any, rows: Any) -> Any:
     return X.iloc[rows] if hasattr(X, "iloc") else X[rows]
 
 
-def _nearest(distribution: Any, value: Any) -> Any:
-    """Value of the distribution nearest to this one, or None."""
-    if hasattr(distribution, "choices"):
-        return value if value in distribution.choices else None
-    if not isinstance(value, Real) or isinstance(value, bool):
-        return None
-    low, high, step = distribution.low, distribution.high, distribution.step
-    value = min(max(value, low), high)
-    return low + round((value - low) / step) * step if step else value
-
-
 def _check_folds(folds: list[Any], n: int) -> None:
     for train, test in folds:
         if not len(train) or not len(test) or max(np.max(train), np.max(test)) >= n:
@@ -640,65 +416,6 @@ def _check_folds(folds: list[Any], n: int) -> None:
                 f"cv must give pairs of rows to train and to score on, both below {n}, got "
                 f"{len(train)} and {len(test)} rows: is it a cv of other data?"
             )
-
-
-def _described(space: dict[str, Any]) -> list[str]:
-    return [
-        f"{name}: "
-        + (f"{d.distribution} or {d.otherwise}" if isinstance(d, Only) else f"{d}")
-        for name, d in space.items()
-    ]
-
-
-def _check_space(
-    estimator: Any, net: BaseResNet, prefix: str, space: dict[str, Any], X: Any
-) -> None:
-    if not isinstance(space, dict):
-        raise TypeError(f"space must be a dict of distributions by name, got {space!r}.")
-    unknown = sorted(set(space) - set(estimator.get_params()))
-    if unknown:
-        raise ValueError(
-            f"space names {unknown}, which are no parameters of the estimator: in a "
-            f"pipeline they start with the step, such as '{prefix}depth'."
-        )
-    for name, d in space.items():
-        _require_distribution(name, d)
-    _check_values(net, prefix, space)
-    depths = space.get(f"{prefix}depth")
-    if depths is None or f"{prefix}block" in space or isinstance(depths, Only):
-        return
-    values = (
-        depths.choices
-        if hasattr(depths, "choices")
-        else range(depths.low, depths.high + 1, depths.step)
-    )
-    shape = _sample_shape(net, X)
-    wrong = [n for n in values if _spec_or_none(net, shape, depth=int(n)) is None]
-    if wrong:
-        fitting = [n for n in range(2, 160) if _spec_or_none(net, shape, depth=n)]
-        raise ValueError(
-            f"space holds depths that do not fit, {wrong}: use {fitting[:6]}, as "
-            "search_space does."
-        )
-
-
-def _require_distribution(name: str, d: Any) -> None:
-    kind = _optuna().distributions.BaseDistribution
-    if not isinstance(d.distribution if isinstance(d, Only) else d, kind):
-        raise TypeError(
-            f"space[{name!r}] must be a distribution of Optuna or Only one, got {d!r}."
-        )
-
-
-def _check_values(net: BaseResNet, prefix: str, space: dict[str, Any]) -> None:
-    """Refuse what the network would refuse in a trial: choices, and ends of ranges."""
-    for name, d in space.items():
-        if not name.startswith(prefix) or "__" in name.removeprefix(prefix):
-            continue
-        inner = d.distribution if isinstance(d, Only) else d
-        values = list(getattr(inner, "choices", None) or (inner.low, inner.high))
-        for value in [*values, d.otherwise] if isinstance(d, Only) else values:
-            clone(net).set_params(**{name.removeprefix(prefix): value})._validate_params()
 
 
 # Studies that last
@@ -758,7 +475,7 @@ def create_study(
     >>> create_study().direction.name
     'MAXIMIZE'
     """
-    optuna = _optuna()
+    optuna = require_optuna()
     kept: Any = storage
     if isinstance(storage, (str, os.PathLike)):
         kept = _open(os.fspath(storage), heartbeat, max_retry)
@@ -784,13 +501,13 @@ def create_study(
 def _open(storage: str, heartbeat: int, max_retry: int) -> Any:
     from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-    storages = _optuna().storages
+    storages = require_optuna().storages
     try:
         if storage.endswith(".journal"):
             return storages.JournalStorage(storages.journal.JournalFileBackend(storage))
         with warnings.catch_warnings():
             # So is the heartbeat.
-            warnings.simplefilter("ignore", _optuna().exceptions.ExperimentalWarning)
+            warnings.simplefilter("ignore", require_optuna().exceptions.ExperimentalWarning)
             return storages.RDBStorage(
                 storage,
                 heartbeat_interval=heartbeat,
@@ -834,7 +551,7 @@ def retry_stale_trials(study: Any, *, older_than: float, max_retry: int = 3) -> 
     >>> retry_stale_trials(study, older_than=0)
     1
     """
-    optuna, n = _optuna(), 0
+    optuna, n = require_optuna(), 0
     running = study.get_trials(states=(optuna.trial.TrialState.RUNNING,))
     for trial in running:
         if time.time() - trial.datetime_start.timestamp() < older_than:
@@ -852,5 +569,6 @@ def retry_stale_trials(study: Any, *, older_than: float, max_retry: int = 3) -> 
 def _retry(max_retry: int) -> Any:
     with warnings.catch_warnings():
         # Optuna calls it experimental; it has been there since 2021.
-        warnings.simplefilter("ignore", _optuna().exceptions.ExperimentalWarning)
-        return _optuna().storages.RetryHeartbeatStaleTrialCallback(max_retry=max_retry)
+        warnings.simplefilter("ignore", require_optuna().exceptions.ExperimentalWarning)
+        storages = require_optuna().storages
+        return storages.RetryHeartbeatStaleTrialCallback(max_retry=max_retry)

@@ -24,6 +24,7 @@ from torch import nn
 from sk_resnet import EarlyStopping, ResNetClassifier, WideResNetClassifier
 from sk_resnet._network import initialize, kernels
 from sk_resnet._optim import OPTIMIZERS
+from sk_resnet._recipe import resolve_epochs
 
 ROWS = {"depth": 4, "max_epochs": 4, "batch_size": 16, "random_state": 0}
 IMAGES = {**ROWS, "depth": 8}
@@ -543,8 +544,8 @@ def test_a_trained_wide_network_has_the_parameters_of_the_paper():
 def test_small_sets_get_more_epochs_by_default(n, batch_size, expected):
     model = ResNetClassifier()
     model.batch_size_ = batch_size
-    assert model._resolve_epochs(n) == expected
-    assert model.set_params(max_epochs=7)._resolve_epochs(n) == 7
+    assert resolve_epochs(model, n) == expected
+    assert resolve_epochs(model.set_params(max_epochs=7), n) == 7
 
 
 def test_the_default_number_of_epochs_is_trained(rows):

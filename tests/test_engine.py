@@ -14,7 +14,7 @@ from skorch.callbacks import Callback
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from sk_resnet import ResNetClassifier, _base, _batches, _engine
+from sk_resnet import ResNetClassifier, _batches, _engine, _recipe
 from sk_resnet._batches import ArrayDataset, Batches
 from sk_resnet._input import input_spec, with_statistics
 from sk_resnet._network import build_network, folded, initialize, multiply_adds
@@ -210,7 +210,7 @@ def test_auto_compiles_where_it_pays(rows, monkeypatch):
         asked.append((n_samples, macs))
         return False
 
-    monkeypatch.setattr(_base, "pays_to_compile", pays)
+    monkeypatch.setattr(_recipe, "pays_to_compile", pays)
     model = ResNetClassifier(depth=4, max_epochs=2, random_state=0).fit(X, y)
     # Stem 5 x 64, two layers of 64 x 64, classifier 64 x 3.
     assert asked == [(120, 5 * 64 + 2 * 64 * 64 + 64 * 3)]
@@ -245,7 +245,7 @@ def test_a_failed_compilation_warns_and_goes_on(monkeypatch):
 @pytest.mark.parametrize("fast", [True, False])
 def test_auto_precision_takes_bfloat16_where_it_is_fast(rows, monkeypatch, fast):
     X, y = rows
-    monkeypatch.setattr(_base, "pays_in_bfloat16", lambda macs, device: fast)
+    monkeypatch.setattr(_recipe, "pays_in_bfloat16", lambda macs, device: fast)
     settings = {"depth": 4, "max_epochs": 1, "random_state": 0}
     model = ResNetClassifier(**settings).fit(X, y)
     assert model.precision_ == ("bfloat16" if fast else "float32")
