@@ -100,7 +100,8 @@ default="one_cycle"
         out, unless a callback monitors validation and X_val is not given: then 0.1. A
         fraction is drawn by class, or by `groups`; the first split of a splitter is used.
     callbacks : list of skorch callbacks, default=None
-        Such as `EarlyStopping`. Copies of them take part in the fit.
+        Such as `EarlyStopping`. Copies of them take part in the fit. Those with hooks for
+        batches make it slower.
     device : str or torch.device, default="auto"
         "auto" is a GPU of CUDA where there is one, else the CPU. Worker processes of
         joblib, dask or torchrun take the GPUs in turn.
@@ -359,7 +360,8 @@ default="one_cycle"
         out, unless a callback monitors validation and X_val is not given: then 0.1. A
         fraction is drawn by class, or by `groups`; the first split of a splitter is used.
     callbacks : list of skorch callbacks, default=None
-        Such as `EarlyStopping`. Copies of them take part in the fit.
+        Such as `EarlyStopping`. Copies of them take part in the fit. Those with hooks for
+        batches make it slower.
     device : str or torch.device, default="auto"
         "auto" is a GPU of CUDA where there is one, else the CPU. Worker processes of
         joblib, dask or torchrun take the GPUs in turn.

@@ -31,7 +31,7 @@ class _EndsSteps:
             for w in group["params"]
         ]
         loss = super().step(closure)  # type: ignore[misc]
-        for w, proximal_, threshold in self._penalised():
+        for w, proximal_, threshold in self._penalised(lambda w: w.grad is not None):
             proximal_(w, threshold)
         for w, zero in kept:
             w.masked_fill_(zero, 0.0)  # not a product: -0.0 takes a value's bytes in a file
@@ -39,20 +39,24 @@ class _EndsSteps:
 
     @torch.no_grad()
     def settle(self, lr: float) -> None:
-        """Zero what a proximal step at this learning rate would; other weights stay."""
+        """Zero what a proximal step at this learning rate would; other weights stay.
+
+        So do frozen ones. Gradients may be gone by now.
+        """
         for group in self.param_groups:
             group["lr"] = lr
-        for w, proximal_, threshold in self._penalised():
+        for w, proximal_, threshold in self._penalised(lambda w: w.requires_grad):
             w.masked_fill_(proximal_(w.clone(), threshold) == 0, 0.0)
 
-    def _penalised(self) -> Iterator[tuple[Tensor, Callable[..., Tensor], Any]]:
-        """Each weight under ``l1`` with its proximal operator and threshold."""
+    def _penalised(
+        self, moves: Callable[[Tensor], bool]
+    ) -> Iterator[tuple[Tensor, Callable[..., Tensor], Any]]:
+        """Each weight under ``l1`` that moves, with its proximal operator and threshold."""
         for group in self.param_groups:
             if l1 := group.get("l1", 0.0):
                 structure = STRUCTURES[group.get("structure", "weight")]
-                for w in group["params"]:
-                    if w.grad is not None:  # frozen weights stay
-                        yield w, structure.proximal_, self._step_size(group, w) * l1
+                for w in filter(moves, group["params"]):
+                    yield w, structure.proximal_, self._step_size(group, w) * l1
 
 
 class ProximalSGD(_EndsSteps, SGD):

@@ -391,11 +391,15 @@ def test_activations_and_gradients_have_their_channels_innermost(n_dims, channel
     assert [t.shape for t in found if t.stride(1) != 1] == []
 
 
-def test_few_samples_do_not_take_a_batch_of_a_large_network():
+def test_large_networks_predict_in_batches_that_suit_them():
     size = _engine.prediction_size
     assert size(3, 128, 31_000_000, CPU) == 32
     assert size(3, 16, 31_000_000, CPU) == 16
     assert size(300, 128, 31_000_000, CPU) == 128
+    # Activations of larger batches leave the cache.
+    assert size(300, 128, 300_000_000, CPU) == 64
+    assert size(300, 48, 300_000_000, CPU) == 48
+    assert size(300, 128, 5_000_000_000, CPU) == 32
     assert size(3, 128, 2_000_000, CPU) == 128
     assert size(3, 128, 31_000_000, torch.device("cuda")) == 128
 
