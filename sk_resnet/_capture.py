@@ -13,6 +13,8 @@ from torch.utils.weak import WeakIdKeyDictionary
 Step = Callable[..., None]
 # Records a step while it is done for these inputs, and returns it for others.
 Capture = Callable[[Step, Sequence[Tensor]], Step]
+# Parameter groups of an optimizer, which may get others.
+Groups = Callable[[], list[dict[str, Any]]]
 
 # Recording takes as long as some ten steps, which twice as many replays bring back.
 CPU_WARMUP = 8
@@ -79,8 +81,7 @@ def what_steps_depend_on(module: nn.Module, optimizer: Any, *others: Any) -> Any
     """What a record keeps as it was, to be compared; None where it must not be taken.
 
     Callbacks may change layers, options and tensors between epochs. The values of tensors
-    are read anew by every replay, and so is a learning rate that is a tensor. Hooks want
-    to see every step.
+    and the learning rates are read anew by every replay. Hooks want to see every step.
     """
     groups, parts = optimizer.param_groups, [*module.modules(), optimizer]
     parameters = list(module.parameters())
@@ -88,14 +89,15 @@ def what_steps_depend_on(module: nn.Module, optimizer: Any, *others: Any) -> Any
         value for part in parts for name, value in vars(part).items() if "_hooks" in name
     ]
     hooks += [p._backward_hooks or p._post_accumulate_grad_hooks for p in parameters]
-    if any(hooks) or not all(isinstance(group["lr"], Tensor) for group in groups):
+    if any(hooks):
         return None
     states = [values for state in optimizer.state.values() for values in state.values()]
     tensors = [
         *parameters,
         *module.buffers(),
         *(value for value in states if isinstance(value, Tensor)),
-        *(value for group in groups for value in (group["lr"], *group["params"])),
+        *(group["lr"] for group in groups if isinstance(group["lr"], Tensor)),
+        *(parameter for group in groups for parameter in group["params"]),
     ]
     return (
         [(tensor.data_ptr(), tensor.requires_grad) for tensor in tensors],
@@ -103,19 +105,46 @@ def what_steps_depend_on(module: nn.Module, optimizer: Any, *others: Any) -> Any
             (name, value)
             for options in (*map(vars, parts), *groups)
             for name, value in options.items()
-            if isinstance(value, (bool, int, float, str, tuple))
+            if name != "lr" and isinstance(value, (bool, int, float, str, tuple))
         ],
         others,
     )
 
 
 def capture_on(
-    device: torch.device, generators: Sequence[torch.Generator]
+    device: torch.device, generators: Sequence[torch.Generator], groups: Groups
 ) -> tuple[Capture, int]:
     """How steps are recorded there, and after how many that run as they are."""
     if device.type == "cuda":
         return partial(capture_cuda_graph, generators=generators), CUDA_WARMUP
-    return capture_operations, CPU_WARMUP
+    return partial(capture_at_any_rate, groups=groups), CPU_WARMUP
+
+
+def capture_at_any_rate(step: Step, inputs: Sequence[Tensor], *, groups: Groups) -> Step:
+    """Record operations, and read the learning rates anew in every replay.
+
+    They are tensors for the record alone: callbacks that halve or log the rates of groups
+    mean numbers.
+    """
+    numbers = [group["lr"] for group in groups()]
+    # In 64 bits, as Python would pass them.
+    tensors = [torch.empty((), dtype=torch.float64).fill_(number) for number in numbers]
+    for group, tensor in zip(groups(), tensors, strict=True):
+        group["lr"] = tensor
+    try:
+        replay = capture_operations(step, inputs)
+    finally:
+        for group, number in zip(groups(), numbers, strict=True):
+            group["lr"] = number
+    if replay is step:
+        return step
+
+    def replay_at_present_rates(*inputs: Tensor) -> None:
+        for group, tensor in zip(groups(), tensors, strict=True):
+            tensor.fill_(group["lr"])
+        replay(*inputs)
+
+    return replay_at_present_rates
 
 
 def capture_operations(step: Step, inputs: Sequence[Tensor]) -> Step:

@@ -80,7 +80,8 @@ class ProximalAdamW(_EndsSteps, AdamW):
         state = self.state[w]
         correction = 1 - group["betas"][1] ** state["step"].double()
         v = (state["exp_avg_sq"] / correction).sqrt_().add_(group["eps"])
-        return group["lr"] / v
+        # Not lr / v, which rounds otherwise for a number than for a tensor.
+        return v.reciprocal_().mul_(group["lr"])
 
 
 def make_sgd(

@@ -93,10 +93,11 @@ class ResidualNet(NeuralNetClassifier):
             l2_on=recipe.l2_on,
             keep_zeros=recipe.keep_zeros,
         )
-        # A captured step reads it there; in 64 bits on a CPU, as Python would pass it.
-        on_cpu = torch.device(self.device).type == "cpu"
-        kind = torch.float64 if on_cpu else torch.float32
-        lr = torch.tensor(recipe.lr, dtype=kind, device=self.device)
+        lr: Any = recipe.lr
+        if torch.device(self.device).type == "cuda":
+            lr = torch.tensor(lr, device=self.device)  # a captured step reads it there
+            for group in groups:
+                group["lr"] = lr.clone()  # or a change of one would be one of all
         optimizer = OPTIMIZERS[recipe.optimizer].make(groups, lr, recipe.momentum)
         earlier = getattr(self, "optimizer_", None)
         if type(earlier) is type(optimizer):
@@ -167,8 +168,11 @@ class ResidualNet(NeuralNetClassifier):
         if self.recipe.compile:
             self._forward = compiled(self._forward, batch_size)
         self._totals = torch.zeros(3, device=device)
-        capture, warmup = capture_on(device, [self.noise])
+        capture, warmup = capture_on(device, [self.noise], self._groups)
         self._step = CapturedStep(self._whole_step, capture, warmup, self._captured_of)
+
+    def _groups(self) -> list[dict[str, Any]]:
+        return self.optimizer_.param_groups
 
     def _captured_of(self) -> Any:
         kind = torch.device(self.device).type
@@ -177,6 +181,9 @@ class ResidualNet(NeuralNetClassifier):
             return None
         if self.recipe.compile and kind == "cpu":
             return None
+        rates = [group["lr"] for group in self._groups()]
+        if kind == "cuda" and not all(isinstance(rate, Tensor) for rate in rates):
+            return None  # a graph would keep a number as it was
         return what_steps_depend_on(self.module_, self.optimizer_, self.recipe)
 
     def _whole_step(self, x: Tensor, y: Tensor, weight: Tensor) -> None:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from skorch.callbacks import Callback
+from skorch.callbacks import Callback, LRScheduler
 from test_engine import SHAPES, SMALLEST, every_network
 
 from sk_resnet import ResNetClassifier, _capture
@@ -121,7 +121,7 @@ def test_a_cuda_graph_is_replayed_over_copies_of_the_inputs(monkeypatch):
 
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
     monkeypatch.setattr(torch.cuda, "graph", recording)
-    capture, warmup = capture_on(torch.device("cuda"), [generator])
+    capture, warmup = capture_on(torch.device("cuda"), [generator], list)
     captured = CapturedStep(calls.append, capture, warmup)
     batches = torch.arange(20.0).split(4)
     for batch in batches:
@@ -255,6 +255,11 @@ def set_rate(self, net):
         group["lr"] = 0.01
 
 
+def halve_rates(self, net):
+    for group in net.optimizer_.param_groups:
+        group["lr"] *= 0.5
+
+
 def drop_more(self, net):
     for layer in net.module_.modules():
         if hasattr(layer, "rate"):
@@ -289,7 +294,7 @@ def hook_steps(self, net):
 
 @pytest.mark.parametrize(
     "change",
-    [freeze, decay, set_rate, drop_more, rewind, replace]
+    [freeze, decay, set_rate, halve_rates, drop_more, rewind, replace]
     + [hook, hook_gradients, hook_steps],
 )
 def test_a_record_sees_what_callbacks_change(change, monkeypatch, n_replays):
@@ -305,3 +310,24 @@ def test_a_record_sees_what_callbacks_change(change, monkeypatch, n_replays):
     )
     assert other[:2] == plain[:2]
     assert other[2] != plain[2]
+
+
+class Rates(Callback):
+    """Halves the rate of each group, and notes it."""
+
+    def on_epoch_end(self, net, **kwargs):
+        for group in net.optimizer_.param_groups:
+            net.history.record("rate", group["lr"])
+            group["lr"] *= 0.5
+
+
+def test_callbacks_see_learning_rates_as_numbers(monkeypatch, n_replays):
+    X, y = samples(0)
+    monkeypatch.setattr(_capture, "CPU_WARMUP", 1)
+    callbacks = [Rates(), LRScheduler("LambdaLR", lr_lambda=lambda epoch: 1.0)]
+    model = ResNetClassifier(4, lr=0.08, batch_size=8, max_epochs=3, random_state=0)
+    model.set_params(schedule="constant", l1=1e-4, callbacks=callbacks[:1]).fit(X, y)
+    assert n_replays[0] > 0
+    assert [row["rate"] for row in model.history_] == [0.08, 0.04, 0.02]
+    model.set_params(callbacks=callbacks[1:]).fit(X, y)
+    assert all(type(row["event_lr"]) is float for row in model.history_)
