@@ -2,11 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from numbers import Number
 from types import BuiltinFunctionType, MethodDescriptorType
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules import module as of_all_layers
+from torch.optim import optimizer as of_all_optimizers
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
@@ -20,6 +23,8 @@ Groups = Callable[[], list[dict[str, Any]]]
 CPU_WARMUP = 8
 # As torch recommends; libraries choose their kernels meanwhile.
 CUDA_WARMUP = 3
+# Modules of layers that do nothing but operations of torch.
+OUR_LAYERS = ("torch.nn.", "sk_resnet.")
 
 
 class CapturedStep:
@@ -50,7 +55,7 @@ class CapturedStep:
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy has other tensors, and code cannot be pickled.
-        return {**vars(self), "_replay": None, "_n_left": self.warmup}
+        return {**vars(self), "_taken_of": None, "_replay": None, "_n_left": self.warmup}
 
     def check(self) -> None:
         """Forget the record if what it was taken of is no longer so."""
@@ -81,15 +86,11 @@ def what_steps_depend_on(module: nn.Module, optimizer: Any, *others: Any) -> Any
     """What a record keeps as it was, to be compared; None where it must not be taken.
 
     Callbacks may change layers, options and tensors between epochs. The values of tensors
-    and the learning rates are read anew by every replay. Hooks want to see every step.
+    and the learning rates are read anew by every replay.
     """
-    groups, parts = optimizer.param_groups, [*module.modules(), optimizer]
+    groups, layers = optimizer.param_groups, list(module.modules())
     parameters = list(module.parameters())
-    hooks = [
-        value for part in parts for name, value in vars(part).items() if "_hooks" in name
-    ]
-    hooks += [p._backward_hooks or p._post_accumulate_grad_hooks for p in parameters]
-    if any(hooks):
+    if _wants_every_step(layers, parameters, optimizer):
         return None
     states = [values for state in optimizer.state.values() for values in state.values()]
     tensors = [
@@ -100,14 +101,44 @@ def what_steps_depend_on(module: nn.Module, optimizer: Any, *others: Any) -> Any
         *(parameter for group in groups for parameter in group["params"]),
     ]
     return (
-        [(tensor.data_ptr(), tensor.requires_grad) for tensor in tensors],
+        layers,
+        [(_Same(tensor), tensor.data_ptr(), tensor.requires_grad) for tensor in tensors],
         [
-            (name, value)
-            for options in (*map(vars, parts), *groups)
+            (name, value if isinstance(value, (Number, str, tuple)) else _Same(value))
+            for options in (*map(vars, (*layers, optimizer)), *groups)
             for name, value in options.items()
-            if name != "lr" and isinstance(value, (bool, int, float, str, tuple))
+            if name != "lr"
         ],
         others,
+    )
+
+
+class _Same:
+    """Equal to the same object alone: tensors and arrays compare by element."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.value is other.value
+
+
+def _wants_every_step(
+    layers: list[nn.Module], parameters: list[nn.Parameter], optimizer: Any
+) -> bool:
+    """Whether a step may run Python of users, which leaves no trace in operations."""
+    hooked = [*layers, optimizer, of_all_layers, of_all_optimizers]
+    hooks = [
+        value for part in hooked for name, value in vars(part).items() if "_hooks" in name
+    ]
+    hooks += [p._backward_hooks or p._post_accumulate_grad_hooks for p in parameters]
+    # Schedulers of torch wrap `step`, and say so.
+    has_own_step = hasattr(vars(optimizer).get("step"), "_wrapped_by_lr_sched")
+    return (
+        any(hooks)
+        or ("step" in vars(optimizer) and not has_own_step)
+        or any("forward" in vars(layer) for layer in layers)
+        or not all(type(x).__module__.startswith(OUR_LAYERS) for x in layers)
     )
 
 

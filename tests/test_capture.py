@@ -4,10 +4,12 @@ import copy
 import pickle
 from contextlib import contextmanager
 
+import numpy as np
 import pytest
 import torch
 from skorch.callbacks import Callback, LRScheduler
 from test_engine import SHAPES, SMALLEST, every_network
+from torch import nn
 
 from sk_resnet import ResNetClassifier, _capture
 from sk_resnet._capture import CapturedStep, capture_on, capture_operations
@@ -241,6 +243,10 @@ class Meddler(Callback):
         if len(net.history) == 3:
             self.change(self, net)
 
+    def on_train_end(self, net, **kwargs):
+        if hasattr(self, "handle"):
+            self.handle.remove()
+
 
 def freeze(self, net):
     net.module_.stages[0].requires_grad_(False)
@@ -292,10 +298,66 @@ def hook_steps(self, net):
     net.optimizer_.register_step_post_hook(halve)
 
 
+def hook_everywhere(self, net):
+    self.handle = nn.modules.module.register_module_forward_hook(
+        lambda layer, inputs, output: 2 * output if layer is net.module_.stem else None
+    )
+
+
+def swap_layers(self, net):
+    for block in net.module_.stages[0]:
+        block.shortcut = nn.Tanh()
+
+
+def swap_generators(self, net):
+    for layer in net.module_.modules():
+        if hasattr(layer, "generator"):
+            layer.generator = torch.Generator().manual_seed(1)
+
+
+def drop_more_by_numpy(self, net):
+    for layer in net.module_.modules():
+        if hasattr(layer, "rate"):
+            layer.rate = np.float32(0.9)
+
+
+class Growing(nn.Module):
+    """Counts its calls, and scales by them."""
+
+    n_calls = 0
+
+    def forward(self, x):
+        self.n_calls += 1
+        return self.n_calls * x
+
+
+def add_layer(self, net):
+    net.module_.stem.add_module("growing", Growing())
+
+
+def replace_forward(self, net):
+    layer, grows = net.module_.classifier, Growing()
+    layer.forward = lambda x: grows(nn.Linear.forward(layer, x))
+
+
+def replace_step(self, net):
+    step, grows = net.optimizer_.step, Growing()
+
+    def step_and_shrink(*args, **kwargs):
+        step(*args, **kwargs)
+        with torch.no_grad():
+            net.module_.classifier.weight.div_(grows(1))
+
+    net.optimizer_.step = step_and_shrink
+
+
+@pytest.mark.filterwarnings("ignore:Seems like `optimizer.step:UserWarning")
 @pytest.mark.parametrize(
     "change",
     [freeze, decay, set_rate, halve_rates, drop_more, rewind, replace]
-    + [hook, hook_gradients, hook_steps],
+    + [hook, hook_gradients, hook_steps, hook_everywhere]
+    + [swap_layers, swap_generators, drop_more_by_numpy]
+    + [add_layer, replace_forward, replace_step],
 )
 def test_a_record_sees_what_callbacks_change(change, monkeypatch, n_replays):
     X, y = samples(0)
