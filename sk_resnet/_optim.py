@@ -41,11 +41,14 @@ class _EndsSteps:
     def settle(self, lr: float) -> None:
         """Zero what a proximal step at this learning rate would; other weights stay.
 
-        So do frozen ones. Gradients may be gone by now.
+        So do frozen ones, also those that are no longer. Gradients may be gone by now, but
+        an optimizer that has states has one for each weight that it moved.
         """
         for group in self.param_groups:
             group["lr"] = lr
-        for w, proximal_, threshold in self._penalised(lambda w: w.requires_grad):
+        for w, proximal_, threshold in self._penalised(
+            lambda w: w.requires_grad and (w in self.state or not self.state)
+        ):
             w.masked_fill_(proximal_(w.clone(), threshold) == 0, 0.0)
 
     def _penalised(

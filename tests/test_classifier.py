@@ -475,6 +475,25 @@ def test_l1_leaves_frozen_weights_alone(rows, optimizer):
     assert (model.module_.stages[0][0].branch.conv1.weight == 0).any()
 
 
+class FrozenStem(Callback):
+    """Freezes the stem in training alone."""
+
+    def on_train_begin(self, net, **kwargs):
+        net.module_.stem.requires_grad_(False)
+
+    def on_train_end(self, net, **kwargs):
+        net.module_.stem.requires_grad_(True)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_l1_leaves_weights_alone_that_were_frozen_in_training(rows, optimizer):
+    X, y = rows
+    settings = {**ROWS, "l1": 0.1, "optimizer": optimizer, "callbacks": [FrozenStem()]}
+    model = ResNetClassifier(**settings).fit(X, y)
+    assert (model.module_.stem.conv1.weight != 0).all()
+    assert (model.module_.stages[0][0].branch.conv1.weight == 0).any()
+
+
 def test_callbacks_on_batches_do_not_change_the_training(rows):
     X, y = rows
     scoring = EpochScoring("accuracy", name="again", lower_is_better=False)
