@@ -143,12 +143,16 @@ def _wants_every_step(
 
 
 def capture_on(
-    device: torch.device, generators: Sequence[torch.Generator], groups: Groups
+    device: torch.device,
+    generators: Sequence[torch.Generator],
+    groups: Groups,
+    n_steps: int,
 ) -> tuple[Capture, int]:
-    """How steps are recorded there, and after how many that run as they are."""
+    """How steps are recorded there, and after how many of them that run as they are."""
     if device.type == "cuda":
         return partial(capture_cuda_graph, generators=generators), CUDA_WARMUP
-    return partial(capture_at_any_rate, groups=groups), CPU_WARMUP
+    pays = n_steps >= 3 * CPU_WARMUP
+    return partial(capture_at_any_rate, groups=groups), CPU_WARMUP if pays else n_steps
 
 
 def capture_at_any_rate(step: Step, inputs: Sequence[Tensor], *, groups: Groups) -> Step:

@@ -126,7 +126,7 @@ class ResidualNet(NeuralNetClassifier):
         self._n_earlier_epochs = len(self.history)
         n_steps = n_epochs * len(self.get_iterator(training, training=True))
         self._scheduler = SCHEDULES[recipe.schedule](self.optimizer_, n_steps)
-        self._prepare_engine(training, validation)
+        self._prepare_engine(training, validation, n_steps)
         for layer in self.module_.modules():
             if isinstance(layer, Dropout):
                 layer.generator = self.noise
@@ -153,7 +153,7 @@ class ResidualNet(NeuralNetClassifier):
         return self
 
     def _prepare_engine(
-        self, training: ArrayDataset, validation: ArrayDataset | None
+        self, training: ArrayDataset, validation: ArrayDataset | None, n_steps: int
     ) -> None:
         """Choose how steps are done; all that is set here ends with the training."""
         device, batch_size = torch.device(self.device), self.recipe.batch_size
@@ -168,7 +168,7 @@ class ResidualNet(NeuralNetClassifier):
         if self.recipe.compile:
             self._forward = compiled(self._forward, batch_size)
         self._totals = torch.zeros(3, device=device)
-        capture, warmup = capture_on(device, [self.noise], self._groups)
+        capture, warmup = capture_on(device, [self.noise], self._groups, n_steps)
         self._step = CapturedStep(self._whole_step, capture, warmup, self._captured_of)
 
     def _groups(self) -> list[dict[str, Any]]:

@@ -123,7 +123,7 @@ def test_a_cuda_graph_is_replayed_over_copies_of_the_inputs(monkeypatch):
 
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
     monkeypatch.setattr(torch.cuda, "graph", recording)
-    capture, warmup = capture_on(torch.device("cuda"), [generator], list)
+    capture, warmup = capture_on(torch.device("cuda"), [generator], list, 5)
     captured = CapturedStep(calls.append, capture, warmup)
     batches = torch.arange(20.0).split(4)
     for batch in batches:
@@ -207,6 +207,16 @@ def test_a_record_changes_no_recipe(settings, monkeypatch, n_replays):
         n_replays[0] = 0
         assert_a_record_changes_nothing(monkeypatch, X[:n], y[:n], depth=8, **settings)
         assert n_replays[0] > 5
+
+
+def test_few_steps_are_not_recorded(monkeypatch, n_replays):
+    X, y = samples(0)
+    monkeypatch.setattr(_capture, "CPU_WARMUP", 2)
+    model = ResNetClassifier(4, batch_size=8, max_epochs=1)
+    for n, expected in ((40, 0), (44, 5 - 2 - 1)):  # and a last step of 4
+        n_replays[0] = 0
+        model.fit(X[:n], y[:n])
+        assert n_replays[0] == expected
 
 
 class Copies(Callback):
