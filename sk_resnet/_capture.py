@@ -132,10 +132,16 @@ def _wants_every_step(
         value for part in hooked for name, value in vars(part).items() if "_hooks" in name
     ]
     hooks += [p._backward_hooks or p._post_accumulate_grad_hooks for p in parameters]
+    # Contexts around the fit: modes see each operation, and hooks what autograd saves.
+    is_watched = (
+        torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
+    )
     # Schedulers of torch wrap `step`, and say so.
     has_own_step = hasattr(vars(optimizer).get("step"), "_wrapped_by_lr_sched")
     return (
         any(hooks)
+        or is_watched
         or ("step" in vars(optimizer) and not has_own_step)
         or any("forward" in vars(layer) for layer in layers)
         or not all(type(x).__module__.startswith(OUR_LAYERS) for x in layers)

@@ -219,6 +219,21 @@ def test_few_steps_are_not_recorded(monkeypatch, n_replays):
         assert n_replays[0] == expected
 
 
+def through_numpy():
+    return torch.autograd.graph.saved_tensors_hooks(
+        lambda x: x.detach().numpy().copy(), torch.from_numpy
+    )
+
+
+@pytest.mark.parametrize(
+    "context", [through_numpy, torch.autograd.graph.allow_mutation_on_saved_tensors]
+)
+def test_contexts_around_a_fit_see_every_step(context, monkeypatch):
+    X, y = samples(0)
+    with context():
+        assert_a_record_changes_nothing(monkeypatch, X, y, depth=4)
+
+
 class Copies(Callback):
     """Trains copies of the net on, beside it."""
 
