@@ -197,9 +197,6 @@ def capture_operations(step: Step, inputs: Sequence[Tensor]) -> Step:
     recorder = _Recorder(inputs)
     with recorder:
         step(*inputs)
-    for value in recorder.outside.values():
-        if isinstance(value, nn.Parameter):
-            value.grad = None  # a replay leaves it alone, and an old one would mislead
     return recorder.replay() if recorder.is_replayable else step
 
 

@@ -192,6 +192,7 @@ class ResidualNet(NeuralNetClassifier):
         batch = Batch(x, y, weight)
         step = self.train_step_single(batch)
         self.optimizer_.step()
+        self.optimizer_.zero_grad()  # or they would lie beside those of replays
         self._totals += _batch_sums(batch, step)
 
     def on_epoch_begin(self, net: Any, *args: Any, **kwargs: Any) -> None:

@@ -219,6 +219,15 @@ def test_few_steps_are_not_recorded(monkeypatch, n_replays):
         assert n_replays[0] == expected
 
 
+@pytest.mark.parametrize("n", [40, 44])  # the last step is replayed, or it is not
+def test_gradients_do_not_outlive_a_step(n, monkeypatch, n_replays):
+    X, y = samples(0)
+    monkeypatch.setattr(_capture, "CPU_WARMUP", 1)
+    model = ResNetClassifier(4, batch_size=8, max_epochs=2).fit(X[:n], y[:n])
+    assert n_replays[0] > 0
+    assert all(parameter.grad is None for parameter in model.module_.parameters())
+
+
 def through_numpy():
     return torch.autograd.graph.saved_tensors_hooks(
         lambda x: x.detach().numpy().copy(), torch.from_numpy
