@@ -72,6 +72,21 @@ class ProximalSGD(_EndsSteps, SGD):
     def _step_size(self, group: dict[str, Any], w: Tensor) -> Tensor | float:
         return group["lr"] / (1 - group["momentum"])
 
+    def _init_group(
+        self,
+        group: dict[str, Any],
+        params: list[Tensor],
+        grads: list[Tensor],
+        momentum_buffer_list: list[Tensor | None],
+    ) -> bool:
+        is_sparse = super()._init_group(group, params, grads, momentum_buffer_list)
+        # The fused step fails where some weights move for the first time, and others not.
+        if not all(buffer is None for buffer in momentum_buffer_list):
+            for i, buffer in enumerate(momentum_buffer_list):
+                if buffer is None:
+                    momentum_buffer_list[i] = torch.zeros_like(params[i])
+        return is_sparse
+
 
 class ProximalAdamW(_EndsSteps, AdamW):
     """AdamW with proximal steps.

@@ -17,6 +17,7 @@ from skorch.callbacks import (
     PassthroughScoring,
     PrintLog,
     TensorBoard,
+    Unfreezer,
 )
 from skorch.callbacks import EarlyStopping as SkorchEarlyStopping
 from torch import nn
@@ -473,6 +474,18 @@ def test_l1_leaves_frozen_weights_alone(rows, optimizer):
     model = ResNetClassifier(**settings).fit(X, y)
     assert (model.module_.stem.conv1.weight != 0).all()
     assert (model.module_.stages[0][0].branch.conv1.weight == 0).any()
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_weights_can_be_thawed_in_training(rows, optimizer):
+    X, y = rows
+    callbacks = [Freezer("stem*"), Unfreezer("stem*", at=3)]
+    model = ResNetClassifier(**{**ROWS, "optimizer": optimizer, "callbacks": callbacks})
+    weights = []
+    for n in (1, 2, 3):
+        weights.append(model.set_params(max_epochs=n).fit(X, y).module_.stem.conv1.weight)
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[1], weights[2])
 
 
 class FrozenStem(Callback):
