@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import chain
 from numbers import Number
 from types import BuiltinFunctionType, MethodDescriptorType
 from typing import Any, NamedTuple
@@ -89,42 +90,52 @@ def what_steps_depend_on(module: nn.Module, optimizer: Any, *others: Any) -> Any
     and the learning rates are read anew by every replay.
     """
     groups, layers = optimizer.param_groups, list(module.modules())
-    parameters = list(module.parameters())
+    parameters = _held(layers, "_parameters")
     if _wants_every_step(layers, parameters, optimizer):
         return None
-    states = [values for state in optimizer.state.values() for values in state.values()]
     tensors = [
         *parameters,
-        *module.buffers(),
-        *(value for value in states if isinstance(value, Tensor)),
-        *(group["lr"] for group in groups if isinstance(group["lr"], Tensor)),
-        *(parameter for group in groups for parameter in group["params"]),
+        *_held(layers, "_buffers"),
+        *chain.from_iterable(state.values() for state in optimizer.state.values()),
+        *chain.from_iterable((group["lr"], *group["params"]) for group in groups),
     ]
+    tensors = [value for value in tensors if isinstance(value, Tensor)]
+    options = [*map(vars, (*layers, optimizer)), *({**g, "lr": None} for g in groups)]
     return (
-        layers,
-        [(_Same(tensor), tensor.data_ptr(), tensor.requires_grad) for tensor in tensors],
-        [
-            (name, value if isinstance(value, (Number, str, tuple)) else _Same(value))
-            for options in (*map(vars, (*layers, optimizer)), *groups)
-            for name, value in options.items()
-            if name != "lr"
-        ],
+        [(tensor.data_ptr(), tensor.requires_grad) for tensor in tensors],
+        _Snapshot(
+            [
+                *layers,
+                *tensors,
+                *chain.from_iterable(options),
+                *chain.from_iterable(values.values() for values in options),
+            ]
+        ),
         others,
     )
 
 
-class _Same:
-    """Equal to the same object alone: tensors and arrays compare by element."""
+def _held(layers: list[nn.Module], kind: str) -> list[Tensor]:
+    held = chain.from_iterable(vars(layer)[kind].values() for layer in layers)
+    return [tensor for tensor in held if tensor is not None]
 
-    def __init__(self, value: Any) -> None:
-        self.value = value
+
+class _Snapshot:
+    """Equal to one of the same objects, but for numbers and texts, which have values."""
+
+    def __init__(self, objects: list[Any]) -> None:
+        self.objects = objects
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and self.value is other.value
+        assert isinstance(other, _Snapshot)
+        return len(self.objects) == len(other.objects) and all(
+            a is b or (isinstance(a, (Number, str, tuple)) and a == b)
+            for a, b in zip(self.objects, other.objects, strict=True)
+        )
 
 
 def _wants_every_step(
-    layers: list[nn.Module], parameters: list[nn.Parameter], optimizer: Any
+    layers: list[nn.Module], parameters: list[Tensor], optimizer: Any
 ) -> bool:
     """Whether a step may run Python of users, which leaves no trace in operations."""
     hooked = [*layers, optimizer, of_all_layers, of_all_optimizers]
@@ -138,11 +149,12 @@ def _wants_every_step(
         or torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
     )
     # Schedulers of torch wrap `step`, and say so.
-    has_own_step = hasattr(vars(optimizer).get("step"), "_wrapped_by_lr_sched")
+    step = vars(optimizer).get("step")
+    is_replaced = step is not None and not hasattr(step, "_wrapped_by_lr_sched")
     return (
         any(hooks)
         or is_watched
-        or ("step" in vars(optimizer) and not has_own_step)
+        or is_replaced
         or any("forward" in vars(layer) for layer in layers)
         or not all(type(x).__module__.startswith(OUR_LAYERS) for x in layers)
     )
