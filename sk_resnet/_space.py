@@ -21,11 +21,12 @@ N_DEPTHS = 4  # smallest depths in a space
 MEMORY = 2 * 2**30
 # Values kept for the backward pass, as multiples of a block's output.
 KEPT_PER_BLOCK = 6
-# Distributions by optimizer, and for all.
+# Of learning rates, by optimizer.
 LR_RANGES = {"sgd": (3e-3, 0.5), "heavy_ball": (3e-3, 0.5), "adamw": (2e-4, 2e-2)}
 
 
 def require_optuna() -> Any:
+    """Optuna, which is not installed with the package."""
     try:
         import optuna
     except ImportError:
@@ -64,6 +65,7 @@ class Only:
     otherwise: Any
 
     def applies(self, drawn: dict[str, Any]) -> bool:
+        """Whether the condition holds."""
         try:
             return self.condition(drawn)
         except KeyError as error:
@@ -145,6 +147,7 @@ def search_space(
 
 
 def network_step(estimator: Any) -> tuple[BaseResNet, str]:
+    """Estimator of ours at the end of pipelines, and what its parameters start with."""
     prefix = ""
     while isinstance(estimator, Pipeline):
         name, estimator = estimator.steps[-1]
@@ -158,6 +161,7 @@ def network_step(estimator: Any) -> tuple[BaseResNet, str]:
 
 
 def sample_shape(net: BaseResNet, X: Any) -> tuple[int, ...]:
+    """Channels and sides of a sample as the network gets it."""
     shape = getattr(net, "input_shape", None)
     if shape is None:
         shape = (32,) if X is None else np.shape(X)[1:]
@@ -258,6 +262,7 @@ def nearest(distribution: Any, value: Any) -> Any:
 
 
 def described(space: dict[str, Any]) -> list[str]:
+    """Each distribution as text, to tell spaces apart."""
     return [
         f"{name}: "
         + (f"{d.distribution} or {d.otherwise}" if isinstance(d, Only) else f"{d}")
@@ -268,6 +273,7 @@ def described(space: dict[str, Any]) -> list[str]:
 def check_space(
     estimator: Any, net: BaseResNet, prefix: str, space: dict[str, Any], X: Any
 ) -> None:
+    """Refuse a space that names or draws what the estimator or its samples do not fit."""
     if not isinstance(space, dict):
         raise TypeError(f"space must be a dict of distributions by name, got {space!r}.")
     unknown = sorted(set(space) - set(estimator.get_params()))
