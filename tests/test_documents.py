@@ -27,18 +27,7 @@ METHODS = (
     "compact",
     "embed",
 )
-SEARCH = (
-    "CrossValidationObjective",
-    "CrossValidationObjective.best_parameters",
-    "CrossValidationObjective.own_parameters",
-    "CrossValidationObjective.refit",
-    "Only",
-    "PruningCallback",
-    "create_study",
-    "retry_stale_trials",
-    "search_space",
-    "suggest",
-)
+OF_OBJECTIVES = ("best_parameters", "own_parameters", "refit")
 EXAMPLES = sorted((ROOT / "examples").glob("plot_*.py"))
 PAGES = sorted(
     str(path.relative_to(ROOT / "docs"))
@@ -51,8 +40,10 @@ def public_names():
         yield name
         if name.endswith("Classifier"):
             yield from (f"{name}.{method}" for method in METHODS)
-    for name in SEARCH:
+    for name in search.__all__:
         yield f"search.{name}"
+    for method in OF_OBJECTIVES:
+        yield f"search.CrossValidationObjective.{method}"
     for name in inspection.__all__:
         yield f"inspection.{name}"
         if name.endswith("Display"):
