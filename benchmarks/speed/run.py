@@ -15,7 +15,7 @@ loop     loop over tensors, float32, layers as they come
 tuned    loop with channels innermost, fused optimizer, folded prediction, and bfloat16
          where the processor or GPU does it fast
 compiled the same with torch.compile (only with --compile)
-ours     the estimator
+ours     the estimator; "ours compiled" with compile=True (only with --compile)
 
 A first fit of each arm warms up and is not shown; then they take turns, with another seed
 each time. Seconds are medians, with their range; a ratio is skorch's time over the arm's. A
@@ -50,7 +50,7 @@ from sk_resnet._spec import network_spec
 
 FASHION = os.environ.get("FASHION_MNIST", "/usr/share/datasets/fashion-mnist")
 LR, DECAY = 0.1, 1e-4
-ARMS = "skorch,loop,tuned,compiled,ours,ours bf16,lightning,keras"
+ARMS = "skorch,loop,tuned,compiled,ours,ours bf16,ours compiled,lightning,keras"
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def load(net, options):
     return series(n) if net.data == "series" else table(n)
 
 
-def estimator(net, epochs, device, precision="auto", seed=0):
+def estimator(net, epochs, device, precision="auto", seed=0, compile=False):
     kind = WideResNetClassifier if net.wide else ResNetClassifier
     return kind(
         depth=net.depth,
@@ -124,6 +124,7 @@ def estimator(net, epochs, device, precision="auto", seed=0):
         standardize=False,
         device=device,
         precision=precision,
+        compile=compile or "auto",
         random_state=seed,
     )
 
@@ -266,6 +267,7 @@ def arms(net, X, n_classes, epochs, options, seed=0) -> dict[str, Any]:
     }
     if options.compile:
         made["compiled"] = lambda: Loop(*common, tuned=True, compile=True)
+        made["ours compiled"] = lambda: estimator(*ours, seed=seed, compile=True)
     if options.peers:
         for name, kind in PEERS.items():
             made[name] = lambda kind=kind: kind(
@@ -329,7 +331,7 @@ def compare(name, net, options):
             scores[arm] + scores[first], len(X) - n
         )
         print(
-            f"{name:<11}{arm:<11}{seconds:8.2f}{min(taken):9.2f}-{max(taken):<8.2f}"
+            f"{name:<11}{arm:<14}{seconds:8.2f}{min(taken):9.2f}-{max(taken):<8.2f}"
             f"{np.median(fits[first]) / seconds:6.2f}x{predicting:9.3f}"
             f"{np.median(predictions[first]) / predicting:6.2f}x"
             f"{np.mean(scores[arm]):8.3f} ± {np.std(scores[arm]):.3f}"
@@ -387,7 +389,7 @@ def profile(options):
 
 def cold(options):
     """Print the first fit and the peak memory of each arm, each in a process of its own."""
-    print(f"{'net':<11}{'arm':<11}{'fit s':>8}{'predict s':>11}{'score':>8}{'MiB':>7}")
+    print(f"{'net':<11}{'arm':<14}{'fit s':>8}{'predict s':>11}{'score':>8}{'MiB':>7}")
     for name in options.nets.split(","):
         for arm in options.arms.split(","):
             command = [sys.executable, __file__, *sys.argv[1:], "--in-process"]
@@ -407,7 +409,7 @@ def in_process(options):
     peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     score = np.mean(predicted == y[n:])
     print(
-        f"{options.nets:<11}{options.arms:<11}{fit:8.1f}{predict:11.2f}{score:8.3f}"
+        f"{options.nets:<11}{options.arms:<14}{fit:8.1f}{predict:11.2f}{score:8.3f}"
         f"{peak:7.0f}",
         flush=True,
     )
@@ -422,7 +424,7 @@ def main():
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--fashion", default=FASHION, help="folder of its files")
-    parser.add_argument("--compile", action="store_true", help="add a compiled loop")
+    parser.add_argument("--compile", action="store_true", help="add compiled arms")
     parser.add_argument("--growth", action="store_true")
     parser.add_argument("--profile", action="store_true", help="operations of ours")
     parser.add_argument("--peers", action="store_true", help="add other libraries")
@@ -449,7 +451,7 @@ def main():
         return
     roofline(options.device)
     print(
-        f"{'net':<11}{'arm':<11}{'fit s':>8}{'range':^18}{'ratio':>7}"
+        f"{'net':<11}{'arm':<14}{'fit s':>8}{'range':^18}{'ratio':>7}"
         f"{'predict':>9}{'ratio':>7}{'score':>9}"
     )
     for name in options.nets.split(","):
