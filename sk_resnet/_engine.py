@@ -223,6 +223,7 @@ def kept_memory(applies: bool) -> Iterator[None]:
     with _memory_lock:
         _keepers_of_memory += 1
         libc.mallopt(MMAP_MAX, 0)
+        libc.mallopt(TRIM_THRESHOLD, -1)  # or the top of the heap goes back at once
     try:
         yield
     finally:
