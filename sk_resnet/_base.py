@@ -146,6 +146,7 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     # Fitting
 
     @_fit_context(prefer_skip_nested_validation=True)
+    @torch.inference_mode(False)
     def fit(
         self,
         X: Any,
@@ -261,6 +262,7 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         return self
 
     @_fit_context(prefer_skip_nested_validation=True)
+    @torch.inference_mode(False)
     def partial_fit(
         self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None
     ) -> "BaseResNet":

@@ -72,6 +72,7 @@ def cpu_has_bfloat16() -> bool:
 
 
 @functools.cache
+@torch.inference_mode(False)
 def _bfloat16_wins() -> bool:
     # Features alone do not tell: emulators and old builds have them and are many times
     # slower. Where it is fast it takes half the time, so that a busy machine, which

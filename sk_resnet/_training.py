@@ -136,7 +136,6 @@ class ResidualNet(NeuralNetClassifier):
         try:
             with (
                 ctrl_c,
-                torch.enable_grad(),
                 flushed_denormals(),
                 one_thread(recipe.is_small),
                 kept_memory(device.type == "cpu" and not recipe.is_small),

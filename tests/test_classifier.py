@@ -74,6 +74,17 @@ def test_bfloat16_tensors_give_the_fit_of_their_values(rows):
     np.testing.assert_array_equal(one.predict_proba(X), other.predict_proba(X.float()))
 
 
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_a_fit_within_a_mode_without_gradients_is_the_same(rows, mode):
+    X, y = rows
+    expected = ResNetClassifier(**ROWS).fit(X, y).partial_fit(X, y).predict_proba(X)
+    with mode():
+        model = ResNetClassifier(**ROWS).fit(X, y).partial_fit(X, y)
+        assert not torch.is_grad_enabled()
+        np.testing.assert_array_equal(model.predict_proba(X), expected)
+    assert not any(parameter.is_inference() for parameter in model.module_.parameters())
+
+
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_another_default_dtype_changes_nothing(images, precision):
     X, y = images

@@ -263,6 +263,12 @@ def test_fast_bfloat16_needs_the_feature_and_the_probe(monkeypatch, feature, win
     assert _engine.has_fast_bfloat16(CPU) == (feature and wins)
 
 
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_bfloat16_is_tried_out_within_a_mode_without_gradients(mode):
+    with mode():
+        assert _engine._bfloat16_wins.__wrapped__() in (False, True)
+
+
 @pytest.mark.parametrize("fast", [True, False])
 def test_bfloat16_needs_a_fast_processor_and_enough_work(monkeypatch, fast):
     monkeypatch.setattr(_engine, "has_fast_bfloat16", lambda device: fast)
