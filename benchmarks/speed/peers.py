@@ -1,9 +1,11 @@
 """The same network trained by other libraries, where they are installed.
 
-PyTorch Lightning with a DataLoader, and Keras on its torch backend; float32, as their users
-get it. fastai is missing: it needs torchvision, which has no build for torch's CPU wheel.
+PyTorch Lightning with a DataLoader, Keras on its torch backend, and fastai's Learner (which
+asks for torchvision, so for another build of torch than the CPU wheel); float32, as their
+users get it.
 """
 
+import functools
 import importlib.util
 import logging
 import os
@@ -124,8 +126,67 @@ class Keras:
         return self.model.predict(X, batch_size=BATCH, verbose=0).argmax(1)
 
 
+class Fastai:
+    """fastai's Learner over DataLoaders of its own."""
+
+    package = "fastai"
+
+    def __init__(self, module, epochs, lr, decay, device):
+        self.module, self.epochs, self.lr, self.decay = module, epochs, lr, decay
+        self.device = torch.device(device)
+
+    def fit(self, X, y):
+        from fastai.callback.core import Callback, CancelValidException
+        from fastai.callback.schedule import ParamScheduler
+        from fastai.data.core import DataLoaders
+        from fastai.data.load import DataLoader as FastaiLoader
+        from fastai.learner import Learner
+        from fastai.optimizer import OptimWrapper
+
+        n_steps = self.epochs * -(-len(X) // BATCH)
+        rates = one_cycle(n_steps, self.lr)
+
+        class NoValidation(Callback):
+            def before_validate(self):
+                raise CancelValidException
+
+        warnings.simplefilter("ignore")
+        training = FastaiLoader(
+            TensorDataset(torch.from_numpy(X), torch.from_numpy(y)),
+            BATCH,
+            shuffle=True,
+            device=self.device,
+        )
+        self.learner = Learner(
+            DataLoaders(training, training, device=self.device),
+            self.module,
+            loss_func=nn.CrossEntropyLoss(),
+            opt_func=functools.partial(
+                OptimWrapper,
+                opt=torch.optim.SGD,
+                momentum=0.9,
+                nesterov=True,
+                weight_decay=self.decay,
+            ),
+            cbs=[
+                ParamScheduler({"lr": lambda done: float(rates[round(done * n_steps)])}),
+                NoValidation(),
+            ],
+        )
+        with self.learner.no_bar(), self.learner.no_logging():
+            self.learner.fit(self.epochs, self.lr)
+
+    @torch.inference_mode()
+    def predict(self, X):
+        loader = DataLoader(torch.from_numpy(X), BATCH)
+        self.module.eval()
+        return torch.cat(
+            [self.module(x.to(self.device)).argmax(1).cpu() for x in loader]
+        ).numpy()
+
+
 PEERS = {
     name: kind
-    for name, kind in (("lightning", Lightning), ("keras", Keras))
+    for name, kind in (("lightning", Lightning), ("keras", Keras), ("fastai", Fastai))
     if importlib.util.find_spec(kind.package) is not None
 }

@@ -2,7 +2,7 @@
 
     python benchmarks/speed/run.py                         # every net, small settings
     python benchmarks/speed/run.py --nets WRN-16-4 --samples 5120 --repeats 3
-    python benchmarks/speed/run.py --peers                 # Lightning and Keras too
+    python benchmarks/speed/run.py --peers                 # Lightning, Keras, fastai too
     python benchmarks/speed/run.py --cold --epochs 5 --samples 20000 --nets WRN-16-4
     python benchmarks/speed/run.py --growth                # how time grows, ours alone
     python benchmarks/speed/run.py --profile --nets dense-4,WRN-16-4 --samples 512
@@ -50,7 +50,7 @@ from sk_resnet._spec import network_spec
 
 FASHION = os.environ.get("FASHION_MNIST", "/usr/share/datasets/fashion-mnist")
 LR, DECAY = 0.1, 1e-4
-ARMS = "skorch,loop,tuned,compiled,ours,ours bf16,ours compiled,lightning,keras"
+ARMS = "skorch,loop,tuned,compiled,ours,ours bf16,ours compiled,lightning,keras,fastai"
 
 
 @dataclass(frozen=True)
@@ -288,15 +288,25 @@ def seconds_of(function, *arguments):
     return time.perf_counter() - started, result
 
 
+@torch.inference_mode()
 def roofline(device):
-    """GFLOP/s of a large matrix product and GB/s of a copy, best of five."""
+    """GFLOP/s of a matrix product and of a convolution, GB/s of a copy, best of five."""
     types = [torch.float32]
     if has_fast_bfloat16(torch.device(device)):
         types.append(torch.bfloat16)
     for dtype in types:
         a = torch.ones(2048, 2048, dtype=dtype, device=device)
-        best = min(seconds_of(torch.mm, a, a)[0] for _ in range(5))
-        print(f"product in {dtype}: {2 * 2048**3 / best / 1e9:.0f} GFLOP/s")
+        product = min(seconds_of(torch.mm, a, a)[0] for _ in range(5))
+        # The first stage of WRN-16-4; products with the padding count, as in the tables.
+        layer = nn.Conv2d(64, 64, 3, padding=1, bias=False, dtype=dtype, device=device)
+        x = torch.ones(64, 64, 28, 28, dtype=dtype, device=device)
+        x = x.contiguous(memory_format=torch.channels_last)
+        convolution = min(seconds_of(layer, x)[0] for _ in range(5))
+        work = layer.weight.numel() * x.numel() // 64
+        print(
+            f"{dtype}: product {2 * 2048**3 / product / 1e9:.0f} GFLOP/s, "
+            f"convolution {2 * work / convolution / 1e9:.0f}"
+        )
     x = torch.ones(2**26, device=device)
     y = torch.empty_like(x)
     best = min(seconds_of(y.copy_, x)[0] for _ in range(5))
