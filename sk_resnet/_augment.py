@@ -1,5 +1,6 @@
 """Augmentations of whole batches on their device, as functions of (x, generator)."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -76,7 +77,7 @@ def random_erasing(x: Tensor, generator: Generator) -> Tensor:
     """
     n_dims = x.ndim - 2
     share = _uniform(x, generator, 0.02, 0.4)
-    stretch = _uniform(x, generator, -1.0, 1.0) * torch.log(torch.tensor(1 / 0.3)).item()
+    stretch = _uniform(x, generator, -1.0, 1.0) * math.log(1 / 0.3)
     sides, centres = [], []
     for axis, length in enumerate(x.shape[2:]):
         # The ratio is spread over the axes so that the area stays.
@@ -178,7 +179,7 @@ def mixed_labels(
     The loss of a mixed sample is share · weight · its own + the same of its partner.
     """
     if y.ndim == 1:
-        y = torch.nn.functional.one_hot(y, n_classes).float()
+        y = (y[:, None] == torch.arange(n_classes, device=y.device)).float()
     own, other = share * weight, (1 - share) * weight[partner]
     total = own + other
     # Weights far below the others are 0 in float32.

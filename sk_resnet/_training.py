@@ -328,8 +328,10 @@ class ResidualNet(NeuralNetClassifier):
         network: Any = twin.features if features else twin
         layer = self.module_.classifier
         n_outputs = layer.in_features if features else layer.out_features
-        out = np.empty((len(dataset), n_outputs), dtype=np.float32)
         device, start = torch.device(self.device), 0
+        on_gpu = device.type == "cuda"
+        # Copies from a GPU to pinned memory do not wait for its batch.
+        out = torch.empty(len(dataset), n_outputs, dtype=torch.float32, pin_memory=on_gpu)
         macs = multiply_adds(self.module_, self.input_spec.network_shape[1:])
         size = prediction_size(len(dataset), batch_size, macs, device)
         small = len(dataset) <= size or is_small_work(macs * size, device)
@@ -341,9 +343,11 @@ class ResidualNet(NeuralNetClassifier):
                 if n < size:
                     x = nn.functional.pad(x, (0, 0) * (x.ndim - 1) + (0, size - n))
                 logits = self._logits(network, x, bfloat16)
-                out[start : start + n] = logits[:n].cpu().numpy()
+                out[start : start + n].copy_(logits[:n], non_blocking=on_gpu)
                 start += n
-        return out
+        if on_gpu:
+            torch.cuda.current_stream(device).synchronize()
+        return out.numpy()
 
 
 def _copied(item: Any) -> Any:

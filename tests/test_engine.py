@@ -12,13 +12,16 @@ import pytest
 import torch
 from skorch.callbacks import Callback
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from sk_resnet import ResNetClassifier, _batches, _engine, _recipe
+from sk_resnet._augment import AUGMENTATIONS, Augmentation
 from sk_resnet._batches import ArrayDataset, Batches
 from sk_resnet._input import input_spec, with_statistics
 from sk_resnet._network import build_network, folded, initialize, multiply_adds
 from sk_resnet._spec import ORDERS, network_spec
+from sk_resnet._training import ResidualNet
 
 CPU = torch.device("cpu")
 SHAPES = {0: (6,), 1: (2, 9), 2: (2, 7, 7), 3: (2, 4, 4, 4)}
@@ -512,6 +515,78 @@ def test_a_memmap_larger_than_memory_fits_and_predicts(tmp_path, mode):
         assert done.returncode == 0, done.stderr
     else:  # the limit is one that a copy would break
         assert "MemoryError" in done.stderr
+
+
+class NeedsValues(Exception):
+    """An operation has to know values of tensors, for which a CPU waits for a GPU."""
+
+
+NEEDING_VALUES = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
+
+
+class NoValues(TorchDispatchMode):
+    """Refuses operations whose result, or its shape, is known to the CPU by values."""
+
+    refuses, n_refusals_begun = False, 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function is torch.ops.aten.index.Tensor:  # tagged, but only masks need them
+            needs = any(i is not None and i.dtype == torch.bool for i in args[1])
+        else:
+            needs = not NEEDING_VALUES.isdisjoint(function.tags)
+        if self.refuses and needs:
+            raise NeedsValues(str(function))
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.fixture
+def no_values(monkeypatch):
+    """Mode that refuses from the begin of each epoch to its record."""
+    mode = NoValues()
+    run, record = ResidualNet.run_single_epoch, ResidualNet._record_epoch
+
+    def strict_run(self, *args, **kwargs):
+        mode.refuses, mode.n_refusals_begun = True, mode.n_refusals_begun + 1
+        try:
+            run(self, *args, **kwargs)
+        finally:
+            mode.refuses = False
+
+    def lenient_record(self, *args):
+        mode.refuses = False
+        record(self, *args)
+
+    monkeypatch.setattr(ResidualNet, "run_single_epoch", strict_run)
+    monkeypatch.setattr(ResidualNet, "_record_epoch", lenient_record)
+    return mode
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"dropout": 0.2, "label_smoothing": 0.1, "validation_split": 0.2},
+        {"order": "full_preactivation", "stochastic_depth": 0.2, "precision": "bfloat16"},
+        {"l1": 1e-3, "finetune_epochs": 1, "optimizer": "sgd"},
+        {"l1": 1e-3, "l1_structure": "channel", "optimizer": "heavy_ball"},
+        {"l1": 1e-3, "class_weight": "balanced", "optimizer": "adamw"},
+        {"augment": ["shift", "window"], "input_shape": (2, 36)},
+        *({"augment": [name]} for name, kind in AUGMENTATIONS.items() if 2 in kind.dims),
+    ],
+    ids=str,
+)
+def test_nothing_within_an_epoch_waits_for_values(images, no_values, settings):
+    X, y = images
+    settings = {"input_shape": (2, 6, 6), "max_epochs": 2, "batch_size": 16} | settings
+    with no_values:
+        ResNetClassifier(depth=8, **settings).fit(X.reshape(40, 72), y)
+    assert no_values.n_refusals_begun >= 2
+
+
+@pytest.mark.parametrize("wait", [lambda x: x * x.sum().item(), lambda x: x[x > 0]])
+def test_what_waits_for_values_is_found(images, no_values, monkeypatch, wait):
+    monkeypatch.setitem(AUGMENTATIONS, "waits", Augmentation(lambda x, _: wait(x), (2,)))
+    with no_values, pytest.raises(NeedsValues):
+        ResNetClassifier(depth=8, augment=["waits"], max_epochs=1).fit(*images)
 
 
 # What only a GPU can show.
