@@ -145,22 +145,36 @@ class Batches:
             torch.arange(n)
             if self.shuffle is None
             else torch.randperm(n, generator=self.shuffle)
-        ).to(self.device)
+        )
+        places = order.to(self.device)
         y, weight = dataset.y.to(self.device), dataset.weight.to(self.device)
         if self.shuffle is not None:
-            y, weight = y[order], weight[order]
-        x = dataset.inputs(order) if dataset.n_bytes <= ORDERED_BYTES else None
+            y, weight = y[places], weight[places]
+        if dataset.resident is None:
+            places = order  # what is read here must not wait for a GPU
+        ordered = None
+        if dataset.n_bytes <= ORDERED_BYTES:
+            ordered = self._on_device(dataset.inputs(places))
         for start, stop in self._bounds():
             mine = slice(start + self.rank, stop, self.n_parts)
             w = weight[mine]
             if self.n_parts > 1:
                 # The mean over processes of their means is then that over the batch.
                 w = w * (len(w) * self.n_parts / (stop - start))
-            samples = dataset.inputs(order[mine]) if x is None else x[mine]
-            batch = Batch(samples, y[mine], w)
+            if ordered is None:
+                x = self._on_device(dataset.inputs(places[mine]))
+            else:
+                x = ordered[mine]
+            batch = Batch(x, y[mine], w)
             for augmentation in self.augmentations:
                 batch = self._augmented(batch, augmentation)
             yield batch
+
+    def _on_device(self, x: Tensor) -> Tensor:
+        if self.device.type == "cuda" and x.device.type == "cpu":
+            # Copies from other memory wait until the GPU has done what comes before.
+            return x.pin_memory().to(self.device, non_blocking=True)
+        return x.to(self.device)
 
     def _augmented(self, batch: Batch, augmentation: Augmentation) -> Batch:
         assert self.generator is not None
