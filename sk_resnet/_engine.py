@@ -25,12 +25,9 @@ FLOPS_PER_THREAD, BFLOAT16_FLOPS_PER_THREAD = 4e10, 1.5e11
 # steps by a third and more (Zen 4, one thread: 1.4 times at 11 M, 1.9 at 31 M, but 1.2 at
 # 2 M and 0.75 in tables; smaller networks keep float32, in which machines agree).
 LARGE_MULTIPLY_ADDS = 10_000_000
-# Few samples do not take the time of a whole batch there. Batches of this size throughout
-# would cost up to a quarter (ResNet-20 in bfloat16).
+# Fewer samples than a batch take the time of the next multiple of this there, not of a
+# whole batch. This size throughout would cost up to a quarter (ResNet-20 in bfloat16).
 FEW = 32
-# Multiply-adds of a batch of prediction above which its activations leave the cache:
-# WRN-16-4 takes 0.9 of the time in batches of 64 instead of 128, ResNet-20 1.08.
-CACHED_MULTIPLY_ADDS = 20_000_000_000
 # Multiply-adds of a batch below which a second thread costs more than it computes (Zen 4:
 # 0.7 times at 4 M, as fast at 40 M); on a busy machine it costs many times more.
 ONE_THREAD_MULTIPLY_ADDS = 40_000_000
@@ -49,8 +46,7 @@ def prediction_size(
     """Samples in each pass of prediction; of small networks always the same."""
     if device.type != "cpu" or multiply_adds < LARGE_MULTIPLY_ADDS:
         return batch_size
-    cached = 2 ** int(math.log2(max(FEW, CACHED_MULTIPLY_ADDS / multiply_adds)))
-    return min(FEW if n_samples <= FEW else cached, batch_size)
+    return min(FEW * math.ceil(n_samples / FEW), batch_size)
 
 
 def is_small_work(multiply_adds: int, device: torch.device) -> bool:

@@ -400,26 +400,14 @@ def test_activations_and_gradients_have_their_channels_innermost(n_dims, channel
     assert [t.shape for t in found if t.stride(1) != 1] == []
 
 
-def test_large_networks_predict_in_batches_that_suit_them():
+def test_less_than_a_batch_of_a_large_network_is_not_padded_to_one():
     size = _engine.prediction_size
     assert size(3, 128, 31_000_000, CPU) == 32
     assert size(3, 16, 31_000_000, CPU) == 16
+    assert size(33, 128, 31_000_000, CPU) == 64
     assert size(300, 128, 31_000_000, CPU) == 128
-    # Activations of larger batches leave the cache.
-    assert size(300, 128, 300_000_000, CPU) == 64
-    assert size(300, 48, 300_000_000, CPU) == 48
-    assert size(300, 128, 5_000_000_000, CPU) == 32
     assert size(3, 128, 2_000_000, CPU) == 128
     assert size(3, 128, 31_000_000, torch.device("cuda")) == 128
-
-
-def test_a_fit_works_where_gradients_are_switched_off(rows):
-    X, y = rows
-    settings = {"depth": 4, "max_epochs": 1, "random_state": 0}
-    with torch.no_grad():
-        model = ResNetClassifier(**settings).fit(X, y)
-    other = ResNetClassifier(**settings).fit(X, y)
-    np.testing.assert_array_equal(model.predict_proba(X), other.predict_proba(X))
 
 
 def test_denormals_are_flushed_in_training_alone():
