@@ -107,7 +107,9 @@ default="one_cycle"
         joblib, dask or torchrun take the GPUs in turn.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
         Arithmetic of the convolutions. "auto" trains in bfloat16 where that is fast, on
-        GPUs and on processors with AVX512-BF16 or AMX, and predicts in float32.
+        GPUs and on processors with AVX512-BF16 or AMX, and predicts in float32. A GPU
+        trains in TF32 where float32 is asked for, as torch's own settings have it, and
+        predicts with all bits, so that its predictions are those of a CPU.
         Volumes, and samples that the network shrinks to one place, train in float32 on
         the CPU, where torch's gradients in bfloat16 are wrong for them.
     compile : bool or "auto", default="auto"
@@ -367,7 +369,9 @@ default="one_cycle"
         joblib, dask or torchrun take the GPUs in turn.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
         Arithmetic of the convolutions. "auto" trains in bfloat16 where that is fast, on
-        GPUs and on processors with AVX512-BF16 or AMX, and predicts in float32.
+        GPUs and on processors with AVX512-BF16 or AMX, and predicts in float32. A GPU
+        trains in TF32 where float32 is asked for, as torch's own settings have it, and
+        predicts with all bits, so that its predictions are those of a CPU.
         Volumes, and samples that the network shrinks to one place, train in float32 on
         the CPU, where torch's gradients in bfloat16 are wrong for them.
     compile : bool or "auto", default="auto"

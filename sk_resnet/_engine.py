@@ -245,6 +245,35 @@ def own_stream(device: torch.device) -> Iterator[None]:
     outer.wait_stream(stream)
 
 
+_exactness_lock = threading.Lock()
+_precision_before, _exact_predictions = "", 0
+
+
+@contextmanager
+def exact_convolutions(applies: bool) -> Iterator[None]:
+    """Let convolutions of float32 on a GPU use all 24 bits, not the 11 of TF32.
+
+    torch has one setting for all threads, which the last of them restores.
+    """
+    global _precision_before, _exact_predictions
+    if not applies:
+        yield
+        return
+    convolutions = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    with _exactness_lock:
+        if _exact_predictions == 0:
+            _precision_before = convolutions.fp32_precision
+        _exact_predictions += 1
+        convolutions.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        with _exactness_lock:
+            _exact_predictions -= 1
+            if _exact_predictions == 0:
+                convolutions.fp32_precision = _precision_before
+
+
 def world() -> tuple[int, int]:
     """Rank of this process and number of processes that train one network together."""
     group = torch.distributed

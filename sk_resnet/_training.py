@@ -23,6 +23,7 @@ from sk_resnet._capture import (
 from sk_resnet._engine import (
     add_up,
     compiled,
+    exact_convolutions,
     flushed_denormals,
     is_small_work,
     kept_memory,
@@ -335,7 +336,10 @@ class ResidualNet(NeuralNetClassifier):
         macs = multiply_adds(self.module_, self.input_spec.network_shape[1:])
         size = prediction_size(len(dataset), batch_size, macs, device)
         small = len(dataset) <= size or is_small_work(macs * size, device)
-        with kept_memory(device.type == "cpu" and not small):
+        with (
+            kept_memory(device.type == "cpu" and not small),
+            exact_convolutions(on_gpu and not bfloat16),
+        ):
             for x, _ in Batches(dataset, size, device):
                 n = len(x)
                 # Kernels are chosen by the batch's size and differ in their last bits, so

@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from sk_resnet import ResNetClassifier, _batches, _engine, _recipe
+from sk_resnet import ResNetClassifier, WideResNetClassifier, _batches, _engine, _recipe
 from sk_resnet._augment import AUGMENTATIONS, Augmentation
 from sk_resnet._batches import ArrayDataset, Batches
 from sk_resnet._input import input_spec, with_statistics
@@ -577,6 +577,21 @@ def test_what_waits_for_values_is_found(images, no_values, monkeypatch, wait):
         ResNetClassifier(depth=8, augment=["waits"], max_epochs=1).fit(*images)
 
 
+def test_exact_convolutions_end_with_the_last_thread():
+    setting = torch.backends.cudnn.conv
+    before = setting.fp32_precision
+    assert before != "ieee"
+    first, second = _engine.exact_convolutions(True), _engine.exact_convolutions(True)
+    with _engine.exact_convolutions(False):
+        assert setting.fp32_precision == before
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert setting.fp32_precision == "ieee"
+    second.__exit__(None, None, None)
+    assert setting.fp32_precision == before
+
+
 # What only a GPU can show.
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
@@ -619,3 +634,18 @@ def test_fits_in_threads_share_a_gpu(images):
         np.testing.assert_allclose(
             model.predict_proba(X), fitted[0].predict_proba(X), atol=1e-2
         )
+
+
+@pytest.mark.gpu
+@needs_cuda
+@pytest.mark.parametrize("wide", [False, True])
+def test_a_gpu_predicts_as_a_cpu(images, wide):
+    X, y = images
+    kind = WideResNetClassifier if wide else ResNetClassifier
+    model = kind(depth=10 if wide else 8, max_epochs=6, device="cuda").fit(X, y)
+    setting = torch.backends.cudnn.conv.fp32_precision
+    on_gpu = model.predict_proba(X)
+    assert torch.backends.cudnn.conv.fp32_precision == setting
+    model.net_.module_.cpu()
+    model.net_.device = "cpu"
+    np.testing.assert_allclose(on_gpu, model.predict_proba(X), atol=1e-5)
