@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
+from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 
 from sk_resnet._layers import (
     KERNELS,
@@ -248,11 +248,15 @@ def folded(module: nn.Module) -> nn.Module:
     return twin
 
 
-def _with_norm(layer: nn.Module, norm: Any) -> nn.Module:
+def _with_norm(layer: Any, norm: Any) -> nn.Module:
     if isinstance(layer, PaddedConvolution):
         return nn.Sequential(layer[0], _with_norm(layer[1], norm))
-    fuse = fuse_linear_bn_eval if isinstance(layer, nn.Linear) else fuse_conv_bn_eval
-    return fuse(layer, norm)  # type: ignore[type-var]
+    fuse = fuse_linear_bn_weights if isinstance(layer, nn.Linear) else fuse_conv_bn_weights
+    statistics = norm.running_mean, norm.running_var, norm.eps
+    twin = copy.copy(layer)
+    weight, bias = fuse(layer.weight, layer.bias, *statistics, norm.weight, norm.bias)
+    twin._parameters = {"weight": weight, "bias": bias}
+    return twin
 
 
 def kernels(network: nn.Module) -> dict[str, nn.Parameter]:
