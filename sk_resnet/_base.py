@@ -587,6 +587,7 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         return {name: sparsity([w]) for name, w in kernels(self.module_).items()}
 
+    @torch.inference_mode(False)
     def compact(self) -> "BaseResNet":
         """Copy of the fitted estimator without the channels that nothing reads.
 

@@ -142,19 +142,19 @@ class Batches:
     def __iter__(self) -> Iterator[Batch]:
         dataset, n = self.dataset, len(self.dataset)
         order = (
-            torch.arange(n)
+            torch.arange(n, device="cpu")
             if self.shuffle is None
-            else torch.randperm(n, generator=self.shuffle)
+            else torch.randperm(n, generator=self.shuffle, device="cpu")
         )
-        places = order.to(self.device)
+        # Samples that are not resident are read on the CPU: places that came back from a
+        # GPU would wait for the batch before.
+        places = order if dataset.resident is None else order.to(self.device)
         y, weight = dataset.y.to(self.device), dataset.weight.to(self.device)
         if self.shuffle is not None:
-            y, weight = y[places], weight[places]
-        if dataset.resident is None:
-            places = order  # what is read here must not wait for a GPU
+            y, weight = (part[order.to(self.device)] for part in (y, weight))
         ordered = None
         if dataset.n_bytes <= ORDERED_BYTES:
-            ordered = self._on_device(dataset.inputs(places))
+            ordered = dataset.inputs(places).to(self.device)
         for start, stop in self._bounds():
             mine = slice(start + self.rank, stop, self.n_parts)
             w = weight[mine]
@@ -162,19 +162,13 @@ class Batches:
                 # The mean over processes of their means is then that over the batch.
                 w = w * (len(w) * self.n_parts / (stop - start))
             if ordered is None:
-                x = self._on_device(dataset.inputs(places[mine]))
+                x = dataset.inputs(places[mine]).to(self.device)
             else:
                 x = ordered[mine]
             batch = Batch(x, y[mine], w)
             for augmentation in self.augmentations:
                 batch = self._augmented(batch, augmentation)
             yield batch
-
-    def _on_device(self, x: Tensor) -> Tensor:
-        if self.device.type == "cuda" and x.device.type == "cpu":
-            # Copies from other memory wait until the GPU has done what comes before.
-            return x.pin_memory().to(self.device, non_blocking=True)
-        return x.to(self.device)
 
     def _augmented(self, batch: Batch, augmentation: Augmentation) -> Batch:
         assert self.generator is not None

@@ -108,8 +108,8 @@ default="one_cycle"
     precision : {"auto", "float32", "bfloat16"}, default="auto"
         Arithmetic of the convolutions. "auto" trains in bfloat16 where that is fast, on
         GPUs and on processors with AVX512-BF16 or AMX, and predicts in float32. A GPU
-        trains in TF32 where float32 is asked for, as torch's own settings have it, and
-        predicts with all bits, so that its predictions are those of a CPU.
+        convolves float32 in TF32, and predicts as a CPU to about three digits, unless
+        ``torch.backends.cudnn.allow_tf32 = False`` says otherwise.
         Volumes, and samples that the network shrinks to one place, train in float32 on
         the CPU, where torch's gradients in bfloat16 are wrong for them.
     compile : bool or "auto", default="auto"
@@ -370,8 +370,8 @@ default="one_cycle"
     precision : {"auto", "float32", "bfloat16"}, default="auto"
         Arithmetic of the convolutions. "auto" trains in bfloat16 where that is fast, on
         GPUs and on processors with AVX512-BF16 or AMX, and predicts in float32. A GPU
-        trains in TF32 where float32 is asked for, as torch's own settings have it, and
-        predicts with all bits, so that its predictions are those of a CPU.
+        convolves float32 in TF32, and predicts as a CPU to about three digits, unless
+        ``torch.backends.cudnn.allow_tf32 = False`` says otherwise.
         Volumes, and samples that the network shrinks to one place, train in float32 on
         the CPU, where torch's gradients in bfloat16 are wrong for them.
     compile : bool or "auto", default="auto"

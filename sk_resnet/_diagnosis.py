@@ -102,6 +102,7 @@ class Diagnosis:
         return f"<table><thead>{head}</thead><tbody>{body}</tbody></table>"
 
 
+@torch.inference_mode(False)
 def diagnose(
     estimator: Any, X: Any, y: Any, X_val: Any, y_val: Any, *, shallower: Any = None
 ) -> Diagnosis:

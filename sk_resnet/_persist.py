@@ -89,6 +89,7 @@ def n_bytes(stored: dict[str, Any]) -> int:
     return sum(part.nbytes for part in parts if isinstance(part, np.ndarray))
 
 
+@torch.inference_mode(False)  # or they could never be trained again
 def arrays_to_weights(
     network: nn.Module, arrays: dict[str, np.ndarray], device: torch.device
 ) -> nn.Module:

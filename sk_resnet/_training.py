@@ -23,7 +23,6 @@ from sk_resnet._capture import (
 from sk_resnet._engine import (
     add_up,
     compiled,
-    exact_convolutions,
     flushed_denormals,
     is_small_work,
     kept_memory,
@@ -330,28 +329,21 @@ class ResidualNet(NeuralNetClassifier):
         layer = self.module_.classifier
         n_outputs = layer.in_features if features else layer.out_features
         device, start = torch.device(self.device), 0
-        on_gpu = device.type == "cuda"
-        # Copies from a GPU to pinned memory do not wait for its batch.
-        out = torch.empty(len(dataset), n_outputs, dtype=torch.float32, pin_memory=on_gpu)
+        # There, or the CPU would wait for each batch of a GPU.
+        out = torch.empty(len(dataset), n_outputs, dtype=torch.float32, device=device)
         macs = multiply_adds(self.module_, self.input_spec.network_shape[1:])
         size = prediction_size(len(dataset), batch_size, macs, device)
-        small = len(dataset) <= size or is_small_work(macs * size, device)
-        with (
-            kept_memory(device.type == "cpu" and not small),
-            exact_convolutions(on_gpu and not bfloat16),
-        ):
+        with kept_memory(device.type == "cpu" and not is_small_work(macs * size, device)):
             for x, _ in Batches(dataset, size, device):
                 n = len(x)
                 # Kernels are chosen by the batch's size and differ in their last bits, so
-                # every batch has the same: predictions do not depend on their neighbours.
+                # every batch of a call has the same: predictions do not depend on their
+                # neighbours.
                 if n < size:
                     x = nn.functional.pad(x, (0, 0) * (x.ndim - 1) + (0, size - n))
-                logits = self._logits(network, x, bfloat16)
-                out[start : start + n].copy_(logits[:n], non_blocking=on_gpu)
+                out[start : start + n] = self._logits(network, x, bfloat16)[:n]
                 start += n
-        if on_gpu:
-            torch.cuda.current_stream(device).synchronize()
-        return out.numpy()
+        return out.cpu().numpy()
 
 
 def _copied(item: Any) -> Any:

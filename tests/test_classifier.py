@@ -1,4 +1,5 @@
 import copy
+import pickle
 
 import numpy as np
 import pandas as pd
@@ -82,7 +83,10 @@ def test_a_fit_within_a_mode_without_gradients_is_the_same(rows, mode):
         model = ResNetClassifier(**ROWS).fit(X, y).partial_fit(X, y)
         assert not torch.is_grad_enabled()
         np.testing.assert_array_equal(model.predict_proba(X), expected)
-    assert not any(parameter.is_inference() for parameter in model.module_.parameters())
+        copies = [pickle.loads(pickle.dumps(model)), model.compact()]
+    for trained in (model, *copies):
+        assert trained.partial_fit(X, y).n_epochs_ == 6
+        assert np.isfinite(trained.predict_proba(X)).all()
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

@@ -290,7 +290,7 @@ def seconds_of(function, *arguments):
 
 @torch.inference_mode()
 def roofline(device):
-    """GFLOP/s of a matrix product and of a convolution, GB/s of a copy, best of five."""
+    """GFLOP/s of a product and of WRN-16-4's convolutions, GB/s of a copy, best of five."""
     large = 1 if device == "cpu" else 4  # what keeps a GPU busy
     types = [torch.float32]
     if has_fast_bfloat16(torch.device(device)):
@@ -299,15 +299,18 @@ def roofline(device):
         side = 2048 * large
         a = torch.ones(side, side, dtype=dtype, device=device)
         product = min(seconds_of(torch.mm, a, a)[0] for _ in range(5))
-        # The first stage of WRN-16-4; products with the padding count, as in the tables.
-        layer = nn.Conv2d(64, 64, 3, padding=1, bias=False, dtype=dtype, device=device)
-        x = torch.ones(64 * large**3, 64, 28, 28, dtype=dtype, device=device)
-        x = x.contiguous(memory_format=torch.channels_last)
-        convolution = min(seconds_of(layer, x)[0] for _ in range(5))
-        work = layer.weight.numel() * x.numel() // 64
+        work = seconds = 0.0
+        for channels, size in ((64, 28), (128, 14), (256, 7)):
+            layer = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+            layer = layer.to(device, dtype)
+            x = torch.ones(BATCH * large, channels, size, size, dtype=dtype, device=device)
+            x = x.contiguous(memory_format=torch.channels_last)
+            seconds += min(seconds_of(layer, x)[0] for _ in range(5))
+            # Products with the padding count, as in the tables.
+            work += layer.weight.numel() * x.numel() / channels
         print(
             f"{dtype}: product {2 * side**3 / product / 1e9:.0f} GFLOP/s, "
-            f"convolution {2 * work / convolution / 1e9:.0f}"
+            f"convolutions {2 * work / seconds / 1e9:.0f}"
         )
     x = torch.ones(2**26, device=device)
     y = torch.empty_like(x)
@@ -333,7 +336,7 @@ def compare(name, net, options):
             model = make()
             torch.manual_seed(seed)
             fits.setdefault(arm, []).append(seconds_of(model.fit, X[:n], y[:n])[0])
-            for _ in range(3):  # short
+            for _ in range(3):  # they are short
                 taken, predicted = seconds_of(model.predict, X[n:])
                 predictions.setdefault(arm, []).append(taken)
             scores.setdefault(arm, []).append(float(np.mean(predicted == y[n:])))
