@@ -146,7 +146,7 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     # Fitting
 
     @_fit_context(prefer_skip_nested_validation=True)
-    @torch.inference_mode(False)
+    @torch.inference_mode(False)  # with gradients, whatever mode the caller is in
     def fit(
         self,
         X: Any,

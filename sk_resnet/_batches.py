@@ -146,12 +146,13 @@ class Batches:
             if self.shuffle is None
             else torch.randperm(n, generator=self.shuffle, device="cpu")
         )
+        on_device = order.to(self.device)
         # Samples that are not resident are read on the CPU: places that came back from a
         # GPU would wait for the batch before.
-        places = order if dataset.resident is None else order.to(self.device)
+        places = order if dataset.resident is None else on_device
         y, weight = dataset.y.to(self.device), dataset.weight.to(self.device)
         if self.shuffle is not None:
-            y, weight = (part[order.to(self.device)] for part in (y, weight))
+            y, weight = y[on_device], weight[on_device]
         ordered = None
         if dataset.n_bytes <= ORDERED_BYTES:
             ordered = dataset.inputs(places).to(self.device)

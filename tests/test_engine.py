@@ -378,7 +378,7 @@ def test_freed_memory_is_kept_until_the_last_fit_ends():
 
 
 @pytest.mark.skipif(_engine._glibc() is None, reason="needs glibc's allocator")
-def test_large_networks_predict_in_kept_memory(monkeypatch):
+def test_predictions_of_much_work_keep_memory(monkeypatch):
     found = []
 
     @contextmanager

@@ -33,6 +33,15 @@ def one_cycle(n_steps, lr):
     return np.array(rates)
 
 
+@torch.inference_mode()
+def predicted(module, X):
+    """Classes by a network that a library trained, over a DataLoader."""
+    module.eval()
+    device = next(module.parameters()).device
+    parts = DataLoader(torch.from_numpy(X), BATCH)
+    return torch.cat([module(x.to(device)).argmax(1).cpu() for x in parts]).numpy()
+
+
 class Lightning:
     """PyTorch Lightning's Trainer over a DataLoader."""
 
@@ -80,12 +89,8 @@ class Lightning:
         )
         trainer.fit(Task(), loader)
 
-    @torch.inference_mode()
     def predict(self, X):
-        self.module.eval()
-        device = next(self.module.parameters()).device
-        parts = DataLoader(torch.from_numpy(X), BATCH)
-        return torch.cat([self.module(x.to(device)).argmax(1).cpu() for x in parts]).numpy()
+        return predicted(self.module, X)
 
 
 class Keras:
@@ -176,13 +181,8 @@ class Fastai:
         with self.learner.no_bar(), self.learner.no_logging():
             self.learner.fit(self.epochs, self.lr)
 
-    @torch.inference_mode()
     def predict(self, X):
-        loader = DataLoader(torch.from_numpy(X), BATCH)
-        self.module.eval()
-        return torch.cat(
-            [self.module(x.to(self.device)).argmax(1).cpu() for x in loader]
-        ).numpy()
+        return predicted(self.module, X)
 
 
 PEERS = {
