@@ -5,7 +5,7 @@ import resource
 import subprocess
 import sys
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -627,6 +627,27 @@ def test_what_waits_for_values_is_found(images, no_values, monkeypatch, wait):
     monkeypatch.setitem(AUGMENTATIONS, "waits", Augmentation(lambda x, _: wait(x), (2,)))
     with no_values, pytest.raises(NeedsValues):
         ResNetClassifier(depth=8, augment=["waits"], max_epochs=1).fit(*images)
+
+
+class Stream:
+    """Stands in for a stream of CUDA."""
+
+    def __init__(self, *args):
+        self.waited_for = []
+
+    def wait_stream(self, other):
+        self.waited_for.append(other)
+
+
+def test_a_stream_is_joined_after_an_error_too(monkeypatch):
+    outer = Stream()
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: outer)
+    monkeypatch.setattr(torch.cuda, "stream", nullcontext)
+    with pytest.raises(KeyboardInterrupt), _engine.own_stream(torch.device("cuda")):
+        raise KeyboardInterrupt
+    (own,) = outer.waited_for
+    assert own.waited_for == [outer]
 
 
 # What only a GPU can show.
