@@ -3,8 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+OLDEST := .venv-oldest
+CHECK_PYTHON := $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
+PYTEST = OMP_NUM_THREADS=1 SCIPY_ARRAY_API=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+QUICK := spec network optim input augment imports errors callbacks
 
-.PHONY: demo demo-search test lint docs accuracy bench regularization search papers clean
+.PHONY: demo demo-search quick test oldest lint docs accuracy bench regularization search papers clean
 
 demo: $(STAMP)
 	$(BIN)/python examples/demo.py
@@ -12,8 +16,17 @@ demo: $(STAMP)
 demo-search: $(STAMP)
 	$(BIN)/python examples/demo_search.py
 
+# After each edit, under a minute: the tests against oracles, which train little or nothing.
+quick: lint
+	$(PYTEST) -x -m "not slow" --durations=10 $(QUICK:%=tests/test_%.py)
+
 test: lint
-	OMP_NUM_THREADS=1 SCIPY_ARRAY_API=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	$(PYTEST) --durations=15
+
+# With the lower bounds of pyproject.toml as exact versions. PyPI's torch for Linux brings
+# gigabytes of CUDA: PIP_EXTRA_INDEX_URL can name an index of CPU builds.
+oldest: $(OLDEST)/.installed
+	$(PYTEST) --durations=15
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -43,11 +56,22 @@ papers: $(STAMP)
 	$(BIN)/python benchmarks/papers/run.py $(FLAGS)
 
 $(STAMP): pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
+	$(CHECK_PYTHON)
 	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q -c constraints.txt torch
 	$(BIN)/python -m pip install -q -c constraints.txt -e ".[dev]"
 	touch $(STAMP)
 
+oldest $(OLDEST)/.installed: BIN := $(OLDEST)/bin
+$(OLDEST)/.installed: pyproject.toml
+	$(CHECK_PYTHON)
+	test -x $(BIN)/pip || $(PYTHON) -m venv $(OLDEST)
+	grep -oE '"[a-z-]+(\[[a-z]+\])?>=[0-9.]+"' pyproject.toml | sed -E 's/"|\[[a-z]+\]//g; s/>=/==/' > $(OLDEST)/constraints.txt
+# Later ones warn of the names that matplotlib 3.9 uses, and warnings are errors in the tests.
+	echo "pyparsing<3.3" >> $(OLDEST)/constraints.txt
+	$(BIN)/python -m pip install -c $(OLDEST)/constraints.txt torch
+	$(BIN)/python -m pip install -c $(OLDEST)/constraints.txt -e ".[test,tune,secure]"
+	touch $@
+
 clean:
-	rm -rf $(VENV) docs/_build docs/auto_examples docs/generated
+	rm -rf $(VENV) $(OLDEST) docs/_build docs/auto_examples docs/generated
