@@ -118,8 +118,9 @@ def test_the_blocks_of_the_pages_run(name, tmp_path):
 
 
 def texts():
-    """Everything that is written for users: README, pages, examples and docstrings."""
-    paths = [ROOT / "README.md", *(ROOT / "docs" / page for page in PAGES)]
+    """Everything that is written for people: README, pages, examples and docstrings."""
+    paths = [ROOT / "README.md", ROOT / "RELEASING.md"]
+    paths += [ROOT / "docs" / page for page in PAGES]
     paths += [*(ROOT / "examples").glob("*.*"), *(ROOT / "sk_resnet").glob("*.py")]
     return {str(path.relative_to(ROOT)): path.read_text() for path in paths}
 
@@ -167,3 +168,8 @@ def test_the_api_pages_have_the_options_of_the_worker():
     page = (ROOT / "docs" / "api.rst").read_text()
     for option in re.findall(r"--[a-z-]+", shown):
         assert option in page
+
+
+def test_the_citation_is_of_this_version():
+    citation = (ROOT / "CITATION.cff").read_text()
+    assert f"\nversion: {sk_resnet.__version__}\n" in citation
