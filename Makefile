@@ -8,7 +8,7 @@ CHECK_PYTHON := $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) an
 PYTEST = OMP_NUM_THREADS=1 SCIPY_ARRAY_API=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 QUICK := spec network optim input augment imports errors callbacks
 
-.PHONY: demo demo-search quick test oldest lint docs accuracy bench regularization search papers clean
+.PHONY: demo demo-search quick test oldest lint docs accuracy bench regularization search papers tables clean
 
 demo: $(STAMP)
 	$(BIN)/python examples/demo.py
@@ -54,6 +54,9 @@ regularization: $(STAMP)
 # Reduced, for a CPU; as published on a GPU: make papers FLAGS=--full
 papers: $(STAMP)
 	$(BIN)/python benchmarks/papers/run.py $(FLAGS)
+
+tables: $(STAMP)
+	$(BIN)/python benchmarks/tables.py
 
 $(STAMP): pyproject.toml constraints.txt
 	$(CHECK_PYTHON)

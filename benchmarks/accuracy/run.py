@@ -12,7 +12,7 @@ weights, and the seconds of a fit.
 import argparse
 import gzip
 import os
-import platform
+import sys
 import time
 import warnings
 from pathlib import Path
@@ -28,6 +28,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sk_resnet import ResNetClassifier, WideResNetClassifier
+
+sys.path.append(str(Path(__file__).parents[1]))
+from results import add_option, mean_of, processor, record
 
 FASHION = os.environ.get("FASHION_MNIST", "/usr/share/datasets/fashion-mnist")
 PUBLISHED = {
@@ -149,31 +152,53 @@ def measure(name, arm, seeds, options):
     return np.array(scores), np.mean(seconds)
 
 
-def main():
-    """Print the table row by row."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    names = [*TABLES, "mnist1d", *SERIES, "fashion"]
-    parser.add_argument("--only", default=",".join(names), help="sets, by comma")
-    parser.add_argument("--arms", default="", help="models, by comma; all if empty")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=15, help="of Fashion-MNIST")
-    parser.add_argument("--precision", default="auto", help="float32 or bfloat16")
-    parser.add_argument("--fashion", default=FASHION, help="folder of its files")
-    options = parser.parse_args()
-    warnings.simplefilter("ignore", ConvergenceWarning)
-    print(
-        f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, "
-        f"torch {torch.__version__}, seeds 0 to {options.seeds - 1}"
-    )
+def keep(name, arm, scores, seconds, options):
+    """Record a row, behind what it is to be compared with."""
+    table = "fashion" if name == "fashion" else "accuracy"
+    if options.precision != "auto":
+        table, arm = "precision", f"{arm} {options.precision}"
+    measures = {"accuracy": mean_of(scores), "seconds": {"mean": seconds}}
+    if arm == "ResNetClassifier" and name in PUBLISHED:
+        measures["published"] = PUBLISHED[name]
+    record(options.json, table, name, arm, measures, seeds=range(options.seeds))
+
+
+def classification(sets, options):
+    """Print a row for each set and model."""
     print(f"{'set':<22} {'model':<21} {'accuracy':>17} {'s/fit':>8}  published")
-    for name in options.only.split(","):
-        for arm in options.arms.split(",") if options.arms else models(name, 0, options):
+    for name in sets:
+        for arm in options.arms or models(name, 0, options):
             scores, seconds = measure(name, arm, range(options.seeds), options)
             spread = f"{scores.mean():.4f} ± {scores.std():.4f}"
             published = PUBLISHED.get(name, "") if arm == "ResNetClassifier" else ""
             print(
                 f"{name:<22} {arm:<21} {spread:>17} {seconds:8.1f}  {published}", flush=True
             )
+            keep(name, arm, scores, seconds, options)
+
+
+def names(text):
+    """Names by comma."""
+    return text.split(",") if text else []
+
+
+def main():
+    """Print one of the tables row by row."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--only", type=names, default="", help="sets, by comma; or all")
+    parser.add_argument("--arms", type=names, default="", help="models, by comma; or all")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=15, help="of Fashion-MNIST")
+    parser.add_argument("--precision", default="auto", help="float32 or bfloat16")
+    parser.add_argument("--fashion", default=FASHION, help="folder of its files")
+    add_option(parser, __file__)
+    options = parser.parse_args()
+    warnings.simplefilter("ignore", ConvergenceWarning)
+    print(
+        f"{processor()}, torch {torch.__version__}, seeds 0 to {options.seeds - 1}",
+        flush=True,
+    )
+    classification(options.only or [*TABLES, "mnist1d", *SERIES, "fashion"], options)
 
 
 if __name__ == "__main__":

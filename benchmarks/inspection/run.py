@@ -10,14 +10,18 @@ use wall time (--clock perf_counter).
 """
 
 import argparse
-import platform
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from sk_resnet import ResNetClassifier, WideResNetClassifier
 from sk_resnet.inspection import GradientFlow
+
+sys.path.append(str(Path(__file__).parents[1]))
+from results import add_option, processor, record
 
 NETS = {
     "rows, 8 layers": (ResNetClassifier(8), (30,)),
@@ -53,12 +57,10 @@ def main():
     parser.add_argument("--nets", default=",".join(map(str, range(len(NETS)))))
     parser.add_argument("--records", type=int, default=4, help="in a fit")
     parser.add_argument("--clock", default="process_time")
+    add_option(parser, __file__)
     options = parser.parse_args()
     sizes = [int(part) for part in options.samples.split(",")]
-    print(
-        f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, "
-        f"torch {torch.__version__}, {options}"
-    )
+    print(f"{processor()}, torch {torch.__version__}, {options}")
     print(f"{'share of an epoch in %':<24}" + "".join(f"{n:>22}" for n in sizes))
     for name in [list(NETS)[int(i)] for i in options.nets.split(",")]:
         model, shape = NETS[name]
@@ -73,6 +75,8 @@ def main():
             times = np.array(dict(model.net_.callbacks_)["flow"].times)
             whole = 100 * times[:, 0].sum() / times[:, 1].sum()
             cells.append(f"{whole:.1f} ({every}, {whole * every:.0f})")
+            measures = {"share": whole, "every": every}
+            record(options.json, "gradients", name, f"{n} samples", measures, seeds=[0])
         print(f"{name:<24}" + "".join(f"{cell:>22}" for cell in cells), flush=True)
 
 

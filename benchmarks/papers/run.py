@@ -24,7 +24,7 @@ import argparse
 import gzip
 import json
 import os
-import platform
+import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +34,9 @@ import torch
 
 import sk_resnet
 from sk_resnet import ResNetClassifier, WideResNetClassifier
+
+sys.path.append(str(Path(__file__).parents[1]))
+from results import add_option, mean_of, origin, processor, record
 
 FASHION = os.environ.get("FASHION_MNIST", "/usr/share/datasets/fashion-mnist")
 RESULTS = Path(__file__).parent / "results.jsonl"
@@ -203,6 +206,7 @@ def measure(run, data):
         "device": model.device_,
         "precision": model.precision_,
         "version": sk_resnet.__version__,
+        "origin": origin(model.device_),
     }
 
 
@@ -245,7 +249,7 @@ def spread(values):
 
 
 def table(options):
-    """Print published against measured errors, part by part."""
+    """Print published against measured errors, part by part, and record them."""
     rows = {key(row): row for row in finished(options.results)}
     by_arm = {}
     for arm, run in runs(options):
@@ -268,6 +272,28 @@ def table(options):
                 )
                 name = name if options.full else _reduced_name(arm, found[0])
                 print(f"{name:<34}" + "".join(f"{cell:>17}" for cell in cells))
+                record(
+                    options.json,
+                    f"{part}, in full" if options.full else part,
+                    name,
+                    "ours",
+                    measures(arm, found),
+                    seeds=[row["seed"] for row in found],
+                    source=found[0].get("origin"),
+                )
+
+
+def measures(arm, found):
+    """What is recorded of an arm's runs."""
+    depth, width = (arm.parameters.get(name, 1) for name in ("depth", "width"))
+    full = f" (WRN-{depth}-{width})" if arm.wide and arm.reduced else ""
+    return {
+        "published": arm.published + full,
+        "test error": mean_of([row["test_error"] for row in found]),
+        "training error": mean_of([row["training_error"] for row in found]),
+        "parameters": found[0]["n_parameters"],
+        "seconds": mean_of([row["seconds"] for row in found]),
+    }
 
 
 def _reduced_name(arm, row):
@@ -297,13 +323,11 @@ def main():
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--fashion", default=FASHION, help="folder of its files")
     parser.add_argument("--only-table", action="store_true")
+    add_option(parser, __file__)
     options = parser.parse_args()
     options.samples = options.samples or (60_000 if options.full else 2000)
     options.side = options.side or (28 if options.full else 14)
-    print(
-        f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, "
-        f"torch {torch.__version__}, {options}"
-    )
+    print(f"{processor()}, torch {torch.__version__}, {options}")
     if not options.only_table:
         work(options)
     table(options)

@@ -22,7 +22,6 @@ import argparse
 import gzip
 import json
 import os
-import platform
 import sys
 import tempfile
 import time
@@ -41,6 +40,9 @@ from sk_resnet import (
     regularization_path,
 )
 from sk_resnet._network import kernels
+
+sys.path.append(str(Path(__file__).parents[1]))
+from results import add_option, mean_of, processor, record
 
 STARTED = time.perf_counter()
 FASHION = os.environ.get("FASHION_MNIST", "/usr/share/datasets/fashion-mnist")
@@ -69,9 +71,23 @@ def numbers(text):
     return [float(part) for part in text.split(",")]
 
 
-def spread(values, scale=1.0, digits=3):
-    values = scale * np.array(values, dtype=float)
-    return f"{values.mean():.{digits}f} ± {values.std():.{digits}f}"
+# Digits behind the point of each measure; three of the others.
+DIGITS = {"file kB": 0, "smaller": 1, "faster": 2, "points": 2, "accuracy": 4}
+
+
+def spread(name, values):
+    """Mean and standard deviation of a measure, as text."""
+    digits = DIGITS.get(name, 3)
+    return f"{np.mean(values):.{digits}f} ± {np.std(values):.{digits}f}"
+
+
+def show(options, table, case, arm, measures):
+    """Print one line, from the values of each measure by seed, and record it."""
+    cells = (f"{name} {spread(name, values)}" for name, values in measures.items())
+    print(f"{case:<16} {arm:<12} " + ", ".join(cells), flush=True)
+    table = f"choose {table}" if options.choose else table
+    means = {name: mean_of(values) for name, values in measures.items()}
+    record(options.json, table, case, arm, means, seeds=range(options.seeds))
 
 
 def file_bytes(model):
@@ -144,53 +160,52 @@ def fit_and_measure(options, l1, structure, seed):
 
 
 def points(rows, dense, name="accuracy"):
-    """Change of accuracy against the dense network of the same seed."""
-    lost = [row[name] - d["accuracy"] for row, d in zip(rows, dense, strict=True)]
-    return spread(lost, 100, 2)
+    """Change of accuracy in points against the dense network of the same seed."""
+    pairs = zip(rows, dense, strict=True)
+    return [100 * (row[name] - other["accuracy"]) for row, other in pairs]
+
+
+def fits(options, l1, structure):
+    """What the fits of each seed give, with l1 and without."""
+    seeds = range(options.seeds)
+    rows = [measured(options, l1, structure, seed) for seed in seeds]
+    return rows, [measured(options, 0.0, "weight", seed) for seed in seeds]
 
 
 def size(options):
-    print(f"{'l1':<8}{'zeros':>16}{'file, kB':>14}{'smaller':>14}", end="")
-    print(f"{'accuracy':>18}{'points':>16}")
     for l1 in (0.0, *options.l1s):
-        pairs = [
-            [measured(options, s, "weight", i) for s in (0.0, l1)] for i in seeds(options)
-        ]
-        dense, rows = zip(*pairs, strict=True)
-        smaller = [d["bytes"] / row["bytes"] for d, row in pairs]
-        print(
-            f"{l1:<8g}{spread([r['zeros'] for r in rows]):>16}"
-            f"{spread([r['bytes'] for r in rows], 1e-3, 0):>14}{spread(smaller, 1, 1):>14}"
-            f"{spread([r['accuracy'] for r in rows], 1, 4):>18}{points(rows, dense):>16}",
-            flush=True,
-        )
+        rows, dense = fits(options, l1, "weight")
+        measures = {
+            "zeros": [row["zeros"] for row in rows],
+            "file kB": [row["bytes"] / 1000 for row in rows],
+            "smaller": ratios(rows, dense, "bytes"),
+            "accuracy": [row["accuracy"] for row in rows],
+            "points": points(rows, dense),
+        }
+        show(options, "size", f"{l1:g}", "weight", measures)
+
+
+def ratios(rows, dense, name):
+    """How many times smaller a file is than that of the dense network."""
+    return [other["bytes"] / row[name] for row, other in zip(rows, dense, strict=True)]
 
 
 def compact(options):
-    print(f"{'l1':<8}{'parameters left':>17}{'file smaller':>16}{'faster':>14}", end="")
-    print(f"{'accuracy':>18}{'points':>16}")
     for l1 in options.channel_l1s:
-        dense = [measured(options, 0.0, "weight", seed) for seed in seeds(options)]
-        rows = [measured(options, l1, "channel", seed) for seed in seeds(options)]
-        pairs = list(zip(dense, rows, strict=True))
-        smaller = [d["bytes"] / row["compact_bytes"] for d, row in pairs]
-        accuracy = [row["compact_accuracy"] for row in rows]
-        print(
-            f"{l1:<8g}{spread([r['left'] for r in rows]):>17}{spread(smaller, 1, 1):>16}"
-            f"{spread([r['faster'] for r in rows], 1, 2):>14}{spread(accuracy, 1, 4):>18}"
-            f"{points(rows, dense, 'compact_accuracy'):>16}",
-            flush=True,
-        )
-
-
-def seeds(options):
-    return range(options.seeds)
+        rows, dense = fits(options, l1, "channel")
+        measures = {
+            "left": [row["left"] for row in rows],
+            "smaller": ratios(rows, dense, "compact_bytes"),
+            "faster": [row["faster"] for row in rows],
+            "accuracy": [row["compact_accuracy"] for row in rows],
+            "points": points(rows, dense, "compact_accuracy"),
+        }
+        show(options, "compact", f"{l1:g}", "channel", measures)
 
 
 def path(options):
     X, y, X_test, y_test = fashion(options)
     l1s = options.l1s
-    print(f"{'direction':<12}{'l1':<9}{'zeros':>16}{'accuracy':>18}")
     for direction in ("increasing", "decreasing"):
         paths = [
             regularization_path(
@@ -200,9 +215,11 @@ def path(options):
             for seed in range(options.seeds)
         ]  # fmt: skip
         for i, l1 in enumerate(paths[0].l1s):
-            zeros = spread([p.sparsities[i] for p in paths])
-            accuracy = spread([p.accuracies[i] for p in paths], digits=4)
-            print(f"{direction:<12}{l1:<9g}{zeros:>16}{accuracy:>18}", flush=True)
+            measures = {
+                "zeros": [p.sparsities[i] for p in paths],
+                "accuracy": [p.accuracies[i] for p in paths],
+            }
+            show(options, "path", f"{l1:g}", direction, measures)
 
 
 def subgradient_zeros(X, y, l1, seed, epochs=30):
@@ -234,7 +251,6 @@ def shares(module):
 def subgradient(options):
     X, y = load_digits(return_X_y=True)
     l1 = 1e-3
-    print(f"{'steps':<14}{'exact zeros':>18}{'below 1e-4':>18}")
     found = [subgradient_zeros(X, y, l1, seed) for seed in range(options.seeds)]
     settings = {"input_shape": (1, 8, 8), "l1": l1, "max_epochs": 30, "l2": 0.0}
     settings |= {"lr": 0.05, "schedule": "cosine", "batch_size": 64}
@@ -245,7 +261,8 @@ def subgradient(options):
     ours = [shares(model.module_) for model in models]
     for name, rows in (("sub-gradient", found), ("proximal", ours)):
         zeros, small = zip(*rows, strict=True)
-        print(f"{name:<14}{spread(zeros):>18}{spread(small):>18}", flush=True)
+        measures = {"zeros": zeros, "below 1e-4": small}
+        show(options, "subgradient", f"l1 = {l1:g}", name, measures)
 
 
 GAP = {
@@ -264,7 +281,7 @@ def gap(options):
     X, y, X_test, y_test = fashion(options)
     n = max(500, options.samples // 4)
     X, _, y, _ = train_test_split(X, y, train_size=n, stratify=y, random_state=0)
-    print(f"{n} samples\n{'with':<18}{'training':>18}{'test':>18}{'gap':>18}")
+    print(f"{n} samples")
     for name, changes in GAP.items():
         rows = []
         for seed in range(options.seeds):
@@ -273,8 +290,10 @@ def gap(options):
             model.fit(X, y)
             scores = model.score(X, y), model.score(X_test, y_test)
             rows.append((*scores, scores[0] - scores[1]))
-        train, test, difference = (spread(c, digits=4) for c in zip(*rows, strict=True))
-        print(f"{name:<18}{train:>18}{test:>18}{difference:>18}", flush=True)
+        measures = dict(
+            zip(("training", "test", "gap"), zip(*rows, strict=True), strict=True)
+        )
+        show(options, "gap", name, f"WRN-10-{options.width:g}", measures)
 
 
 PARTS = {f.__name__: f for f in (size, compact, path, subgradient, gap)}
@@ -299,11 +318,9 @@ def main():
     )
     parser.add_argument("--stop-after", type=float, default=np.inf, metavar="SECONDS")
     parser.add_argument("--fashion", default=FASHION, help="folder of its files")
+    add_option(parser, __file__)
     options = parser.parse_args()
-    print(
-        f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, "
-        f"torch {torch.__version__}, {options}"
-    )
+    print(f"{processor()}, torch {torch.__version__}, {options}")
     for name in options.parts.split(","):
         print(f"\n{name}")
         PARTS[name](options)

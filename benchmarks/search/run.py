@@ -28,6 +28,7 @@ import gzip
 import itertools
 import json
 import os
+import sys
 import time
 import warnings
 from pathlib import Path
@@ -47,11 +48,16 @@ from sk_resnet._network import build_network, initialize
 from sk_resnet._spec import network_spec
 from sk_resnet.search import CrossValidationObjective, create_study
 
+sys.path.append(str(Path(__file__).parents[1]))
+from results import add_option, processor, record
+
 KEPT_BY = ("data", "side", "samples", "recipe", "lr", "epochs", "batch_size", "l2")
 OURS = {
     "digits": {"depth": 8, "lr": 0.2, "label_smoothing": 0.1},
     "fashion": {},
 }
+NAMES = {"digits": "digits", "fashion": "Fashion-MNIST"}
+MEASURES = ("seconds", "trials", "epochs", "score")
 FASHION = os.environ.get("FASHION_MNIST", "/usr/share/datasets/fashion-mnist")
 
 
@@ -176,6 +182,16 @@ def ours(X, y, folds, options, seed, target, most_seconds):
     return seconds, len(study.trials), epochs, study.best_value
 
 
+def show(seed, arm, measures, options):
+    """Print a row, and record it."""
+    seconds, points, epochs, score, *ratio = measures.values()
+    text = f"{seed:4} {arm}  {seconds:9.1f} {points:7} {epochs:7}  {score:.4f}"
+    print("  ".join([text, *map(str, ratio)]), flush=True)
+    changes = ["recipe ours"] * (options.recipe == "ours") + ["defaults"] * options.defaults
+    table, case = ", ".join(["search", *changes]), f"{NAMES[options.data]}, seed {seed}"
+    record(options.json, table, case, arm, measures, seeds=[seed])
+
+
 def numbers(kind):
     """Parser of values by comma."""
     return lambda text: [kind(part) for part in text.split(",")]
@@ -203,6 +219,7 @@ def main():
     parser.add_argument("--seeds", type=numbers(int), default="0,1,2")
     parser.add_argument("--kept", type=Path, default="build/search.json")
     parser.add_argument("--limit", type=float, default=1e9, help="seconds for new pieces")
+    add_option(parser, __file__)
     options = parser.parse_args()
     options.our_epochs = options.our_epochs or options.epochs
     options.ends = time.perf_counter() + options.limit
@@ -210,7 +227,7 @@ def main():
     warnings.simplefilter("ignore", UserWarning)
     torch.set_num_threads(1)
     X, y = load(options)
-    print(f"torch {torch.__version__}, {options}")
+    print(f"{processor()}, torch {torch.__version__}, {options}")
     print("seed arm    seconds  trials  epochs   score  grid / ours", flush=True)
     for seed in options.seeds:
         splitter = StratifiedKFold(3, shuffle=True, random_state=seed)
@@ -222,11 +239,13 @@ def main():
         if options.grid_only:
             continue
         found = ours(X, y, folds, options, seed, plain[3], plain[0] / 3)
-        ratio = f"{plain[0] / found[0]:.1f}" if found[3] >= plain[3] else "not reached"
-        for arm, row, last in (("grid", plain, ""), ("ours", found, ratio)):
-            seconds, points, epochs, score = row
-            text = f"{seed:4} {arm}  {seconds:9.1f} {points:7} {epochs:7}  {score:.4f}"
-            print(f"{text}  {last}", flush=True)
+        reached = found[3] >= plain[3]
+        ratio = round(plain[0] / found[0], 1) if reached else "not reached"
+        for arm, row, last in (
+            ("grid", plain, {}),
+            ("ours", found, {"grid / ours": ratio}),
+        ):
+            show(seed, arm, dict(zip(MEASURES, row, strict=True)) | last, options)
 
 
 if __name__ == "__main__":

@@ -20,14 +20,14 @@ ours     the estimator; "ours compiled" with compile=True (only with --compile)
 A first fit of each arm warms up and is not shown; then they take turns, with another seed
 each time. Seconds are medians, with their range; a ratio is skorch's time over the arm's. A
 row whose mean accuracy is off that of skorch by more than two standard deviations, of seeds
-and of the test samples, is marked void. With --cold each arm runs once, in a
-process of its own, with whatever its first fit prepares; MiB are its peak over the data.
+and of the test samples, is marked void and not recorded. With --cold each arm runs once, in
+a process of its own, with whatever its first fit prepares; MiB are its peak over the data.
 """
 
 import argparse
 import gzip
+import json
 import os
-import platform
 import resource
 import subprocess
 import sys
@@ -47,6 +47,9 @@ from sk_resnet import ResNetClassifier, WideResNetClassifier
 from sk_resnet._engine import has_fast_bfloat16, pays_in_bfloat16
 from sk_resnet._network import build_network, folded, initialize, multiply_adds
 from sk_resnet._spec import network_spec
+
+sys.path.append(str(Path(__file__).parents[1]))
+from results import add_option, mean_of, median_of, origin, processor, record
 
 FASHION = os.environ.get("FASHION_MNIST", "/usr/share/datasets/fashion-mnist")
 LR, DECAY = 0.1, 1e-4
@@ -341,19 +344,44 @@ def compare(name, net, options):
                 predictions.setdefault(arm, []).append(taken)
             scores.setdefault(arm, []).append(float(np.mean(predicted == y[n:])))
     first = next(iter(fits))
-    for arm, taken in fits.items():
-        seconds, predicting = np.median(taken), np.median(predictions[arm])
+    table, seeds = "peers" if options.peers else "speed", range(options.repeats)
+    for arm in fits:
+        measures = {
+            "epochs": options.epochs,
+            "fit": median_of(fits[arm]),
+            "predict": median_of(predictions[arm]),
+            "accuracy": mean_of(scores[arm]),
+        }
+        ratios = {
+            "fit ratio": np.median(fits[first]) / np.median(fits[arm]),
+            "predict ratio": np.median(predictions[first]) / np.median(predictions[arm]),
+        }
         agree = abs(np.mean(scores[arm]) - np.mean(scores[first])) <= tolerance(
             scores[arm] + scores[first], len(X) - n
         )
-        print(
-            f"{name:<11}{arm:<14}{seconds:8.2f}{min(taken):9.2f}-{max(taken):<8.2f}"
-            f"{np.median(fits[first]) / seconds:6.2f}x{predicting:9.3f}"
-            f"{np.median(predictions[first]) / predicting:6.2f}x"
-            f"{np.mean(scores[arm]):8.3f} ± {np.std(scores[arm]):.3f}"
-            f"{'' if agree else '  void'}",
-            flush=True,
-        )
+        show(name, arm, measures | ratios, agree)
+        if agree:
+            measures |= ratios if first == "skorch" else {}
+            keep(table, name, arm, measures, seeds, options)
+
+
+def show(name, arm, measures, agree):
+    """Print the row of one arm."""
+    fit, accuracy = measures["fit"], measures["accuracy"]
+    print(
+        f"{name:<11}{arm:<14}{fit['median']:8.2f}{fit['low']:9.2f}-{fit['high']:<8.2f}"
+        f"{measures['fit ratio']:6.2f}x{measures['predict']['median']:9.3f}"
+        f"{measures['predict ratio']:6.2f}x"
+        f"{accuracy['mean']:8.3f} ± {accuracy.get('spread', 0):.3f}"
+        f"{'' if agree else '  void'}",
+        flush=True,
+    )
+
+
+def keep(table, case, arm, measures, seeds, options):
+    """Record the row of one arm."""
+    source = origin(options.device)
+    record(options.json, table, case, arm, measures, seeds=seeds, source=source)
 
 
 def tolerance(accuracies, n_test):
@@ -383,6 +411,8 @@ def growth(options):
                 f"{what:<10}{now[what]:>6}{taken:9.2f}{macs / 1e6:13.1f} M{rate:9.1f}",
                 flush=True,
             )
+            measures = {"to": now[what], "fit": taken, "GFLOP/s": rate}
+            keep("growth", what, f"x{factor}", measures, [0], options)
 
 
 def profile(options):
@@ -407,12 +437,31 @@ def cold(options):
     """Print the first fit and the peak memory of each arm, each in a process of its own."""
     print(f"{'net':<11}{'arm':<14}{'fit s':>8}{'predict s':>11}{'score':>8}{'MiB':>7}")
     for name in options.nets.split(","):
+        skorch = None
         for arm in options.arms.split(","):
             command = [sys.executable, __file__, *sys.argv[1:], "--in-process"]
-            subprocess.run([*command, "--nets", name, "--arms", arm], check=True)
+            command += ["--nets", name, "--arms", arm]
+            done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+            if not done.stdout:
+                continue
+            measures = json.loads(done.stdout)
+            skorch = measures["fit"] if arm == "skorch" else skorch
+            if skorch:
+                measures["fit ratio"] = skorch / measures["fit"]
+            print(
+                f"{name:<11}{arm:<14}{measures['fit']:8.1f}{measures['predict']:11.2f}"
+                f"{measures['accuracy']:8.3f}{measures['MiB']:7.0f}",
+                flush=True,
+            )
+            # One epoch is a table; longer fits stand beside the warm ones.
+            table, case = (
+                ("cold", name) if options.epochs == 1 else ("speed", f"{name}, cold")
+            )
+            keep(table, case, arm, measures, [0], options)
 
 
 def in_process(options):
+    """Print what one arm takes in this process, as a line of JSON."""
     net = {**NETS, **GPU_NETS}[options.nets]
     X, y, n = load(net, options)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -422,13 +471,10 @@ def in_process(options):
     model = made[options.arms]()
     fit, _ = seconds_of(model.fit, X[:n], y[:n])
     predict, predicted = seconds_of(model.predict, X[n:])
-    peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    score = np.mean(predicted == y[n:])
-    print(
-        f"{options.nets:<11}{options.arms:<14}{fit:8.1f}{predict:11.2f}{score:8.3f}"
-        f"{peak:7.0f}",
-        flush=True,
-    )
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    measures = {"epochs": options.epochs, "fit": fit, "predict": predict}
+    measures |= {"accuracy": float(np.mean(predicted == y[n:])), "MiB": peak / 1024}
+    print(json.dumps(measures))
 
 
 def main():
@@ -447,14 +493,15 @@ def main():
     parser.add_argument("--arms", default=ARMS, help="by comma")
     parser.add_argument("--cold", action="store_true")
     parser.add_argument("--in-process", action="store_true", help=argparse.SUPPRESS)
+    add_option(parser, __file__)
     options = parser.parse_args()
     if options.in_process:
         in_process(options)
         return
     print(
-        f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, "
-        f"torch {torch.__version__}, load {os.getloadavg()[0]:.1f}, {options.samples} "
-        f"samples, {options.epochs} epochs, {options.repeats} repeats"
+        f"{processor(options.device)}, torch {torch.__version__}, load "
+        f"{os.getloadavg()[0]:.1f}, {options.samples} samples, {options.epochs} epochs, "
+        f"{options.repeats} repeats"
     )
     if options.growth:
         growth(options)

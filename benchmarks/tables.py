@@ -1,0 +1,300 @@
+"""Write the tables of docs/benchmarks.rst from the results.json files of the benchmarks.
+
+    python benchmarks/tables.py            # write them
+    python benchmarks/tables.py --check    # only say whether the page has them
+
+A table stands between two comments of the page, ".. begin table NAME" and ".. end table
+NAME", and is described by a row of TABLES. Everything else of the page is left alone.
+"""
+
+import argparse
+import difflib
+import re
+import sys
+from dataclasses import dataclass
+
+from results import ROOT, read
+
+PAGE = ROOT / "docs" / "benchmarks.rst"
+MARKED = re.compile(r"(\.\. begin table (\w+)\n).*?(\.\. end table \2\n)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the page.
+
+    Its lines are the cases of the rows named `rows` in the folder's results.json, in their
+    order. Each column is a heading and a format string over the arms and measures of a
+    case: "{skorch[fit]:.2f}". A cell whose arm or measure is missing is empty.
+    """
+
+    folder: str
+    rows: str
+    first: str
+    columns: dict[str, str]
+
+
+TABLES = {
+    "accuracy": Table(
+        "accuracy",
+        "accuracy",
+        "set",
+        {
+            "ResNet": "{ResNetClassifier[accuracy]:.3f}",
+            "s a fit": "{ResNetClassifier[seconds]:.1f}",
+            "MLP": "{MLPClassifier[accuracy]:.3f}",
+            "HistGB": "{HistGradientBoosting[accuracy]:.3f}",
+            "published": "{ResNetClassifier[published]}",
+        },
+    ),
+    "precision": Table(
+        "accuracy",
+        "precision",
+        "set",
+        {
+            "ResNet, float32": "{ResNetClassifier float32[accuracy]:.3f}",
+            "ResNet, bfloat16": "{ResNetClassifier bfloat16[accuracy]:.3f}",
+            "WideResNet, float32": "{WideResNetClassifier float32[accuracy]:.3f}",
+            "WideResNet, bfloat16": "{WideResNetClassifier bfloat16[accuracy]:.3f}",
+        },
+    ),
+    "size": Table(
+        "regularization",
+        "size",
+        "l1",
+        {
+            "zeros": "{weight[zeros]:.3f}",
+            "file, kB": "{weight[file kB]:.0f}",
+            "times smaller": "{weight[smaller]:.1f}",
+            "accuracy": "{weight[accuracy]:.4f}",
+            "points": "{weight[points]:.2f}",
+        },
+    ),
+    "compact": Table(
+        "regularization",
+        "compact",
+        "l1",
+        {
+            "parameters left": "{channel[left]:.3f}",
+            "file, times smaller": "{channel[smaller]:.1f}",
+            "times faster": "{channel[faster]:.2f}",
+            "accuracy": "{channel[accuracy]:.4f}",
+            "points": "{channel[points]:.2f}",
+        },
+    ),
+    "path": Table(
+        "regularization",
+        "path",
+        "l1",
+        {
+            "zeros, rising": "{increasing[zeros]:.3f}",
+            "accuracy, rising": "{increasing[accuracy]:.3f}",
+            "zeros, falling": "{decreasing[zeros]:.3f}",
+            "accuracy, falling": "{decreasing[accuracy]:.3f}",
+        },
+    ),
+    "gap": Table(
+        "regularization",
+        "gap",
+        "with",
+        {
+            "training": "{WRN-10-1[training]:.3f}",
+            "test": "{WRN-10-1[test]:.3f}",
+            "gap": "{WRN-10-1[gap]:.3f}",
+        },
+    ),
+    "search": Table(
+        "search",
+        "search",
+        "data",
+        {
+            "grid, s": "{grid[seconds]:.1f}",
+            "ours, s": "{ours[seconds]:.1f}",
+            "grid / ours": "{ours[grid / ours]:.1f}",
+            "grid, score": "{grid[score]:.4f}",
+            "ours, score": "{ours[score]:.4f}",
+            "trials": "{grid[trials]}, {ours[trials]}",
+            "epochs": "{grid[epochs]}, {ours[epochs]}",
+        },
+    ),
+    "fit": Table(
+        "speed",
+        "speed",
+        "fit, seconds",
+        {
+            "epochs": "{ours[epochs]}",
+            "skorch": "{skorch[fit]:.2f}",
+            "loop": "{loop[fit]:.2f}",
+            "tuned": "{tuned[fit]:.2f}",
+            "ours": "{ours[fit]:.2f}",
+            "ours bf16": "{ours bf16[fit]:.2f}",
+            "skorch / ours": "{ours[fit ratio]:.1f} x",
+        },
+    ),
+    "predict": Table(
+        "speed",
+        "speed",
+        "predict, seconds",
+        {
+            "skorch": "{skorch[predict]:.3f}",
+            "loop": "{loop[predict]:.3f}",
+            "tuned": "{tuned[predict]:.3f}",
+            "ours": "{ours[predict]:.3f}",
+            "ours bf16": "{ours bf16[predict]:.3f}",
+            "skorch / ours, / bf16": "{ours[predict ratio]:.1f} x, "
+            "{ours bf16[predict ratio]:.1f} x",
+        },
+    ),
+    "peers": Table(
+        "speed",
+        "peers",
+        "fit, seconds",
+        {
+            "skorch": "{skorch[fit]:.2f}",
+            "ours": "{ours[fit]:.2f}",
+            "Lightning": "{lightning[fit]:.2f}",
+            "Keras": "{keras[fit]:.2f}",
+            "fastai": "{fastai[fit]:.2f}",
+        },
+    ),
+    "cold": Table(
+        "speed",
+        "cold",
+        "seconds",
+        {
+            "skorch": "{skorch[fit]:.1f}",
+            "loop": "{loop[fit]:.1f}",
+            "tuned": "{tuned[fit]:.1f}",
+            "ours": "{ours[fit]:.1f}",
+            "MiB, skorch and ours": "{skorch[MiB]:.0f}, {ours[MiB]:.0f}",
+        },
+    ),
+    "growth": Table(
+        "speed",
+        "growth",
+        "changed",
+        {
+            "to": "{x1[to]}, {x2[to]}, {x4[to]}",
+            "seconds": "{x1[fit]:.2f}, {x2[fit]:.2f}, {x4[fit]:.2f}",
+            "GFLOP/s": "{x1[GFLOP/s]:.0f}, {x2[GFLOP/s]:.0f}, {x4[GFLOP/s]:.0f}",
+        },
+    ),
+}
+ERRORS = {
+    "published": "{ours[published]}",
+    "measured": "{ours[test error]:.2f}",
+    "in training": "{ours[training error]:.2f}",
+}
+PARAMETERS = {"parameters": "{ours[parameters]:,}"}
+TABLES |= {
+    "anchors": Table("papers", "anchors", "network", ERRORS | PARAMETERS),
+    "depth": Table("papers", "depth", "network", ERRORS | PARAMETERS),
+    "orders": Table("papers", "orders", "order", ERRORS),
+    "width": Table(
+        "papers", "width", "network", ERRORS | {"s a fit": "{ours[seconds]:.0f}"}
+    ),
+    "dropout": Table("papers", "dropout", "network", ERRORS),
+    "gradients": Table(
+        "inspection",
+        "gradients",
+        "share in %",
+        {
+            name: f"{{{name}[share]:.1f}} ({{{name}[every]}})"
+            for name in ("100 samples", "1000 samples", "6200 samples")
+        },
+    ),
+}
+
+
+class Measure:
+    """A measure of a row, as a format string shows it: with its spread, if it has one."""
+
+    def __init__(self, value):
+        parts = value if isinstance(value, dict) else {"mean": value}
+        self.middle = parts.get("mean", parts.get("median"))
+        self.spread = parts.get("spread")
+
+    def __format__(self, form):
+        shown = [x for x in (self.middle, self.spread) if x is not None]
+        return " ± ".join(_shown(x, form) for x in shown)
+
+
+def _shown(x, form):
+    # Counts, and figures that were published without decimals, are whole numbers.
+    alone = isinstance(x, str) or (isinstance(x, int) and form.endswith("f"))
+    return str(x) if alone else format(x, form)
+
+
+def cell(template, arms):
+    """Text of a cell; empty if an arm or a measure is missing."""
+    try:
+        return template.format_map(arms)
+    except KeyError:
+        return ""
+
+
+def cells(table, rows):
+    """Case and texts of each line; lines without any text are left out."""
+    by_case = {}
+    for row in rows:
+        measures = {name: Measure(value) for name, value in row["measures"].items()}
+        by_case.setdefault(row["case"], {})[row["arm"]] = measures
+    lines = {
+        case: [cell(template, arms) for template in table.columns.values()]
+        for case, arms in by_case.items()
+    }
+    return [[case, *texts] for case, texts in lines.items() if any(texts)]
+
+
+def simple_table(head, lines):
+    """A simple table of reStructuredText."""
+    widths = [max(map(len, column)) for column in zip(head, *lines, strict=True)]
+    rule = ["=" * width for width in widths]
+    return "".join(
+        "  ".join(text.ljust(w) for text, w in zip(line, widths, strict=True)).rstrip()
+        + "\n"
+        for line in (rule, head, rule, *lines, rule)
+    )
+
+
+def rows_of(table):
+    """Rows of a table in the results of its script."""
+    rows = read(ROOT / "benchmarks" / table.folder / "results.json")
+    return [row for row in rows if row["table"] == table.rows]
+
+
+def written(page, tables):
+    """The page with its tables written anew."""
+    found = [name for _, name, _ in MARKED.findall(page)]
+    wanted = [name for name, table in tables.items() if rows_of(table)]
+    if sorted(found) != sorted(wanted):
+        sys.exit(
+            f"The page must have each table that has rows, {sorted(wanted)}, once between "
+            f"its two comments, and has {sorted(found)}: add or take away comments."
+        )
+
+    def between(match):
+        table = tables[match[2]]
+        text = simple_table([table.first, *table.columns], cells(table, rows_of(table)))
+        return f"{match[1]}\n{text}\n{match[3]}"
+
+    return MARKED.sub(between, page)
+
+
+def main():
+    """Write the tables, or compare them."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--check", action="store_true", help="write nothing; 1 if stale")
+    options = parser.parse_args()
+    before = PAGE.read_text()
+    after = written(before, TABLES)
+    if not options.check:
+        PAGE.write_text(after)
+    elif after != before:
+        lines = before.splitlines(), after.splitlines()
+        print("\n".join(difflib.unified_diff(*lines, "page", "results", lineterm="")))
+        sys.exit("docs/benchmarks.rst differs from the results: run make tables")
+
+
+if __name__ == "__main__":
+    main()

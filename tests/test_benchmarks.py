@@ -1,0 +1,117 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def results(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import results
+
+    return results
+
+
+@pytest.fixture
+def tables(results):
+    import tables
+
+    return tables
+
+
+ROW = {
+    "table": "accuracy",
+    "case": "iris",
+    "arm": "ours",
+    "measures": {"score": {"mean": 0.5, "spread": 0.25}, "epochs": 3},
+    "seeds": [0, 1],
+    "processor": "any",
+    "torch": "2",
+    "date": "2026-11-02",
+    "command": "python run.py",
+}
+
+
+def table(tables, **columns):
+    return tables.Table("accuracy", "accuracy", "set", columns)
+
+
+def test_the_page_has_the_tables_of_the_results():
+    command = [sys.executable, str(BENCHMARKS / "tables.py"), "--check"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_figure_that_was_changed_by_hand_is_found(tables, tmp_path, monkeypatch, capsys):
+    stale = tmp_path / "page.rst"
+    stale.write_text(tables.PAGE.read_text().replace("0.958 ± 0.003", "0.999 ± 0.003"))
+    monkeypatch.setattr(tables, "PAGE", stale)
+    monkeypatch.setattr(sys, "argv", ["tables.py", "--check"])
+    with pytest.raises(SystemExit, match="differs from the results: run make tables"):
+        tables.main()
+    assert "-iris                   0.999 ± 0.003" in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", ["tables.py"])
+    tables.main()
+    assert stale.read_text() == (BENCHMARKS.parent / "docs/benchmarks.rst").read_text()
+
+
+def test_a_table_without_comments_in_the_page_is_an_error(tables):
+    page = tables.PAGE.read_text().replace(".. begin table growth\n", "")
+    with pytest.raises(SystemExit, match="once between its two comments"):
+        tables.written(page, tables.TABLES)
+
+
+def test_every_column_has_a_figure(tables):
+    for name, described in tables.TABLES.items():
+        lines = tables.cells(described, tables.rows_of(described))
+        for heading, *column in zip(
+            described.columns, *(x[1:] for x in lines), strict=True
+        ):
+            assert not lines or any(column), (name, heading)
+
+
+def test_cells_have_spreads_and_may_be_empty(tables):
+    described = table(
+        tables,
+        score="{ours[score]:.2f}",
+        epochs="{ours[epochs]:.1f}",
+        other="{other[score]}",
+    )
+    assert tables.cells(described, [ROW]) == [["iris", "0.50 ± 0.25", "3", ""]]
+    assert tables.cells(table(tables, other="{other[score]}"), [ROW]) == []
+
+
+def test_a_new_row_takes_the_place_of_its_predecessor(results, tmp_path, monkeypatch):
+    path = tmp_path / "new" / "results.json"
+    monkeypatch.setattr(sys, "argv", [str(BENCHMARKS / "speed" / "run.py")])
+    scores = results.mean_of([0.25, 0.75])
+    for arm, measures in (("a", {}), ("b", {}), ("a", {"score": scores, "epochs": 3})):
+        results.record(path, "accuracy", "iris", arm, measures, seeds=range(2))
+    first, second = results.read(path)
+    assert (first["arm"], second["arm"]) == ("a", "b")
+    assert first["measures"] == {"score": {"mean": 0.5, "spread": 0.25}, "epochs": 3}
+    assert first["command"] == "python benchmarks/speed/run.py"
+    assert set(first) == set(ROW)
+
+
+def test_commands_name_no_files_of_the_machine(results):
+    script = str(BENCHMARKS / "speed" / "run.py")
+    arguments = [script, "--nets", "a", "--fashion", "/data/x", "--json=/tmp/y", "--cold"]
+    shown = results.command(arguments)
+    assert shown == "python benchmarks/speed/run.py --nets a --cold"
+
+
+@pytest.mark.parametrize(
+    "path", sorted(BENCHMARKS.glob("*/results.json")), ids=lambda path: path.parent.name
+)
+def test_rows_say_where_they_are_from(path, results):
+    rows = json.loads(path.read_text())
+    keys = [tuple(row[name] for name in results.KEY) for row in rows]
+    assert len(set(keys)) == len(keys)
+    for row in rows:
+        assert set(ROW) <= set(row)
+        assert "benchmarks/" in row["command"]
