@@ -179,6 +179,18 @@ TABLES = {
             "GFLOP/s": "{x1[GFLOP/s]:.0f}, {x2[GFLOP/s]:.0f}, {x4[GFLOP/s]:.0f}",
         },
     ),
+    "memory": Table(
+        "speed",
+        "memory",
+        "net",
+        {
+            "fit, s": "{kept[fit]:.2f}",
+            "without": "{without[fit]:.2f}",
+            "ratio": "{kept[fit ratio]:.2f}",
+            "predict 32": "{kept[predict 32 ratio]:.2f}",
+            "predict 512": "{kept[predict 512 ratio]:.2f}",
+        },
+    ),
 }
 ERRORS = {
     "published": "{ours[published]}",
