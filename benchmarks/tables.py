@@ -58,6 +58,21 @@ TABLES = {
             "WideResNet, bfloat16": "{WideResNetClassifier bfloat16[accuracy]:.3f}",
         },
     ),
+    "regression": Table(
+        "accuracy",
+        "regression",
+        "set",
+        {
+            name: f"{{{name}[R2]:.3f}} ({{{name}[seconds]:.2f}} s)"
+            for name in (
+                "ResNetRegressor",
+                "Ridge",
+                "MLPRegressor",
+                "MLPRegressor on scaled y",
+                "HistGradientBoostingRegressor",
+            )
+        },
+    ),
     "size": Table(
         "regularization",
         "size",

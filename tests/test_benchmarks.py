@@ -115,3 +115,14 @@ def test_rows_say_where_they_are_from(path, results):
     for row in rows:
         assert set(ROW) <= set(row)
         assert "benchmarks/" in row["command"]
+
+
+def test_regression_is_measured_and_recorded(results, tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(BENCHMARKS / "accuracy")
+    import regression
+
+    path = tmp_path / "results.json"
+    regression.table(["diabetes"], ["Ridge"], 1, path)
+    row = results.read(path)[0]
+    assert 0.4 < row["measures"]["R2"]["mean"] < 0.55
+    assert f"{row['measures']['R2']['mean']:.3f} ± 0.000" in capsys.readouterr().out

@@ -2,6 +2,8 @@
 
     python benchmarks/accuracy/run.py                      # all sets
     python benchmarks/accuracy/run.py --only iris,digits --seeds 3
+    python benchmarks/accuracy/run.py --regression         # R², the sets of regression.py
+    python benchmarks/accuracy/run.py --regression --only diabetes --arms Ridge,MLPRegressor
 
 Bundled tables and digits: 5-fold stratified cross-validation. mnist1d, Fashion-MNIST and
 the series of aeon: their own test part, on which no default was chosen. A row gives the
@@ -30,6 +32,7 @@ from sklearn.preprocessing import StandardScaler
 from sk_resnet import ResNetClassifier, WideResNetClassifier
 
 sys.path.append(str(Path(__file__).parents[1]))
+import regression
 from results import add_option, mean_of, processor, record
 
 FASHION = os.environ.get("FASHION_MNIST", "/usr/share/datasets/fashion-mnist")
@@ -185,6 +188,7 @@ def names(text):
 def main():
     """Print one of the tables row by row."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--regression", action="store_true", help="R², not accuracy")
     parser.add_argument("--only", type=names, default="", help="sets, by comma; or all")
     parser.add_argument("--arms", type=names, default="", help="models, by comma; or all")
     parser.add_argument("--seeds", type=int, default=3)
@@ -198,7 +202,12 @@ def main():
         f"{processor()}, torch {torch.__version__}, seeds 0 to {options.seeds - 1}",
         flush=True,
     )
-    classification(options.only or [*TABLES, "mnist1d", *SERIES, "fashion"], options)
+    if options.regression:
+        sets, arms = options.only or regression.SETS, options.arms or regression.MODELS
+        regression.table(sets, arms, options.seeds, options.json)
+    else:
+        sets = options.only or [*TABLES, "mnist1d", *SERIES, "fashion"]
+        classification(sets, options)
 
 
 if __name__ == "__main__":
