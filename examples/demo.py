@@ -1,4 +1,4 @@
-"""Train on scanned digits, cross-validate, save, reload in a new process, draw."""
+"""Train on scanned digits, cross-validate, save, reload in a new process, and draw."""
 
 import subprocess
 import sys
@@ -47,7 +47,7 @@ def predictions_of_a_new_process(model, X, folder):
 
 
 def draw_training_curve(model, path):
-    """Loss and accuracy by epoch, the best epoch marked."""
+    """Loss and accuracy by epoch, with a line at the best epoch."""
     history = model.history_
     epochs = [row["epoch"] for row in history]
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
@@ -63,7 +63,7 @@ def draw_training_curve(model, path):
 
 
 def main():
-    """Run every step and print what came of it."""
+    """Run every step and print its result."""
     started = time.perf_counter()
     folder = Path("demo_output")
     folder.mkdir(exist_ok=True)
@@ -78,7 +78,7 @@ def main():
         f"{network.n_parameters_:,} parameters, {network.n_epochs_} epochs, "
         f"weights of epoch {network.best_epoch_}\n"
     )
-    print(f"On {len(X_test)} digits that it has not seen:")
+    print(f"On {len(X_test)} digits that were not in the training part:")
     print(classification_report(y_test, model.predict(X_test), digits=3))
 
     cv = StratifiedKFold(3, shuffle=True, random_state=0)

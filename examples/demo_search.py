@@ -1,4 +1,4 @@
-"""An Optuna study over scanned digits, with pruning by epochs: ``make demo-search``."""
+"""An Optuna study on scanned digits that prunes by epochs: ``make demo-search``."""
 
 import time
 
@@ -34,17 +34,15 @@ epochs = sum(len(trial.intermediate_values) for trial in study.trials)
 print(
     f"{len(study.trials)} trials in {time.perf_counter() - started:.0f} s: "
     f"{len(complete)} complete, the others pruned; {epochs} epochs, "
-    f"where all to the end take {len(study.trials) * 3 * 6}"
+    f"of {len(study.trials) * 3 * 6} without pruning"
 )
 
 names = list(space)
 print("\ntrial  accuracy  " + "  ".join(f"{n.split('__')[1]:>7}" for n in names))
 for trial in sorted(complete, key=lambda trial: -trial.value)[:6]:
     drawn = "  ".join(f"{trial.params[name]:7.2g}" for name in names)
-    own = "  (the parameters of the estimator)" if trial.number == 0 else ""
+    own = "  (parameters of the estimator)" if trial.number == 0 else ""
     print(f"{trial.number:5}  {trial.value:8.3f}  {drawn}{own}")
 
 best = objective.refit(study)
-print(
-    f"\naccuracy on the test part, refitted with the best: {best.score(X_test, y_test):.3f}"
-)
+print(f"\naccuracy on the test part with the best ones: {best.score(X_test, y_test):.3f}")

@@ -2,8 +2,8 @@
 Where should norms and ReLUs stand in a block?
 ==============================================
 
-He et al. 2016 (arXiv:1603.05027, figure 4) compare five placements. Here each of them is
-trained on scanned digits in a network of 20 layers.
+He et al. 2016 (arXiv:1603.05027, figure 4) compare five placements of norms and ReLUs. This
+example trains each of them on scanned digits, in a network of 20 layers.
 """
 
 import matplotlib.pyplot as plt
@@ -42,8 +42,8 @@ for order in ORDERS:
     errors[order] = [1 - model.score(X_test, y_test) for model in models]
 
 # %%
-# The losses on the training samples, and the errors on the others for two seeds each, in
-# the same colours.
+# Left: the losses on the training samples. Right: the errors on the test samples, for two
+# seeds of each placement, in the same colours.
 
 figure, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
 for order in ORDERS:
@@ -56,9 +56,9 @@ axes[1].locator_params(axis="x", nbins=5)
 # %%
 # Conclusion
 # ----------
-# In the paper full pre-activation wins by a quarter of a point on networks of 110 layers,
-# and by more on deeper ones. At 20 layers the seeds can differ by more than the placements
-# do, and then nothing follows about their order.
+# In the paper, full pre-activation is better by a quarter of a point in networks of 110
+# layers, and by more in deeper ones. At 20 layers two seeds of one placement can differ by
+# more than two placements do. In that case this figure does not rank the placements.
 
 mean = {order: sum(e) / 2 for order, e in errors.items()}
 best, worst = min(mean, key=mean.get), max(mean, key=mean.get)
@@ -68,4 +68,4 @@ print(f"largest difference between two seeds of one placement: {spread:.3f}")
 if spread >= mean[worst] - mean[best]:
     print("the seeds differ as much as the placements: no winner at this scale")
 else:
-    print("best and worst differ by more, on two seeds and small images only")
+    print("best and worst differ by more than the seeds do, on two seeds and small images")

@@ -1,9 +1,10 @@
 """
-Basic, bottleneck or wide, at equal parameters
-==============================================
+Basic, bottleneck or wide blocks, at equal parameters?
+======================================================
 
-Which block makes the most of a given number of parameters: two 3 × 3 convolutions, the
-bottleneck of 1 × 1, 3 × 3 and 1 × 1, or fewer and wider blocks?
+Three networks have about the same number of parameters: one of basic blocks (two 3 × 3
+convolutions), one of bottlenecks (1 × 1, 3 × 3 and 1 × 1), and one of fewer, wider blocks.
+Which of them is the most accurate, and which is the fastest?
 """
 
 import matplotlib.pyplot as plt
@@ -24,7 +25,7 @@ MODELS = {
 }
 
 # %%
-# Two seeds each, with the seconds of a fit.
+# Each network is fitted with two seeds. The first fit is timed.
 
 results = {}
 for name, model in MODELS.items():
@@ -46,8 +47,8 @@ axes.legend()
 # %%
 # Conclusion
 # ----------
-# The three have about the same number of parameters. What differs is time: few large layers
-# keep a processor busier than many small ones, as arXiv:1605.07146 found on GPUs.
+# Few large layers keep a processor busier than many small ones, as arXiv:1605.07146 found
+# on GPUs: the time differs, although the number of parameters does not.
 
 means = {name: sum(scores) / 2 for name, (scores, _) in results.items()}
 apart = max(means.values()) - min(means.values())
@@ -56,4 +57,4 @@ fastest = min(results, key=lambda name: results[name][1])
 print(f"fastest: {fastest}; most accurate: {max(means, key=means.get)}")
 print(f"means are {apart:.3f} apart, two seeds of one network up to {spread:.3f}")
 if apart < 2 * spread:
-    print("that is no clear difference in accuracy")
+    print("so the accuracies do not clearly differ")

@@ -2,8 +2,8 @@
 When does early stopping stop?
 ==============================
 
-`EarlyStopping` watches the loss on a part of the training data that is held out, and puts
-the weights of the best epoch back.
+`EarlyStopping` holds out a part of the training data and watches the loss on it. When the
+loss no longer improves, it stops and restores the weights of the best epoch.
 """
 
 from sklearn.datasets import load_digits
@@ -23,15 +23,15 @@ stopped = ResNetClassifier(
 whole = ResNetClassifier(8, random_state=0, **settings).fit(X_train, y_train)
 
 # %%
-# Dashed: the best epoch. Dotted: the epoch in which the patience ended.
+# The dashed line is the best epoch, the dotted line the epoch in which training stopped.
 
 TrainingCurveDisplay.from_estimator(stopped)
 
 # %%
 # Conclusion
 # ----------
-# Stopping saves the epochs after the best one. It does not have to raise the accuracy:
-# the samples that are held out are missing in training.
+# Early stopping saves epochs. It need not raise the accuracy, because the network does not
+# learn from the samples that are held out.
 
 saved = 1 - stopped.n_epochs_ / whole.n_epochs_
 print(

@@ -1,9 +1,10 @@
 """
-The network as features for another model
-=========================================
+Do the features of a network help with new classes?
+===================================================
 
-``embed`` gives the features that the last layer reads. Trained on digits 0 to 4, do they
-tell the digits 5 to 9 apart, from ten samples each?
+``embed`` returns the features that the last layer of a network reads. This network learns
+the digits 0 to 4. Can another model use its features to tell the digits 5 to 9 apart, with
+ten samples of each?
 """
 
 import matplotlib.pyplot as plt
@@ -23,8 +24,8 @@ network = ResNetClassifier(8, input_shape=(1, 8, 8), max_epochs=15, random_state
 network.fit(X[known], y[known])
 
 # %%
-# Ten samples of each new class, as pixels and as features of the network that has never
-# seen them.
+# A logistic regression learns the new digits twice: from their pixels, and from the
+# features of the network, which was not trained on them.
 
 rng = np.random.default_rng(0)
 few = np.concatenate(
@@ -47,7 +48,7 @@ plane = PCA(2).fit_transform(network.embed(X[~known]))
 figure, axes = plt.subplots(figsize=(5, 4), layout="constrained")
 points = axes.scatter(*plane.T, c=y[~known], cmap="tab10", s=8, vmin=0, vmax=9)
 axes.legend(*points.legend_elements(), title="digit")
-axes.set(title="features of digits that were not trained on")
+axes.set(title="features of digits 5 to 9")
 
 # %%
 # Conclusion

@@ -1,8 +1,8 @@
 """
-A table, a series, an image and a volume with one estimator
-===========================================================
+Does one estimator fit tables, series, images and volumes?
+==========================================================
 
-The number of dimensions of X picks the layers; nothing else changes.
+The number of dimensions of X picks the layers. Everything else stays the same.
 """
 
 import matplotlib.pyplot as plt
@@ -41,8 +41,8 @@ DATA = {
 }
 
 # %%
-# The same call for all four; rows of a table have one stage in place of three, so their
-# network of 8 layers has three blocks.
+# All four get the same call. A network for tables has one stage instead of three: with a
+# depth of 8, this stage has three blocks, and each of the three stages has one.
 
 scores = {}
 for name, (X, y) in DATA.items():
@@ -53,10 +53,10 @@ for name, (X, y) in DATA.items():
 
 figure, axes = plt.subplots(figsize=(5, 3.5), layout="constrained")
 axes.bar(list(scores), list(scores.values()))
-axes.set(ylabel="accuracy on a quarter that was held out", ylim=(0, 1.05))
+axes.set(ylabel="accuracy on the test quarter", ylim=(0, 1.05))
 
 # %%
-# The network of the last one, the volumes.
+# This is the network for the volumes.
 
 print(summary(model))
 NetworkDisplay.from_estimator(model)

@@ -2,8 +2,8 @@
 What do L1 and L2 do to the weights?
 ====================================
 
-L2 shrinks all weights and leaves none at zero. L1 by proximal steps sets most of them to
-exactly zero, which the saved file makes use of.
+L2 shrinks all weights, and sets none of them to zero. L1 with proximal steps sets most of
+them to exactly zero, which makes the saved file smaller.
 """
 
 import tempfile
@@ -27,7 +27,7 @@ models = {
 }
 
 # %%
-# The weights of both, on a logarithmic axis, and the bytes of their files.
+# The figure has the weights of both models. The lines below have the sizes of their files.
 
 display = WeightDisplay.from_estimator(models["l2"], label="l2")
 WeightDisplay.from_estimator(models["l1"], label="l1", ax=display.axes_)
@@ -44,7 +44,7 @@ with tempfile.TemporaryDirectory() as folder:
         )
 
 # %%
-# A path over the strength, each model starting from the one before.
+# A path of strengths: each model starts from the weights of the one before.
 
 path = regularization_path(
     ResNetClassifier(8, **{**settings, "max_epochs": 4}),

@@ -3,8 +3,8 @@ Why do deep plain networks degrade?
 ===================================
 
 He et al. 2015 (arXiv:1512.03385, figure 6) found that plain networks get worse with
-depth, on the training data too, and residual networks do not. Does that show on 1,797
-scanned digits after six epochs?
+depth, also on the training data, and that residual networks do not. Does the same happen on
+1,797 scanned digits after six epochs?
 """
 
 import matplotlib.pyplot as plt
@@ -17,8 +17,8 @@ from sk_resnet.inspection import GradientFlow, GradientFlowDisplay, diagnose
 X, y = load_digits(return_X_y=True)
 
 # %%
-# The same networks with and without shortcuts. The loss is that on the training data:
-# overfitting cannot explain a rise.
+# The networks are the same, with and without shortcuts. The loss is the one on the training
+# data, so overfitting cannot explain a rise.
 
 depths = [8, 20, 44]
 losses = {"projection": [], "none": []}
@@ -49,9 +49,10 @@ axis.set_yscale("log")
 axis.legend()
 
 # %%
-# Is it that gradients vanish? Batch norm keeps them healthy (§4.1 of the paper): those of
-# the deep plain network have no trend towards zero at the input. So `diagnose` treats the
-# two as two findings, and needs the shallower network to tell.
+# Do the gradients vanish? According to §4.1 of the paper they do not, thanks to batch norm:
+# they should not fall towards the input of the deep plain network. `diagnose` therefore has
+# one finding for vanishing gradients and one for degradation. For degradation it needs the
+# shallower network.
 
 GradientFlowDisplay.from_estimator(models["none", depths[-1]])
 found = diagnose(
@@ -62,7 +63,6 @@ print(found)
 # %%
 # Conclusion
 # ----------
-# It is drawn from the figures' own numbers.
 
 growth = {name: final[-1] / final[0] for name, final in losses.items()}
 print(

@@ -1,9 +1,9 @@
 """
-Resume a study
-==============
+What is lost when a worker dies?
+================================
 
-A study in a storage outlives the process that runs it: what has ended is kept, and what a
-dead worker left unfinished is done behind its last complete fold.
+The storage of a study keeps the trials that have ended, and of the others the folds that
+are complete. When a worker dies, another one continues its trial with the next fold.
 """
 
 import tempfile
@@ -42,15 +42,15 @@ resumed().optimize(objective, n_trials=6)
 # A worker dies in the middle of a trial
 # --------------------------------------
 #
-# It had scored one of three folds.
+# One of its three folds is complete.
 
 
 class Death(BaseException):
-    """What happens to the worker."""
+    """Stands for anything that ends a worker."""
 
 
 def dies_in_the_second_fold(trial):
-    """Score a trial up to the second fold."""
+    """Score one fold of a trial, then die."""
     write = trial.set_user_attr
 
     def write_and_die(key, value):
@@ -63,7 +63,7 @@ def dies_in_the_second_fold(trial):
 
 
 study = resumed()
-study.enqueue_trial(study.best_params)  # which the pruner lets through
+study.enqueue_trial(study.best_params)  # good enough not to be pruned
 try:
     dies_in_the_second_fold(study.ask())
 except Death:
@@ -73,9 +73,9 @@ except Death:
 # The same lines resume the study
 # -------------------------------
 #
-# Workers of SQLite and PostgreSQL send heartbeats, and a trial without them goes back to
-# the queue by itself. A journal is one file without a server and has none: say after how
-# many seconds a trial counts as dead.
+# Workers send heartbeats to SQLite and PostgreSQL, and a trial whose heartbeats stop goes
+# back to the queue by itself. A journal is a file without a server and has no heartbeats:
+# there you say after how many seconds a trial counts as dead.
 
 study = resumed()
 print("trials back in the queue:", retry_stale_trials(study, older_than=0))
@@ -86,7 +86,7 @@ print(f"trial {retried.number} went on with trial {first}: {retried.state.name}"
 print("its folds:", np.round(retried.user_attrs["fold_scores"], 3))
 
 # %%
-# Other data are refused, before a trial is spent.
+# A study cannot be resumed with other data: it would mix two kinds of scores.
 
 try:
     other = CrossValidationObjective(model, X[:-1], y[:-1], space=objective.space)
@@ -118,5 +118,6 @@ axes.set(xlabel="trial", ylabel="folds, of six epochs each", yticks=range(4))
 # ----------
 
 n_ended = sum(trial.state.name in ("COMPLETE", "PRUNED") for trial in study.trials)
-print(f"{n_ended} trials ended in two sittings; best accuracy {study.best_value:.3f}")
+print(f"the new worker took over {inherited} of 3 folds from the dead one")
+print(f"{n_ended} trials ended; best accuracy {study.best_value:.3f}")
 folder.cleanup()

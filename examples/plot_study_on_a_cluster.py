@@ -1,10 +1,10 @@
 """
-A study on a cluster
-====================
+How do workers of a cluster share a study?
+==========================================
 
-Two workers of a dask cluster share one Optuna study. Each takes its trials from the study's
-storage, so that the same lines serve one machine or many: there, give the address of a
-scheduler to ``Client``, and PostgreSQL in place of SQLite.
+Two workers of a dask cluster share one Optuna study: each takes its trials from the storage
+of the study. The same lines work on many machines, with the address of their scheduler in
+``Client``, and with PostgreSQL instead of SQLite.
 """
 
 import os
@@ -28,7 +28,7 @@ ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 def work(objective, storage, n_trials):
-    """Do trials until the study has enough of them; each worker runs this."""
+    """Run trials until the study has enough of them; each worker calls this."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
 
     def signed(trial):
@@ -40,8 +40,8 @@ def work(objective, storage, n_trials):
 
 
 # %%
-# The objective holds the data and is sent to each worker once. Workers are processes of one
-# torch thread; the guard keeps them from starting a cluster of their own.
+# The objective holds the data, and is sent to each worker once. Each worker is a process
+# with one torch thread. Without the ``if`` below, each would start its own cluster.
 
 if __name__ == "__main__":
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -65,7 +65,7 @@ if __name__ == "__main__":
         client.gather(jobs)
 
 # %%
-# Who did which trial, and when. The first one has the estimator's own parameters.
+# Which worker ran which trial, and when. The first trial has the estimator's parameters.
 
 if __name__ == "__main__":
     trials = [trial for trial in study.trials if trial.state in ENDED]

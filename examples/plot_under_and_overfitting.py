@@ -1,9 +1,9 @@
 """
-Under- and overfitting over the size of model and data
-======================================================
+Which parameters make a network underfit or overfit?
+====================================================
 
-scikit-learn's own displays work over ``width``, ``depth``, ``l1`` and ``l2``; `diagnose`
-says the same in words.
+The displays of scikit-learn show it, over ``width``, ``depth``, ``l1`` and ``l2`` and over
+the number of samples. `diagnose` says it in words.
 """
 
 import matplotlib.pyplot as plt
@@ -20,8 +20,8 @@ X, y = make_classification(
 model = ResNetClassifier(4, max_epochs=15, batch_size=32, l2=0.0, random_state=0)
 
 # %%
-# Four parameters from one side to the other, and the number of samples. Where both curves
-# are low, the model underfits; where they part, it overfits.
+# Where both curves are low, the model underfits. Where the training score is far above the
+# validation score, it overfits.
 
 RANGES = {
     "width": [0.02, 0.1, 0.5, 2],
@@ -44,7 +44,7 @@ for panel in axes.flat[1:5]:
     panel.get_legend().remove()
 
 # %%
-# The same in words, for the smallest and the largest width.
+# `diagnose` judges the smallest and the largest width.
 
 train, test = slice(0, 200), slice(200, None)
 found = {}

@@ -1,11 +1,16 @@
 """Residual networks as scikit-learn estimators."""
 
 from sk_resnet._callbacks import EarlyStopping
-from sk_resnet._classifier import ResNetClassifier, WideResNetClassifier
 from sk_resnet._embedder import ResNetEmbedder
-from sk_resnet._files import load, save
+from sk_resnet._estimators import (
+    ResNetClassifier,
+    ResNetRegressor,
+    WideResNetClassifier,
+    WideResNetRegressor,
+)
+from sk_resnet._files import load, save, trusted_types
 from sk_resnet._path import RegularizationPath, regularization_path
-from sk_resnet._persist import ModelFileError
+from sk_resnet._state import ModelFileError
 from sk_resnet._version import __version__
 
 __all__ = [
@@ -14,9 +19,12 @@ __all__ = [
     "RegularizationPath",
     "ResNetClassifier",
     "ResNetEmbedder",
+    "ResNetRegressor",
     "WideResNetClassifier",
+    "WideResNetRegressor",
     "__version__",
     "load",
     "regularization_path",
     "save",
+    "trusted_types",
 ]

@@ -171,21 +171,18 @@ def cutmix(x: Tensor, generator: Generator) -> Mixed:
     return torch.where(box, x[partner], x), partner, share
 
 
-def mixed_labels(
-    y: Tensor, weight: Tensor, partner: Tensor, share: Tensor, n_classes: int
+def mixed_targets(
+    y: Tensor, weight: Tensor, partner: Tensor, share: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Probabilities and weights of mixed samples.
+    """Encoded y and weights of mixed samples.
 
     The loss of a mixed sample is share · weight · its own + the same of its partner.
     """
-    if y.ndim == 1:
-        y = (y[:, None] == torch.arange(n_classes, device=y.device)).float()
     own, other = share * weight, (1 - share) * weight[partner]
     total = own + other
     # Weights far below the others are 0 in float32.
     shares = total.clamp_min(torch.finfo(total.dtype).tiny)[:, None]
-    mixed = (own[:, None] * y + other[:, None] * y[partner]) / shares
-    return mixed, total
+    return (own[:, None] * y + other[:, None] * y[partner]) / shares, total
 
 
 @dataclass(frozen=True)

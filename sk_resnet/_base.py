@@ -1,7 +1,8 @@
-"""What both estimators share: rules, the fit pipeline, prediction, and their state."""
+"""What all estimators share: rules, fit in four acts, prediction, and their state."""
 
 import copy
-import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, ClassVar
@@ -9,73 +10,84 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
+from sklearn.base import BaseEstimator
 from sklearn.callback import CallbackSupportMixin
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import HasMethods, Interval, RealNotInt, StrOptions
-from sklearn.utils.multiclass import _check_partial_fit_first_call
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_is_fitted, validate_data
 
-from sk_resnet._batches import ArrayDataset
 from sk_resnet._callbacks import (
-    EarlyStopping,
     EpochProgress,
     SklearnCallbacks,
     as_callbacks,
+    callback_parameters,
+    monitors_validation,
+    sets_learning_rate,
+    with_parameters,
 )
-from sk_resnet._checks import (
-    check_validation_set,
-    check_weight,
-    check_X,
-    check_Xy,
-    class_weights,
-    require_two,
-    require_validation,
-    training_and_validation,
-    unknown_labels,
+from sk_resnet._compat_sklearn import (
+    HasMethods,
+    Interval,
+    RealNotInt,
+    StrOptions,
+    callback_context,
+    fit_context,
+    has_callbacks,
 )
-from sk_resnet._compact import compacted
-from sk_resnet._device import device_or_cpu, resolve_device
-from sk_resnet._engine import world
-from sk_resnet._input import InputSpec, input_spec, with_statistics
+from sk_resnet._data import (
+    DEFAULT_FRACTION,
+    Data,
+    check_numbers,
+    check_shape,
+    to_numpy,
+    training_data,
+)
+from sk_resnet._input import InputSpec, input_spec
+from sk_resnet._machine import device_or_cpu, resolve_device
+from sk_resnet._net import DivergenceError, ResidualNet, make_net
 from sk_resnet._network import (
+    ResidualNetwork,
     build_network,
-    initialize,
     kernels,
     n_parameters,
+    new_network,
 )
 from sk_resnet._optim import OPTIMIZERS, SCHEDULES
 from sk_resnet._penalty import STRUCTURES, sparsity
-from sk_resnet._persist import (
-    FORMAT,
-    arrays_to_weights,
-    check_versions,
-    n_bytes,
-    packed,
-    unpacked,
-    versions,
-    weights_to_arrays,
-)
-from sk_resnet._recipe import (
-    plain_recipe,
+from sk_resnet._plan import (
+    Execution,
+    Recipe,
+    make_execution,
+    make_recipe,
     resolve_batch_size,
     resolve_epochs,
-    training_recipe,
 )
+from sk_resnet._processes import rank_and_size
 from sk_resnet._spec import (
     BLOCKS,
+    FAMILIES,
     LAYOUTS,
     ORDERS,
     SHORTCUTS,
     NetworkSpec,
+    architecture,
     network_spec,
 )
-from sk_resnet._training import ResidualNet
+from sk_resnet._state import (
+    arrays_to_weights,
+    n_bytes,
+    network_state,
+    packed,
+    restored,
+    weights_to_arrays,
+)
+from sk_resnet._surgery import compacted, multiply_adds
+from sk_resnet._target import Target
 
 _positive = Interval(Real, 0, None, closed="neither")
 _not_negative = Interval(Real, 0, None, closed="left")
 _share = Interval(Real, 0, 1, closed="left")
 _counts = Interval(Integral, 1, None, closed="left")
+_auto = StrOptions({"auto"})
 
 
 # Columns of skorch's history that `history_` leaves out or names otherwise.
@@ -83,22 +95,22 @@ _HISTORY_NAMES = {"dur": "seconds"}
 _HISTORY_HIDDEN = ("_batch_count", "_best")
 
 
-class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
-    """Classifier with a residual network in ``net_``; subclasses say which."""
+class BaseResNet(CallbackSupportMixin, BaseEstimator):
+    """Estimator with a residual network in ``net_``; subclasses say for what."""
 
-    classes_: NDArray[Any]
     net_: ResidualNet
+    # Set by the `__init__` of subclasses, and all parameters below likewise.
+    callbacks: Any
 
-    _wide: ClassVar[bool]
-    _default_l2: ClassVar[tuple[float, float]]  # of rows, of everything else
+    _family: ClassVar[str]
     _doc_link_module = "sk_resnet"
     _doc_link_template = "https://sk-resnet.readthedocs.io/en/stable/generated/sk_resnet.{estimator_name}.html"
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        "depth": [_counts],
-        "width": [_positive],
+        "depth": [_counts, _auto],
+        "width": [_positive, _auto],
         "block": [StrOptions(set(BLOCKS)), tuple, list],
-        "order": [StrOptions(set(ORDERS))],
+        "order": [StrOptions({*ORDERS, "auto"})],
         "shortcut": [StrOptions(set(SHORTCUTS))],
         "layout": [StrOptions(set(LAYOUTS))],
         "dropout": [_share],
@@ -106,19 +118,17 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         "l1": [_not_negative],
         "l1_structure": [StrOptions(set(STRUCTURES))],
         "finetune_epochs": [Interval(Integral, 0, None, closed="left")],
-        "l2": [_not_negative, StrOptions({"auto"})],
+        "l2": [_not_negative, _auto],
         "l2_on": [StrOptions({"kernels", "all"})],
-        "label_smoothing": [_share],
-        "class_weight": [dict, StrOptions({"balanced"}), None],
         "augment": [str, list, tuple, None],
         "optimizer": [StrOptions(set(OPTIMIZERS))],
-        "lr": [_positive, StrOptions({"auto"})],
+        "lr": [_positive, _auto],
         "momentum": [_share],
         "schedule": [StrOptions(set(SCHEDULES))],
-        "max_epochs": [_counts, StrOptions({"auto"})],
-        "batch_size": [_counts, StrOptions({"auto"})],
+        "max_epochs": [_counts, _auto],
+        "batch_size": [_counts, _auto],
         "input_shape": [tuple, list, None],
-        "channel_axis": [Interval(Integral, -1, 1, closed="both")],
+        "channel_axis": [_auto, Interval(Integral, -1, 1, closed="both"), None],
         "standardize": ["boolean"],
         "validation_split": [
             Interval(RealNotInt, 0, 1, closed="neither"),
@@ -129,7 +139,7 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         "callbacks": [list, tuple, None],
         "device": [str, torch.device],
         "precision": [StrOptions({"auto", "float32", "bfloat16"})],
-        "compile": ["boolean", StrOptions({"auto"})],
+        "compile": ["boolean"],
         "warm_start": ["boolean"],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
@@ -138,14 +148,75 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.three_d_array = True
+        tags.target_tags.required = True
+        tags.target_tags.multi_output = True
         return tags
 
     def __sklearn_is_fitted__(self) -> bool:
         return "net_" in vars(self)
 
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Get parameters for this estimator.
+
+        Parameters
+        ----------
+        deep : bool, default=True
+            Whether those of `callbacks` that are given as pairs of a name and a callback
+            are among them, as ``callbacks__name`` and ``callbacks__name__parameter``.
+
+        Returns
+        -------
+        params : dict
+            Parameters by name.
+        """
+        params = super().get_params(deep=deep)
+        return {**params, **callback_parameters(self.callbacks)} if deep else params
+
+    def set_params(self, **params: Any) -> "BaseResNet":
+        """Set parameters of this estimator, and of callbacks that have a name.
+
+        Parameters
+        ----------
+        **params : dict
+            By name; ``callbacks__name__parameter`` for a callback.
+
+        Returns
+        -------
+        self : object
+            The estimator.
+
+        Raises
+        ------
+        ValueError
+            For unknown parameters, and for callbacks that are not given by that name.
+        """
+        of_callbacks = {k: v for k, v in params.items() if k.startswith("callbacks__")}
+        super().set_params(**{k: v for k, v in params.items() if k not in of_callbacks})
+        if of_callbacks:
+            self.callbacks = with_parameters(self.callbacks, of_callbacks)
+        return self
+
+    # What y is: subclasses say
+
+    def _checked_y(self, y: Any) -> Any:
+        """Refuse what cannot be learned."""
+        raise NotImplementedError
+
+    def _new_target(self, y: Any, classes: Any = None) -> Target:
+        """Target for a first training; `classes` are those of partial_fit."""
+        raise NotImplementedError
+
+    def _continued_target(self, y: Any, target: Target, *, in_part: bool) -> Target:
+        """Target for a further training: the same, with the parameters of today."""
+        raise NotImplementedError
+
+    def _checked_validation_y(self, y: Any, target: Target) -> None:
+        """Refuse what the target does not know."""
+        raise NotImplementedError
+
     # Fitting
 
-    @_fit_context(prefer_skip_nested_validation=True)
+    @fit_context(prefer_skip_nested_validation=True)
     @torch.inference_mode(False)  # with gradients, whatever mode the caller is in
     def fit(
         self,
@@ -163,15 +234,15 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         X : array-like of shape (n_samples, n_features) or (n_samples, n_channels, ...)
             Rows of a table, series, images or volumes. See `input_shape` and
             `channel_axis` for other layouts.
-        y : array-like of shape (n_samples,)
-            Labels: strings, integers or booleans.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            What to learn, as the class says.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of the samples in the loss, at least 0. Those of weight 0 are left
             out. None means equal weights.
         X_val : array-like, default=None
             Samples to validate on after each epoch, in the layout of X.
-        y_val : array-like of shape (n_samples_val,), default=None
-            Their labels, all of classes that are in y.
+        y_val : array-like, default=None
+            Their y, in the layout of y; of classes that are in y.
         groups : array-like of shape (n_samples,), default=None
             Groups that `validation_split` must not tear apart.
 
@@ -182,149 +253,144 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
 
         Raises
         ------
+        TypeError
+            For X that is no numbers, and for y of mixed kinds.
         ValueError
-            For data or parameters that do not fit together, and for a training loss that
+            For data or parameters that do not fit together, and for a training that
             becomes infinite or NaN.
+
+        Notes
+        -----
+        An error before the first epoch is done leaves the estimator as it was, with the
+        model of an earlier fit. So does a training that diverges. Ctrl-C and errors of
+        callbacks after that keep the epochs that are done.
         """
         continues = self.warm_start and self.__sklearn_is_fitted__()
-        X, y = check_Xy(self, X, y, reset=not continues)
-        if not continues and hasattr(self, "net_"):
-            del self.net_  # should this fit fail, no model of other data stays behind
-        classes = np.unique(y)
-        if len(classes) < 2:
-            raise ValueError(
-                "y must have samples of at least 2 classes, got one class only: "
-                f"{classes.tolist()[0]!r}."
+        with self._as_it_was_on_error(continues):
+            callbacks = as_callbacks(self.callbacks)
+            split = self._resolved_split(X_val, y_val, callbacks)
+            X, y = self._checked(X, y, reset=not continues)
+            seed = self._draw_seed()
+            data = self._data(
+                X,
+                y,
+                sample_weight,
+                continues=continues,
+                split=split,
+                groups=groups,
+                seed=seed,
+                validation_set=self._checked_validation_set(X_val, y_val),
             )
-        if continues and not np.array_equal(classes, self.classes_):
-            raise ValueError(
-                f"warm_start needs the classes of the earlier fit, {self.classes_}, got "
-                f"{classes}: set warm_start=False to start anew."
-            )
-        self.classes_ = classes
-        labels = np.searchsorted(classes, y)
-        class_weight = class_weights(self, y)
-        weight = check_weight(sample_weight, X) * class_weight[labels]
-        seed = self._draw_seed()
-        train_rows, valid_rows = training_and_validation(
-            self, X, y, weight, X_val, y_val, groups, seed
-        )
-        if continues:
-            self._check_same_network(X)
-        self.batch_size_ = resolve_batch_size(self, len(train_rows))
-        if not continues:
-            self._build(X, train_rows, weight, seed)
-        spec = self.net_.input_spec
-        training = ArrayDataset(X, spec, labels[train_rows], weight[train_rows], train_rows)
-        validation = None
-        if X_val is not None:
-            X_val, y_val = check_validation_set(self, X_val, y_val, spec)
-            labels_val = np.searchsorted(classes, y_val)
-            weight_val = class_weight[labels_val]
-            require_validation(np.flatnonzero(weight_val))
-            validation = ArrayDataset(X_val, spec, labels_val, weight_val)
-        elif len(valid_rows):
-            validation = ArrayDataset(
-                X, spec, labels[valid_rows], weight[valid_rows], valid_rows
-            )
-        n_epochs = resolve_epochs(self, len(train_rows))
-        callbacks = as_callbacks(self.callbacks)
-        n_total = n_epochs + int(self.finetune_epochs)
-        context = self._init_callback_context(max_subtasks=n_total)
-        data = {
+            n = len(data.training)
+            batch_size = resolve_batch_size(self.batch_size, n)
+            if not continues:
+                self._build(data, batch_size, seed)
+            n_epochs = resolve_epochs(self.max_epochs, n, batch_size)
+            epochs = n_epochs, int(self.finetune_epochs)
+            schedule = "constant" if sets_learning_rate(callbacks) else self.schedule
+            recipes = [
+                self._recipe(n_epochs, batch_size, schedule, finetunes=i > 0)
+                for i, n_epochs in enumerate(epochs)
+                if n_epochs
+            ]
+            with self._followed(sum(epochs), X, y, sample_weight) as followers:
+                for recipe in recipes:
+                    self._train(data, recipe, [*callbacks, *followers])
+                    if recipe.l1:
+                        self._settle(recipe.lr)
+        return self
+
+    @contextmanager
+    def _followed(
+        self, n_epochs: int, X: NDArray[Any], y: Any, sample_weight: Any
+    ) -> Iterator[list[Any]]:
+        """Tell scikit-learn's callbacks of a fit; gives what tells them of its epochs."""
+        context = callback_context(self, n_epochs)
+        arguments = {
+            "estimator": self,
             "X": X,
             "y": y,
             "metadata": {"sample_weight": sample_weight},
             "reconstruction_attributes": self._snapshot,
         }
-        context.call_on_fit_task_begin(estimator=self, **data)
-        if hasattr(self, "_skl_callbacks"):
-            callbacks.append(SklearnCallbacks(self, context, **data))
-        self._train(
-            training,
-            validation,
-            callbacks=callbacks,
-            n_epochs=n_epochs,
-            schedule=self.schedule,
-        )
-        if self.l1:
-            self._settle()
-        if self.finetune_epochs:
-            self._train(
-                training,
-                validation,
-                callbacks=callbacks,
-                n_epochs=int(self.finetune_epochs),
-                schedule=self.schedule,
-                finetune=True,
-            )
-        context.call_on_fit_task_end(estimator=self, **data)
-        return self
+        context.call_on_fit_task_begin(**arguments)
+        yield [SklearnCallbacks(context, arguments)] if has_callbacks(self) else []
+        context.call_on_fit_task_end(**arguments)
 
-    @_fit_context(prefer_skip_nested_validation=True)
+    @fit_context(prefer_skip_nested_validation=True)
     @torch.inference_mode(False)
-    def partial_fit(
+    def _partial_fit(
         self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None
     ) -> "BaseResNet":
-        """Make one pass over the data at a constant learning rate.
-
-        The first call fixes the shape of the samples, the classes, and the statistics
-        for `standardize`. Neither `callbacks` nor a validation set take part. The penalty
-        of `l1` does: after a fit with `finetune_epochs` it shrinks weights again, and with
-        ``l1=0`` zeros do not stay zero.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features) or (n_samples, n_channels, ...)
-            Samples, at least 2.
-        y : array-like of shape (n_samples,)
-            Their labels.
-        classes : array-like of shape (n_classes,), default=None
-            All labels that will ever come. Needed in the first call.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the samples in the loss, at least 0. None means equal weights.
-
-        Returns
-        -------
-        self : object
-            The estimator, trained for one more epoch.
-        """
         continues = self.__sklearn_is_fitted__()
-        X, y = check_Xy(self, X, y, reset=not continues)
-        if not continues and hasattr(self, "classes_"):
-            del self.classes_
-        _check_partial_fit_first_call(self, classes)
-        if unknown := unknown_labels(self, y):
-            raise ValueError(
-                f"y has labels {unknown} that are not in classes {self.classes_}: name all "
-                "classes in the first call of partial_fit."
+        with self._as_it_was_on_error(continues):
+            X, y = self._checked(X, y, reset=not continues)
+            seed = 0 if continues else self._draw_seed()
+            data = self._data(
+                X, y, sample_weight, continues=continues, classes=classes, in_part=True
             )
-        if self.class_weight == "balanced":
-            raise ValueError(
-                "class_weight='balanced' needs all labels at once, which partial_fit does "
-                "not see: give the weights as a dict."
-            )
-        labels = np.searchsorted(self.classes_, y)
-        weight = check_weight(sample_weight, X) * class_weights(self, y)[labels]
-        rows = np.flatnonzero(weight)
-        require_two(rows)
-        size = resolve_batch_size(self, len(rows))
-        if continues:
-            self._check_same_network(X)
-            if self.batch_size == "auto" or size == len(rows):
+            n = len(data.training)
+            batch_size = resolve_batch_size(self.batch_size, n)
+            if not continues:
+                self._build(data, batch_size, seed)
+            elif self.batch_size == "auto" or batch_size == n:
                 # A small part of the data does not make later steps and predictions small.
-                size = max(size, self.batch_size_)
-        self.batch_size_ = size
-        if not continues:
-            self._build(X, rows, weight, self._draw_seed())
-        training = ArrayDataset(X, self.net_.input_spec, labels[rows], weight[rows], rows)
-        self._train(training, None, callbacks=[], n_epochs=1, schedule="constant")
+                batch_size = max(batch_size, self.batch_size_)
+            self._train(data, self._recipe(1, batch_size, "constant"), [])
         return self
+
+    # First act: data
+
+    def _checked(self, X: Any, y: Any, *, reset: bool) -> tuple[NDArray[Any], Any]:
+        """Samples and y of fit and partial_fit."""
+        X, y = validate_data(
+            self,
+            to_numpy(X),
+            to_numpy(y),
+            reset=reset,
+            dtype="numeric",
+            allow_nd=True,
+            multi_output=True,
+        )
+        check_numbers(X)
+        if X.ndim != 2 and reset:
+            del self.n_features_in_
+        if not reset:
+            check_shape(X, self.net_.input_spec)
+        return X, self._checked_y(y)
+
+    def _checked_validation_set(self, X_val: Any, y_val: Any) -> Any:
+        if X_val is None:
+            return None
+        X_val, y_val = validate_data(
+            self,
+            to_numpy(X_val),
+            to_numpy(y_val),
+            reset=False,
+            dtype="numeric",
+            allow_nd=True,
+            multi_output=True,
+        )
+        check_numbers(X_val)
+        return X_val, self._checked_y(y_val)
+
+    def _resolved_split(self, X_val: Any, y_val: Any, callbacks: list[Any]) -> Any:
+        """Part of the training data to hold out."""
+        split = self.validation_split
+        if (X_val is None) != (y_val is None):
+            raise ValueError("X_val and y_val must be given together, got one of them.")
+        if X_val is not None and split is not None:
+            raise ValueError(
+                f"validation_split must be None when X_val is given, got {split}."
+            )
+        if X_val is None and split is None and monitors_validation(callbacks):
+            return DEFAULT_FRACTION
+        return split
 
     def _draw_seed(self) -> int:
         # Not check_random_state(None): that is NumPy's global generator, and would move.
         if self.random_state is None:
-            if world()[1] > 1:
+            if rank_and_size()[1] > 1:
                 raise ValueError(
                     "random_state must be an int where several processes train one "
                     "network: they start from the same weights."
@@ -332,27 +398,49 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             return int(np.random.default_rng().integers(2**31))
         return int(check_random_state(self.random_state).randint(2**31 - 1))
 
-    def _input_spec(self, X: NDArray[Any]) -> InputSpec:
-        if self.channel_axis == 0:
-            raise ValueError(
-                "channel_axis must be 1 or -1, got 0, the axis of the samples."
-            )
-        axis = int(self.channel_axis)
-        return input_spec(X, input_shape=self.input_shape, channel_axis=axis)
+    def _data(
+        self,
+        X: NDArray[Any],
+        y: Any,
+        sample_weight: Any,
+        *,
+        continues: bool,
+        classes: Any = None,
+        in_part: bool = False,
+        **others: Any,
+    ) -> Data:
+        if continues:
+            target = self._continued_target(y, self.net_.target, in_part=in_part)
+            self._check_same_network(X)
+            spec = self.net_.input_spec
+        else:
+            target = self._new_target(y, classes)
+            spec = self._input_spec(X)
+        if others.get("validation_set"):
+            self._checked_validation_y(others["validation_set"][1], target)
+        return training_data(
+            X,
+            y,
+            sample_weight=sample_weight,
+            target=target,
+            spec=spec,
+            standardize=self.standardize and not continues,
+            **others,
+        )
 
-    def _network_spec(self, spec: InputSpec) -> NetworkSpec:
+    def _input_spec(self, X: NDArray[Any]) -> InputSpec:
+        shape, axis = self.input_shape, self.channel_axis
+        return input_spec(X, input_shape=shape, channel_axis=axis)
+
+    # Second act: network
+
+    def _network_spec(self, spec: InputSpec, n_outputs: int) -> NetworkSpec:
+        family = FAMILIES[self._family]
         network = network_spec(
+            architecture(self.get_params(deep=False), family),
+            family,
             input_shape=spec.network_shape,
-            n_classes=len(self.classes_),
-            depth=int(self.depth),
-            width=float(self.width),
-            block=_checked_block(self.block),
-            order=self.order,
-            shortcut=self.shortcut,
-            layout=self.layout,
-            dropout=float(self.dropout),
-            stochastic_depth=float(self.stochastic_depth),
-            wide=self._wide,
+            n_outputs=n_outputs,
         )
         if self.l1_structure == "channel" and len(network.kernels) < 2:
             raise ValueError(
@@ -364,13 +452,12 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     def _check_same_network(self, X: NDArray[Any]) -> None:
         """Refuse parameters that an existing network does not have."""
         earlier, spec = self.net_.input_spec, self._input_spec(X)
-        has_statistics = earlier.mean is not None
         # A network that compact() cut counts as the one that it was cut from.
         network = replace(self.net_.module_.spec, cut_to=None)
         if (
             spec != earlier
-            or self.standardize != has_statistics
-            or self._network_spec(spec) != network
+            or self.standardize != (earlier.mean is not None)
+            or self._network_spec(spec, network.n_outputs) != network
         ):
             raise ValueError(
                 "Training goes on with the network of the earlier fit, but a parameter of "
@@ -378,107 +465,108 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
                 "standardize has changed: set it back, or fit with warm_start=False."
             )
 
-    def _build(
-        self, X: NDArray[Any], rows: NDArray[np.intp], weight: NDArray[Any], seed: int
-    ) -> None:
-        spec = self._input_spec(X)
-        network = self._network_spec(spec)
+    def _build(self, data: Data, batch_size: int, seed: int) -> None:
+        network = self._network_spec(data.input_spec, data.target.n_outputs)
         device = resolve_device(self.device)
-        if self.standardize:
-            in_training = np.zeros(len(X))
-            in_training[rows] = weight[rows]
-            spec = with_statistics(spec, X, in_training)
-        self.input_shape_ = spec.input_shape
-        self.device_ = str(device)
         self.history_: list[dict[str, Any]] = []
         self.n_epochs_ = 0
         self._seed = seed
-        module = build_network(network).float().to_empty(device=device)
-        initialize(module, torch.Generator(device).manual_seed(seed))
-        if device.type == "cuda" and len(spec.network_shape) < 4:
-            # cuDNN's own order of weights; the stubs do not know the argument.
-            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.net_ = self._make_net(module, spec, device)
+        self.batch_size_ = batch_size
+        module = new_network(network, device=device, seed=seed)
+        self._adopt(module, data.input_spec, data.target, device)
 
-    def _make_net(
-        self, module: torch.nn.Module, spec: InputSpec, device: torch.device
+    def _adopt(
+        self,
+        module: ResidualNetwork,
+        spec: InputSpec,
+        target: Target,
+        device: torch.device,
+    ) -> None:
+        """Take in a network, with the history so far."""
+        self.net_ = self._net(module, spec, target, device)
+        self.input_shape_ = spec.input_shape
+        self.device_ = str(device)
+        for row in self.history_:
+            self.net_.history.new_epoch()
+            for name, value in row.items():
+                self.net_.history.record("dur" if name == "seconds" else name, value)
+
+    def _net(
+        self,
+        module: ResidualNetwork,
+        spec: InputSpec,
+        target: Target,
+        device: torch.device,
     ) -> ResidualNet:
-        # The epochs count in the seed, so that a loaded model does not shuffle as before.
-        seeds = np.random.SeedSequence([self._seed, self.n_epochs_]).generate_state(2)
-        shuffle, noise = map(int, seeds)
-        net = ResidualNet(
+        return make_net(
             module,
             input_spec=spec,
-            recipe=plain_recipe(self, len(spec.network_shape) - 1),
-            shuffle=torch.Generator().manual_seed(shuffle),
-            noise=torch.Generator(device).manual_seed(noise),
-            device=str(device),
-            criterion=torch.nn.CrossEntropyLoss,
-            classes=np.arange(len(self.classes_)),
-            verbose=0,
+            target=target,
+            batch_size=self.batch_size_,
+            device=device,
+            seed=self._seed,
+            n_epochs=self.n_epochs_,
         )
-        return net.initialize()
 
-    def _snapshot(self) -> dict[str, Any]:
-        """Net with a copy of the weights as they are in the middle of a fit."""
-        net = self.net_
-        arrays = {name: w.copy() for name, w in weights_to_arrays(net.module_).items()}
-        device = torch.device(net.device)
-        module = arrays_to_weights(build_network(net.module_.spec), arrays, device)
-        return {"net_": self._make_net(module, net.input_spec, device)}
+    # Third act: plan
 
-    def _train(
-        self,
-        training: ArrayDataset,
-        validation: ArrayDataset | None,
-        *,
-        callbacks: list[Any],
-        n_epochs: int,
-        schedule: str,
-        finetune: bool = False,
-    ) -> None:
+    def _recipe(
+        self, n_epochs: int, batch_size: int, schedule: str, *, finetunes: bool = False
+    ) -> Recipe:
+        return make_recipe(
+            self.get_params(deep=False),
+            FAMILIES[self._family],
+            n_dims=self.net_.module_.spec.n_dims,
+            n_epochs=n_epochs,
+            batch_size=batch_size,
+            schedule=schedule,
+            finetunes=finetunes,
+        )
+
+    def _execution(self, batch_size: int) -> Execution:
         net = self.net_
-        recipe = training_recipe(self, training.spec, n_epochs * len(training))
-        recipe = replace(recipe, schedule=schedule)
-        if finetune:
-            # From the full rate, the learning-rate rewinding of arXiv:2003.02389.
-            recipe = replace(recipe, l1=0.0, keep_zeros=True)
+        sides = net.input_spec.network_shape[1:]
+        return make_execution(
+            self.precision,
+            self.compile,
+            device=torch.device(net.device),
+            network=net.module_.spec,
+            sides=sides,
+            multiply_adds=multiply_adds(net.module_, sides),
+            batch_size=batch_size,
+        )
+
+    # Fourth act: run
+
+    def _train(self, data: Data, recipe: Recipe, callbacks: list[Any]) -> None:
+        net, execution = self.net_, self._execution(recipe.batch_size)
         if self.verbose:
-            callbacks = [*callbacks, EpochProgress(n_epochs)]
-        self.precision_ = "bfloat16" if recipe.bfloat16 else "float32"
-        self.compiled_ = recipe.compile
+            callbacks = [*callbacks, EpochProgress(recipe.n_epochs)]
+        self.precision_ = "bfloat16" if execution.bfloat16 else "float32"
+        self.batch_size_ = net.batch_size = recipe.batch_size
+        held = None
         try:
-            net.train(
-                training,
-                validation,
-                recipe=recipe,
-                callbacks=callbacks,
-                n_epochs=n_epochs,
-                verbose=self.verbose,
+            held = net.train(
+                data, recipe, execution, callbacks=callbacks, verbose=self.verbose
             )
-        except KeyboardInterrupt:
-            self._summarize()  # Ctrl-C: the epochs that are done stay usable
-            raise
-        except BaseException:
-            del self.net_
-            raise
-        self._summarize()
+        finally:  # also after Ctrl-C: the epochs that are done stay usable
+            self._summarize(held)
 
-    def _settle(self) -> None:
+    def _settle(self, lr: float) -> None:
         """End the training under `l1` with zeros where its steps would make them.
 
         The noise of batches keeps moving weights off zero, which schedules let end ever
         closer to it, and not at it.
         """
         optimizer: Any = self.net_.optimizer_
-        optimizer.settle(self.net_.recipe.lr)
+        optimizer.settle(lr)
         self._measure_network()
 
-    def _summarize(self) -> None:
-        net = self.net_
-        self.history_ = [_history_row(row) for row in net.history if "train_loss" in row]
+    def _summarize(self, held_epoch: int | None) -> None:
+        rows = [row for row in self.net_.history if "train_loss" in row]
+        self.history_ = [_history_row(row) for row in rows]
         self.n_epochs_ = len(self.history_)
-        self.best_epoch_ = self._find_best_epoch()
+        self.best_epoch_ = self.n_epochs_ if held_epoch is None else held_epoch
         self._measure_network()
 
     def _measure_network(self) -> None:
@@ -487,34 +575,76 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         self.sparsity_ = sparsity(kernels(module).values())
         self.n_bytes_ = n_bytes(packed(weights_to_arrays(module)))
 
-    def _find_best_epoch(self) -> int:
-        for _, callback in self.net_.callbacks_:
-            if isinstance(callback, EarlyStopping):
-                return callback.best_epoch_
-        losses = [row.get("valid_loss", math.inf) for row in self.history_]
-        if min(losses, default=math.inf) == math.inf:
-            return self.n_epochs_
-        return self.history_[losses.index(min(losses))]["epoch"]
+    @contextmanager
+    def _as_it_was_on_error(self, continues: bool) -> Iterator[None]:
+        """Put everything back where no epoch was done, or where training diverged."""
+        before = dict(vars(self))
+        net = self.net_ if continues else None
+        weights = self._copied_weights(net) if net else {}
+        target = net.target if net else None
+        try:
+            yield
+        except BaseException as error:
+            has_new_net = vars(self).get("net_") is not before.get("net_")
+            n_before = 0 if has_new_net else before.get("n_epochs_", 0)
+            is_trained = vars(self).get("n_epochs_", 0) > n_before
+            if is_trained and not isinstance(error, DivergenceError):
+                raise
+            self.__dict__.clear()
+            self.__dict__.update(before)
+            if net and target:
+                self._take_back(net, target, weights)
+            raise
+
+    def _take_back(
+        self, net: ResidualNet, target: Target, weights: dict[str, NDArray[Any]]
+    ) -> None:
+        """Undo what a training did to a net."""
+        if _differs(net.module_, weights):  # so the optimizer's state is lost
+            device = torch.device(net.device)
+            module = arrays_to_weights(build_network(net.module_.spec), weights, device)
+            self._adopt(module, net.input_spec, target, device)
+        else:
+            net.target = target
+            del net.history[self.n_epochs_ :]
+
+    @staticmethod
+    def _copied_weights(net: ResidualNet) -> dict[str, NDArray[Any]]:
+        return {name: w.copy() for name, w in weights_to_arrays(net.module_).items()}
+
+    def _snapshot(self) -> dict[str, Any]:
+        """Net with a copy of the weights as they are in the middle of a fit."""
+        net = self.net_
+        device = torch.device(net.device)
+        module = build_network(net.module_.spec)
+        arrays_to_weights(module, self._copied_weights(net), device)
+        return {"net_": self._net(module, net.input_spec, net.target, device)}
 
     # Prediction
 
     @property
-    def module_(self) -> torch.nn.Module:
-        """The fitted network, a `torch.nn.Module`."""
+    def module_(self) -> ResidualNetwork:
+        """The fitted network, a `torch.nn.Module` in evaluation mode.
+
+        It reads what `network_input` gives, not raw samples.
+        """
         check_is_fitted(self)
         return self.net_.module_
 
+    def _checked_samples(self, X: Any) -> NDArray[Any]:
+        check_is_fitted(self)
+        X = validate_data(self, to_numpy(X), reset=False, dtype="numeric", allow_nd=True)
+        check_numbers(X)
+        check_shape(X, self.net_.input_spec)
+        return X
+
     def _outputs(self, X: Any, *, features: bool = False) -> NDArray[np.float32]:
-        X = check_X(self, X)
-        return self.net_.outputs(
-            X,
-            batch_size=self.batch_size_,
-            bfloat16=self.precision == "bfloat16",
-            features=features,
-        )
+        X = self._checked_samples(X)
+        bfloat16 = self.precision == "bfloat16"
+        return self.net_.outputs(X, bfloat16=bfloat16, features=features)
 
-    def predict(self, X: Any) -> NDArray[Any]:
-        """Predict the most probable class of each sample.
+    def network_input(self, X: Any) -> NDArray[np.float32]:
+        """Return samples as ``module_`` reads them: channels first, and scaled.
 
         Parameters
         ----------
@@ -523,44 +653,13 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
 
         Returns
         -------
-        y : ndarray of shape (n_samples,)
-            Labels, of the type of those in fit.
+        x : ndarray of shape (n_samples, n_channels, ...)
+            For ``torch.from_numpy`` and `module_`.
         """
-        logits = self._outputs(X)
-        return self.classes_[logits.argmax(axis=1)]
-
-    def predict_proba(self, X: Any) -> NDArray[np.float32]:
-        """Predict the probability of every class for each sample.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features) or (n_samples, n_channels, ...)
-            Samples of the shape that the model was fitted on.
-
-        Returns
-        -------
-        probabilities : ndarray of shape (n_samples, n_classes)
-            In the order of ``classes_``; rows sum to 1.
-        """
-        return torch.from_numpy(self._outputs(X)).softmax(dim=1).numpy()
-
-    def predict_log_proba(self, X: Any) -> NDArray[np.float32]:
-        """Predict the logarithm of the probabilities, exact where they underflow.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features) or (n_samples, n_channels, ...)
-            Samples of the shape that the model was fitted on.
-
-        Returns
-        -------
-        log_probabilities : ndarray of shape (n_samples, n_classes)
-            In the order of ``classes_``.
-        """
-        return torch.from_numpy(self._outputs(X)).log_softmax(dim=1).numpy()
+        return self.net_.input_spec.transform(self._checked_samples(X))
 
     def embed(self, X: Any) -> NDArray[np.float32]:
-        """Return the features that the classifier of the network reads.
+        """Return the features that the last layer of the network reads.
 
         Parameters
         ----------
@@ -582,7 +681,7 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         Returns
         -------
         shares : dict
-            By the name of the kernel in ``module_``, from the stem to the classifier.
+            By the name of the kernel in ``module_``, from the stem to the last layer.
         """
         check_is_fitted(self)
         return {name: sparsity([w]) for name, w in kernels(self.module_).items()}
@@ -592,7 +691,7 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         """Copy of the fitted estimator without the channels that nothing reads.
 
         A channel between two convolutions of a block is cut out where all weights that
-        read it are zero, as ``l1_structure="channel"`` makes them. Probabilities change
+        read it are zero, as ``l1_structure="channel"`` makes them. Predictions change
         by rounding only; parameters, bytes and time go down. All orders, blocks and
         numbers of dimensions can be cut; channels of the stem and of the shortcuts stay.
 
@@ -606,7 +705,7 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         other = copy.deepcopy(self)
         net = other.net_
         module = compacted(net.module_)
-        other._adopt(module, net.input_spec, torch.device(net.device))
+        other._adopt(module, net.input_spec, net.target, torch.device(net.device))
         other._measure_network()
         return other
 
@@ -616,49 +715,27 @@ class BaseResNet(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         state = dict(super().__getstate__())
         net = state.pop("net_", None)
         if net is not None:
-            state["_saved"] = {
-                "format": FORMAT,
-                "versions": versions(),
-                "network": net.module_.spec.to_dict(),
-                "input": net.input_spec.to_dict(),
-                "weights": packed(weights_to_arrays(net.module_)),
-            }
+            state["_saved"] = network_state(net.module_, net.input_spec, net.target)
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         state = dict(state)
         saved = state.pop("_saved", None)
         # Parameters that the version of the file did not have yet get their defaults.
-        super().__setstate__({**type(self)().get_params(deep=False), **state})
+        state = {**type(self)().get_params(deep=False), **state}
+        if state["compile"] == "auto":  # up to format 2
+            state["compile"] = False
+        super().__setstate__(state)
         if saved is None:
             return
-        check_versions(saved["format"], saved["versions"])
-        device = device_or_cpu(self.device_)
-        module = build_network(NetworkSpec.from_dict(saved["network"]))
-        arrays_to_weights(module, unpacked(saved["weights"]), device)
-        self._adopt(module, InputSpec.from_dict(saved["input"]), device)
-
-    def _adopt(
-        self, module: torch.nn.Module, spec: InputSpec, device: torch.device
-    ) -> None:
-        """Take in a trained network, with the history so far."""
-        self.net_ = self._make_net(module, spec, device)
-        self.device_ = str(device)
-        for row in self.history_:
-            self.net_.history.new_epoch()
-            for name, value in row.items():
-                self.net_.history.record("dur" if name == "seconds" else name, value)
+        device = device_or_cpu(getattr(self, "device_", "cpu"))
+        classes = getattr(self, "classes_", None)
+        self._adopt(*restored(saved, classes=classes, device=device), device)
 
 
-def _checked_block(block: Any) -> Any:
-    if isinstance(block, str):
-        return block
-    if not block or not all(isinstance(k, Integral) and int(k) >= 1 for k in block):
-        raise ValueError(
-            f"block must be one of {sorted(BLOCKS)} or a tuple of kernel sizes of at least "
-            f"1 such as (3, 1, 3), got {block!r}."
-        )
-    return tuple(map(int, block))
+def _differs(module: torch.nn.Module, weights: dict[str, NDArray[Any]]) -> bool:
+    now = weights_to_arrays(module)
+    return not all(np.array_equal(now[name], w) for name, w in weights.items())
 
 
 def _history_row(record: dict[str, Any]) -> dict[str, Any]:

@@ -1,11 +1,12 @@
 """Early stopping, the progress bar, and the bridge to scikit-learn's callbacks."""
 
+import copy
 import math
 import signal
 import threading
 from typing import Any
 
-from skorch.callbacks import Callback
+from skorch.callbacks import Callback, LRScheduler
 from tqdm import tqdm
 
 BATCH_HOOKS = ("on_batch_begin", "on_batch_end", "on_grad_computed")
@@ -136,7 +137,7 @@ class EpochProgress(Callback):
     def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
         """Advance by one epoch."""
         record = net.history[-1]
-        shown = ("train_loss", "valid_loss", "valid_accuracy")
+        shown = ("train_loss", "valid_loss", "valid_accuracy", "valid_r2")
         self.bar_.set_postfix({k: f"{record[k]:.3f}" for k in shown if k in record})
         self.bar_.update()
 
@@ -146,20 +147,22 @@ class EpochProgress(Callback):
 
 
 class SklearnCallbacks(Callback):
-    """Tells the callbacks of ``estimator.set_callbacks`` about every epoch."""
+    """Tells the callbacks of ``estimator.set_callbacks`` about every epoch.
 
-    def __init__(self, estimator: Any, context: Any, **data: Any) -> None:
-        self.estimator, self.context, self.data = estimator, context, data
+    `arguments` are those that scikit-learn's callbacks get: the estimator and its data.
+    """
+
+    def __init__(self, context: Any, arguments: dict[str, Any]) -> None:
+        self.context, self.arguments = context, arguments
 
     def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
         """Open a task under the fit."""
         self.task_ = self.context.subcontext(task_name="epoch")
-        self.task_.call_on_fit_task_begin(estimator=self.estimator, **self.data)
+        self.task_.call_on_fit_task_begin(**self.arguments)
 
     def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
         """Close it, and stop where a callback asks for that."""
-        stop = self.task_.call_on_fit_task_end(estimator=self.estimator, **self.data)
-        if stop:
+        if self.task_.call_on_fit_task_end(**self.arguments):
             raise KeyboardInterrupt
 
 
@@ -210,12 +213,75 @@ def as_callbacks(items: Any) -> list[Any]:
     return result
 
 
+def _named(items: Any) -> dict[str, Any]:
+    """Callbacks that are given as pairs of a name and a callback."""
+    items = items if isinstance(items, (tuple, list)) else []
+    pairs = [item for item in items if isinstance(item, (tuple, list)) and len(item) == 2]
+    return {name: callback for name, callback in pairs if isinstance(name, str)}
+
+
+def callback_parameters(items: Any) -> dict[str, Any]:
+    """Named callbacks and their parameters, as ``callbacks__name__parameter``."""
+    found: dict[str, Any] = {}
+    for name, callback in _named(items).items():
+        found[f"callbacks__{name}"] = callback
+        if isinstance(callback, Callback):
+            for key, value in callback.get_params(deep=False).items():
+                found[f"callbacks__{name}__{key}"] = value
+    return found
+
+
+def with_parameters(items: Any, changes: dict[str, Any]) -> list[Any]:
+    """Callbacks of which copies take the changes that name them."""
+    named = _named(items)
+    for key, value in sorted(changes.items()):  # a callback before its parameters
+        _, name, *parameter = key.split("__", 2)
+        if name not in named:
+            raise ValueError(
+                f"{key} names no callback: those with a name are {sorted(named)}. Give "
+                "callbacks as pairs, such as callbacks=[('stop', EarlyStopping())]."
+            )
+        if not parameter:
+            named[name] = value
+            continue
+        callback = named[name]
+        callback = callback() if isinstance(callback, type) else copy.copy(callback)
+        callback.set_params(**{parameter[0]: value})
+        named[name] = callback
+    return [
+        (item[0], named[item[0]])
+        if isinstance(item, (tuple, list)) and item[0] in named
+        else item
+        for item in items
+    ]
+
+
 def wants_batches(callback: Callback) -> bool:
     """Whether a callback overrides a hook that is called for every batch."""
     return any(
         getattr(type(callback), hook, None) is not getattr(Callback, hook)
         for hook in BATCH_HOOKS
     )
+
+
+def is_ours(callback: Callback) -> bool:
+    """Whether a callback is of this package, and changes nothing that steps depend on."""
+    return type(callback).__module__.startswith("sk_resnet.")
+
+
+def sets_learning_rate(callbacks: list[Any]) -> bool:
+    """Whether one of the callbacks, alone or as (name, callback), is a schedule."""
+    alone = [item[1] if isinstance(item, (tuple, list)) else item for item in callbacks]
+    return any(isinstance(callback, LRScheduler) for callback in alone)
+
+
+def held_epoch(callback: Callback, history: Any) -> int | None:
+    """Epoch whose weights a callback put back, if it tells."""
+    if found := getattr(callback, "best_epoch_", None):
+        return int(found)
+    event = getattr(callback, "event_name", None)  # of Checkpoint
+    epochs = [row["epoch"] for row in history if row.get(event)]
+    return epochs[-1] if epochs else None
 
 
 def monitors_validation(callbacks: list[Any]) -> bool:

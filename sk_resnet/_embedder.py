@@ -1,4 +1,4 @@
-"""Features of the layer before the classifier, as a transformer."""
+"""Features before the last layer of a network, as a transformer."""
 
 from typing import Any
 
@@ -10,28 +10,34 @@ from sklearn.base import (
     TransformerMixin,
     clone,
 )
+from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted
+
+from sk_resnet._estimators import ResNetClassifier
 
 
 class ResNetEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
-    """Transform samples into the features that the classifier of a network reads.
+    """Transform samples into the features that the last layer of a network reads.
 
     Parameters
     ----------
-    estimator : ResNetClassifier, WideResNetClassifier or None, default=None
-        Classifier whose clone is fitted; None stands for ``ResNetClassifier()``. Wrapped
+    estimator : ResNetClassifier, ResNetRegressor, a wide one or None, default=None
+        Estimator whose clone is fitted; None stands for ``ResNetClassifier()``. Wrapped
         in `sklearn.frozen.FrozenEstimator`, a fitted one is used as it is.
+    random_state : int, RandomState instance or None, default=None
+        Seed of the clone, in place of that of `estimator`; None keeps it. A frozen
+        estimator draws nothing.
 
     Attributes
     ----------
     estimator_ : estimator
-        The fitted classifier.
+        The fitted classifier or regressor.
     n_features_in_ : int
         Number of features, where X has two dimensions.
 
     See Also
     --------
-    ResNetClassifier.embed : The same on a fitted classifier.
+    ResNetClassifier.embed : The same on a fitted estimator.
 
     Examples
     --------
@@ -46,18 +52,19 @@ class ResNetEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
     True
     """
 
-    def __init__(self, estimator: Any = None) -> None:
+    def __init__(self, estimator: Any = None, *, random_state: Any = None) -> None:
         self.estimator = estimator
+        self.random_state = random_state
 
     def fit(self, X: Any, y: Any, **fit_params: Any) -> "ResNetEmbedder":
-        """Fit the classifier.
+        """Fit the classifier or regressor.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, ...)
             Samples.
-        y : array-like of shape (n_samples,)
-            Labels.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Labels or numbers.
         **fit_params : dict
             What else ``estimator.fit`` takes, such as sample_weight.
 
@@ -66,10 +73,10 @@ class ResNetEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         self : object
             The fitted transformer.
         """
-        from sk_resnet._classifier import ResNetClassifier
-
-        estimator = ResNetClassifier() if self.estimator is None else self.estimator
-        self.estimator_ = clone(estimator).fit(X, y, **fit_params)
+        estimator = clone(self._estimator())
+        if self.random_state is not None and "random_state" in estimator.get_params():
+            estimator.set_params(random_state=self.random_state)
+        self.estimator_ = estimator.fit(X, y, **fit_params)
         for name in ("n_features_in_", "feature_names_in_"):
             if hasattr(self.estimator_, name):
                 setattr(self, name, getattr(self.estimator_, name))
@@ -91,12 +98,17 @@ class ResNetEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         check_is_fitted(self)
         return self.estimator_.embed(X)
 
+    def _estimator(self) -> Any:
+        return ResNetClassifier() if self.estimator is None else self.estimator
+
     @property
     def _n_features_out(self) -> int:
         return self.estimator_.module_.classifier.in_features
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.target_tags.required = True
-        tags.input_tags.three_d_array = True
+        of_estimator = get_tags(self._estimator())
+        tags.target_tags = of_estimator.target_tags
+        tags.input_tags = of_estimator.input_tags
+        tags.transformer_tags.preserves_dtype = ["float32"]
         return tags

@@ -1,48 +1,71 @@
 """Model files that are checked when they are read, and written whole or not at all."""
 
 import contextlib
+import functools
 import hashlib
+import inspect
 import io
 import os
 import secrets
 import shutil
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from sk_resnet._persist import ModelFileError
+from sklearn import model_selection
+
+from sk_resnet._base import BaseResNet
+from sk_resnet._callbacks import EarlyStopping
+from sk_resnet._embedder import ResNetEmbedder
+from sk_resnet._state import BROKEN, ModelFileError
 
 FILE_FORMAT = 1
 # The comment at the end of the zip file: format, then the SHA-256 of all before the digest.
 MARK = b"sk_resnet-"
 DIGEST = 64
-SPLITTERS = (
-    "GroupKFold",
-    "GroupShuffleSplit",
-    "KFold",
-    "LeaveOneGroupOut",
-    "LeaveOneOut",
-    "LeavePGroupsOut",
-    "PredefinedSplit",
-    "RepeatedKFold",
-    "RepeatedStratifiedKFold",
-    "ShuffleSplit",
-    "StratifiedGroupKFold",
-    "StratifiedKFold",
-    "StratifiedShuffleSplit",
-    "TimeSeriesSplit",
-)
-# Beside what skops trusts: our types, and what their parameters may hold. None of them
-# calls what a file names.
-TRUSTED = (
-    "sk_resnet._classifier.ResNetClassifier",
-    "sk_resnet._classifier.WideResNetClassifier",
-    "sk_resnet._callbacks.EarlyStopping",
-    "sk_resnet._embedder.ResNetEmbedder",
-    "torch.device",
-    *(f"sklearn.model_selection._split.{name}" for name in SPLITTERS),
-)
+
+
+@functools.cache
+def trusted_types() -> tuple[str, ...]:
+    """Full names of types that `load` reads, beside those that skops trusts by itself.
+
+    Our estimators and callbacks, and what their parameters may hold: the splitters of
+    scikit-learn. None of them calls what a file names.
+
+    Returns
+    -------
+    names : tuple of str
+        For ``trusted`` of skops, or ``skops_trusted_types`` of mlflow.
+
+    Examples
+    --------
+    >>> from sk_resnet import trusted_types
+    >>> "sk_resnet._estimators.ResNetClassifier" in trusted_types()
+    True
+    """
+    ours = [*_public_subclasses(BaseResNet), ResNetEmbedder, EarlyStopping]
+    splitters = [
+        kind
+        for kind in vars(model_selection).values()
+        if isinstance(kind, type)
+        and hasattr(kind, "get_n_splits")
+        and not inspect.isabstract(kind)
+    ]
+    names = [f"{kind.__module__}.{kind.__qualname__}" for kind in (*ours, *splitters)]
+    # Where the classifiers stood up to file format 1.
+    earlier = [f"sk_resnet._classifier.{name}" for name in EARLIER_NAMES]
+    return (*names, *earlier, "torch.device")
+
+
+def _public_subclasses(kind: type[BaseResNet]) -> Iterator[type[BaseResNet]]:
+    for subclass in kind.__subclasses__():
+        if subclass.__module__.startswith("sk_resnet.") and subclass.__name__[0] != "_":
+            yield subclass
+        yield from _public_subclasses(subclass)
+
+
+EARLIER_NAMES = ("ResNetClassifier", "WideResNetClassifier")
 
 
 def save(model: Any, path: str | os.PathLike[str]) -> None:
@@ -149,14 +172,21 @@ def load(path: str | os.PathLike[str], *, trusted: Sequence[str] = ()) -> Any:
     """
     io_of_skops = _skops()
     content = _checked(Path(path).read_bytes(), path)
-    unknown = set(io_of_skops.get_untrusted_types(data=content))
-    refused = sorted(unknown - set(TRUSTED) - set(trusted))
-    if refused:
+    try:
+        unknown = set(io_of_skops.get_untrusted_types(data=content))
+        if refused := sorted(unknown - set(trusted_types()) - set(trusted)):
+            raise ModelFileError(
+                f"{path} holds types that are not trusted: {refused}. If you know where "
+                "the file comes from, name them in trusted."
+            )
+        return io_of_skops.loads(content, trusted=sorted(unknown))
+    except ModelFileError:
+        raise
+    except (*BROKEN, zipfile.BadZipFile, ImportError, RuntimeError, EOFError) as error:
         raise ModelFileError(
-            f"{path} holds types that are not trusted: {refused}. If you know where the "
-            "file comes from, name them in trusted."
-        )
-    return io_of_skops.loads(content, trusted=sorted(unknown))
+            f"{path} was sealed, but holds no model that can be read "
+            f"({type(error).__name__}: {error}): save it again from where it came."
+        ) from error
 
 
 def _skops() -> Any:

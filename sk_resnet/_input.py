@@ -1,6 +1,7 @@
 """Arrays → network input: sample shape, layout of the channels, standardization."""
 
 import math
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from numbers import Integral
@@ -67,7 +68,10 @@ class InputSpec:
 
 
 def input_spec(
-    X: NDArray[Any], *, input_shape: tuple[int, ...] | None, channel_axis: int
+    X: NDArray[Any],
+    *,
+    input_shape: tuple[int, ...] | None,
+    channel_axis: int | str | None,
 ) -> InputSpec:
     """Specification for samples like those of X, without statistics."""
     sample_shape = X.shape[1:]
@@ -83,14 +87,65 @@ def input_spec(
             f"input_shape={shape} needs {math.prod(shape)} values a sample, but X has "
             f"samples of shape {sample_shape}: change input_shape or reshape X."
         )
+    if min(shape, default=1) < 1:
+        raise ValueError(f"Samples must not be empty, got samples of shape {shape}.")
+    shape, axis = with_channels(shape, channel_axis, is_bytes=X.dtype == np.uint8)
     if not 1 <= len(shape) <= 4:
         raise ValueError(
             "Samples must have 1 to 4 dimensions (rows, series, images or volumes with "
             f"their channels), got shape {shape}: reshape X or set input_shape."
         )
-    if min(shape) < 1:
-        raise ValueError(f"Samples must not be empty, got samples of shape {shape}.")
-    return InputSpec(sample_shape, shape, channel_axis)
+    return InputSpec(sample_shape, shape, axis)
+
+
+# Channels of grey, RGB and RGBA images.
+CHANNELS = (1, 3, 4)
+# Smallest side of what may be a grey image.
+SMALLEST_IMAGE = 8
+
+
+def with_channels(
+    shape: tuple[int, ...], channel_axis: int | str | None, *, is_bytes: bool
+) -> tuple[tuple[int, ...], int]:
+    """Shape of a sample with an axis of channels, and that axis: 1 or -1.
+
+    "auto" reads images and volumes of 1, 3 or 4 channels at the end; what may be read in
+    two ways is read with the channels in front, with a warning.
+    """
+    if channel_axis is None:
+        return (1, *shape), 1
+    if channel_axis == 0 or isinstance(channel_axis, bool):
+        raise ValueError(
+            f"channel_axis must be 'auto', 1, -1 or None, got {channel_axis!r}: axis 0 "
+            "counts the samples."
+        )
+    if not isinstance(channel_axis, str):
+        return shape, int(channel_axis)
+    sides, last = shape[:-1], shape[-1] if shape else 0
+    if len(shape) >= 3 and last in CHANNELS and min(sides) > last:
+        if sides[0] not in CHANNELS:
+            return shape, -1
+        _warn_of_two_readings(shape, f"{sides[0]} channels", f"{last} channels at the end")
+    elif len(shape) == 3 and shape[0] == shape[1] > last:
+        _warn_of_two_readings(shape, f"{shape[0]} channels", f"{last} channels at the end")
+    elif len(shape) == 2 and min(shape) >= SMALLEST_IMAGE:
+        if shape[0] == shape[1] or is_bytes:
+            _warn_of_two_readings(shape, f"series of {shape[0]} channels", "grey images")
+    elif len(shape) == 2 and last < SMALLEST_IMAGE < shape[0] // last:
+        _warn_of_two_readings(
+            shape, f"series of {shape[0]} channels", f"series of {last} channels at the end"
+        )
+    return shape, 1
+
+
+def _warn_of_two_readings(shape: tuple[int, ...], chosen: str, other: str) -> None:
+    warnings.warn(
+        f"Samples of shape {shape} are read as {chosen}; they may be {other}. Set "
+        "channel_axis: 1 for channels in front, -1 for channels at the end, None for "
+        "samples of one channel without an axis for it.",
+        UserWarning,
+        stacklevel=2,
+    )
 
 
 @np.errstate(over="ignore", invalid="ignore")

@@ -5,8 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# Series are images of height 1: oneDNN's 2-D kernels take about half the time of its
-# 1-D ones (64 channels × 40, measured on Zen 3).
+# Series are images of height 1: oneDNN's 2-D kernels are faster than its 1-D ones.
 CONVOLUTIONS: dict[int, Any] = {1: nn.Conv2d, 2: nn.Conv2d, 3: nn.Conv3d}
 NORMS = {0: nn.BatchNorm1d, 1: nn.BatchNorm2d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 MAX_POOLS = {1: nn.MaxPool2d, 2: nn.MaxPool2d, 3: nn.MaxPool3d}
@@ -53,9 +52,7 @@ def norm(n_dims: int, channels: int) -> nn.Module:
 def channels_innermost(x: Tensor) -> Tensor:
     """Lay images out so that oneDNN and cuDNN convolve fastest; values stay.
 
-    Layers pass the layout on, and the weights stay as they are. A step of WRN-16-4 takes
-    0.85 s in bfloat16 with the channels outermost, and 0.81 s so; in float32 1.58 and 1.35
-    s (two Zen 4 cores).
+    Layers pass the layout on, and the weights stay as they are.
     """
     x = x.contiguous(memory_format=CHANNELS_LAST[x.ndim])
     # Of one channel both layouts have the same strides, and torch takes the outermost.
@@ -66,14 +63,6 @@ def global_average_pool(x: Tensor) -> Tensor:
     """Mean over the spatial axes: (n, channels, *spatial) → (n, channels)."""
     # With the channels last by name too, or the gradient comes back with them outermost.
     return x.movedim(1, -1).flatten(1, -2).mean(1) if x.ndim > 2 else x
-
-
-class ReLU(nn.ReLU):
-    """ReLU that knows whether something else reads its input."""
-
-    def __init__(self, may_overwrite: bool) -> None:
-        super().__init__()
-        self.may_overwrite = may_overwrite
 
 
 class _Pad(nn.Module):

@@ -1,22 +1,14 @@
 """Residual block and network, built from a `NetworkSpec`."""
 
-import copy
-import math
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 
 from sk_resnet._layers import (
     KERNELS,
     NORM_TYPES,
     Dropout,
-    PaddedConvolution,
-    ReLU,
     StochasticDepth,
     Subsample,
     ZeroPadShortcut,
@@ -26,7 +18,7 @@ from sk_resnet._layers import (
     max_pool,
     norm,
 )
-from sk_resnet._spec import ORDERS, NetworkSpec
+from sk_resnet._spec import ORDERS, BlockSpec, NetworkSpec
 
 
 class Convolution(NamedTuple):
@@ -44,13 +36,8 @@ def sequence(
     convolutions: tuple[Convolution, ...] = (),
     *,
     dropout: float = 0.0,
-    overwrites: bool = False,
 ) -> nn.Sequential:
-    """Layers for letters of a `BlockOrder`; dropout stands before the last c.
-
-    A ReLU may work in place where nothing else reads its input: behind another layer, or at
-    the start if the sequence `overwrites` what it is given.
-    """
+    """Layers for letters of a `BlockOrder`; dropout stands before the last c."""
     layers = nn.Sequential()
     remaining = iter(convolutions)
     last = letters.rfind("c")
@@ -71,25 +58,8 @@ def sequence(
         elif letter == "b":
             layers.add_module(f"norm{number}", norm(n_dims, channels))
         else:
-            layers.add_module(f"relu{number}", ReLU(overwrites or i > 0))
+            layers.add_module(f"relu{number}", nn.ReLU())
     return layers
-
-
-@dataclass(frozen=True)
-class BlockSpec:
-    """Place of one block in its network."""
-
-    in_channels: int
-    inner_channels: tuple[int, ...]
-    out_channels: int
-    stride: int
-    is_first: bool
-    drop_rate: float
-
-    @property
-    def changes_shape(self) -> bool:
-        """Whether the shortcut cannot be the identity."""
-        return self.stride > 1 or self.in_channels != self.out_channels
 
 
 class Block(nn.Module):
@@ -113,9 +83,7 @@ class Block(nn.Module):
         if block.drop_rate > 0:
             self.branch.add_module("drop", StochasticDepth(block.drop_rate))
         self.shortcut = _shortcut(network, block)
-        self.after = sequence(
-            order.after_addition, n_dims, block.out_channels, overwrites=True
-        )
+        self.after = sequence(order.after_addition, n_dims, block.out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.before_fork(x)
@@ -141,7 +109,7 @@ def _shortcut(network: NetworkSpec, block: BlockSpec) -> nn.Module | None:
 
 
 class ResidualNetwork(nn.Module):
-    """Stem, stages of residual blocks, head: (n, channels, *spatial) → logits."""
+    """Stem, stages of residual blocks, head: (n, channels, *spatial) → outputs."""
 
     def __init__(self, spec: NetworkSpec) -> None:
         super().__init__()
@@ -154,29 +122,13 @@ class ResidualNetwork(nn.Module):
         if spec.imagenet_stem:
             self.stem.add_module("pool", max_pool(spec.n_dims))
 
-        self.stages = nn.ModuleList()
-        channels = spec.stem_channels
-        inner_channels = spec.inner_channels()
-        n_blocks = 0
-        for stage_index, stage in enumerate(spec.stages):
-            blocks = nn.Sequential()
-            for i in range(stage.n_blocks):
-                n_blocks += 1
-                block = BlockSpec(
-                    in_channels=channels,
-                    inner_channels=inner_channels[n_blocks - 1],
-                    out_channels=stage.out_channels,
-                    stride=stage.stride if i == 0 else 1,
-                    is_first=stage_index == 0 and i == 0,
-                    # Linear decay of the survival, arXiv:1603.09382 §3.
-                    drop_rate=spec.stochastic_depth * n_blocks / len(inner_channels),
-                )
-                blocks.append(Block(spec, block))
-                channels = stage.out_channels
-            self.stages.append(blocks)
-
+        self.stages = nn.ModuleList(nn.Sequential() for _ in spec.stages)
+        for block in spec.blocks():
+            stage = cast(nn.Sequential, self.stages[block.stage])
+            stage.append(Block(spec, block))
+        channels = spec.stages[-1].out_channels
         self.head = sequence(order.head, spec.n_dims, channels)
-        self.classifier = nn.Linear(channels, spec.n_classes)
+        self.classifier = nn.Linear(channels, spec.n_outputs)
 
     def features(self, x: Tensor) -> Tensor:
         """Pooled activations that the classifier reads."""
@@ -199,6 +151,16 @@ def build_network(spec: NetworkSpec) -> ResidualNetwork:
         return ResidualNetwork(spec)
 
 
+def new_network(spec: NetworkSpec, *, device: torch.device, seed: int) -> ResidualNetwork:
+    """Network with initial weights, in float32."""
+    network = build_network(spec).float().to_empty(device=device)
+    initialize(network, torch.Generator(device).manual_seed(seed))
+    if device.type == "cuda" and spec.n_dims < 3:
+        # cuDNN's own order of weights; the stubs do not know the argument.
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network
+
+
 def initialize(network: nn.Module, generator: torch.Generator) -> None:
     """He-normal kernels by fan-in (arXiv:1502.01852), zero biases, unit batch norm."""
     for layer in network.modules():
@@ -210,53 +172,6 @@ def initialize(network: nn.Module, generator: torch.Generator) -> None:
             layer.reset_running_stats()
             nn.init.ones_(layer.weight)
             nn.init.zeros_(layer.bias)
-
-
-@contextmanager
-def overwriting_relus(network: nn.Module) -> Iterator[None]:
-    """Let ReLUs work in place meanwhile; at other times hooks of users may be there."""
-    layers = [layer for layer in network.modules() if isinstance(layer, ReLU)]
-    for layer in layers:
-        layer.inplace = layer.may_overwrite
-    try:
-        yield
-    finally:
-        for layer in layers:
-            layer.inplace = False
-
-
-def folded(module: nn.Module) -> nn.Module:
-    """Twin for prediction: batch norms right behind a convolution are folded into it.
-
-    Exact up to rounding, in evaluation mode. What cannot be folded is shared. The first
-    norm of a pre-activation branch stays: its shortcut reads the same values.
-    """
-    if isinstance(module, ReLU):
-        return nn.ReLU(module.may_overwrite)
-    twin = copy.copy(module)
-    twin._modules = {}
-    before: tuple[str, nn.Module] | None = None
-    for name, child in module._modules.items():
-        assert child is not None
-        if isinstance(module, nn.Sequential) and isinstance(child, NORM_TYPES) and before:
-            twin._modules[before[0]] = _with_norm(before[1], child)
-            before = None
-            continue
-        twin._modules[name] = folded(child)
-        is_kernel = isinstance(child, (*KERNELS, PaddedConvolution))
-        before = (name, child) if is_kernel else None
-    return twin
-
-
-def _with_norm(layer: Any, norm: Any) -> nn.Module:
-    if isinstance(layer, PaddedConvolution):
-        return nn.Sequential(layer[0], _with_norm(layer[1], norm))
-    fuse = fuse_linear_bn_weights if isinstance(layer, nn.Linear) else fuse_conv_bn_weights
-    statistics = norm.running_mean, norm.running_var, norm.eps
-    twin = copy.copy(layer)
-    weight, bias = fuse(layer.weight, layer.bias, *statistics, norm.weight, norm.bias)
-    twin._parameters = {"weight": weight, "bias": bias}
-    return twin
 
 
 def kernels(network: nn.Module) -> dict[str, nn.Parameter]:
@@ -286,21 +201,3 @@ def inner_kernels(network: nn.Module) -> dict[str, nn.Parameter]:
 def n_parameters(network: nn.Module) -> int:
     """Number of trainable values."""
     return sum(parameter.numel() for parameter in network.parameters())
-
-
-def multiply_adds(network: ResidualNetwork, spatial: tuple[int, ...]) -> int:
-    """Multiplications of the convolutions and linear layers for one sample."""
-
-    def work(part: nn.Module, size: list[int]) -> int:
-        return math.prod(size) * sum(w.numel() for w in kernels(part).values())
-
-    spec = network.spec
-    # Every layer gives ceil(size / stride); the first of a block strides.
-    size = [-(-side // (2 if spec.imagenet_stem else 1)) for side in spatial]
-    total = work(network.stem, size)
-    if spec.imagenet_stem:
-        size = [-(-side // 2) for side in size]
-    for stage, blocks in zip(spec.stages, network.stages, strict=True):
-        size = [-(-side // stage.stride) for side in size]
-        total += work(blocks, size)
-    return total + network.classifier.weight.numel()

@@ -131,16 +131,17 @@ def make_adamw(
 
 @dataclass(frozen=True)
 class OptimizerKind:
-    """How an optimizer is made, and the learning rate that lr='auto' stands for."""
+    """How an optimizer is made, and its learning rates: lr="auto", and for searches."""
 
     make: Callable[[list[dict[str, Any]], float | Tensor, float], Optimizer]
     default_lr: float
+    lr_range: tuple[float, float]
 
 
 OPTIMIZERS = {
-    "sgd": OptimizerKind(make_sgd, default_lr=0.1),
-    "heavy_ball": OptimizerKind(make_heavy_ball, default_lr=0.1),
-    "adamw": OptimizerKind(make_adamw, default_lr=2e-3),
+    "sgd": OptimizerKind(make_sgd, default_lr=0.1, lr_range=(3e-3, 0.5)),
+    "heavy_ball": OptimizerKind(make_heavy_ball, default_lr=0.1, lr_range=(3e-3, 0.5)),
+    "adamw": OptimizerKind(make_adamw, default_lr=2e-3, lr_range=(2e-4, 2e-2)),
 }
 
 

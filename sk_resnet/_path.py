@@ -1,4 +1,4 @@
-"""Accuracy, zeros and bytes over the strength of the L1 penalty."""
+"""Score, zeros and bytes over the strength of the L1 penalty."""
 
 import copy
 from collections.abc import Sequence
@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import clone
+from sklearn.base import clone, is_classifier
 from sklearn.model_selection import train_test_split
 
 from sk_resnet._base import BaseResNet
-from sk_resnet._checks import to_numpy
+from sk_resnet._data import to_numpy
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,8 @@ class RegularizationPath:
     ----------
     l1s : ndarray of shape (n_l1s,)
         Strengths, in the order of the fits.
-    accuracies : ndarray of shape (n_l1s,)
-        Accuracies on the validation set.
+    scores : ndarray of shape (n_l1s,)
+        Accuracies of classifiers, R² of regressors, on the validation set.
     sparsities : ndarray of shape (n_l1s,)
         Shares of exact zeros in the kernels.
     n_bytes : ndarray of shape (n_l1s,)
@@ -44,7 +44,7 @@ class RegularizationPath:
     """
 
     l1s: NDArray[np.float64]
-    accuracies: NDArray[np.float64]
+    scores: NDArray[np.float64]
     sparsities: NDArray[np.float64]
     n_bytes: NDArray[np.int64]
     estimators: list[Any]
@@ -65,18 +65,19 @@ def regularization_path(
 
     Parameters
     ----------
-    estimator : ResNetClassifier or WideResNetClassifier
+    estimator : ResNetClassifier, ResNetRegressor or a wide one
         Parameters of the models; itself it stays as it is.
     X : array-like of shape (n_samples, ...)
         Training samples.
-    y : array-like of shape (n_samples,)
-        Their labels.
+    y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+        Their labels or numbers.
     l1s : sequence of float
         Strengths, at least 0, in any order.
     X_val : array-like, default=None
-        Samples to measure accuracy on. None holds a fifth of X out, by class.
+        Samples to measure the score on. None holds a fifth of X out, by class where y
+        has one label a sample.
     y_val : array-like, default=None
-        Their labels.
+        Their labels or numbers.
     direction : {"increasing", "decreasing"}, default="increasing"
         Whether the path goes from weak to strong, or from strong to weak.
     sample_weight : array-like of shape (n_samples,), default=None
@@ -107,7 +108,7 @@ def regularization_path(
     strengths = _checked_strengths(l1s)
     if not isinstance(estimator, BaseResNet):
         raise TypeError(
-            "estimator must be a ResNetClassifier or WideResNetClassifier, got "
+            "estimator must be a ResNetClassifier, a ResNetRegressor or a wide one, got "
             f"{type(estimator).__name__}: take it out of its pipeline."
         )
     if direction not in ("increasing", "decreasing"):
@@ -117,13 +118,7 @@ def regularization_path(
     if (X_val is None) != (y_val is None):
         raise ValueError("X_val and y_val must be given together, got one of them.")
     if X_val is None:
-        seed = estimator.random_state if isinstance(estimator.random_state, Integral) else 0
-        # Tables stay tables, as their columns have names.
-        data = [to_numpy(a) for a in (X, y, sample_weight) if a is not None]
-        X, X_val, y, y_val, *weights = train_test_split(
-            *data, test_size=0.2, stratify=data[1], random_state=seed
-        )
-        sample_weight = weights[0] if weights else None
+        X, X_val, y, y_val, sample_weight = _held_out(estimator, X, y, sample_weight)
     model = clone(estimator).set_params(warm_start=True)
     fitted = []
     for l1 in strengths if direction == "increasing" else strengths[::-1]:
@@ -131,11 +126,23 @@ def regularization_path(
         fitted.append(copy.deepcopy(model).set_params(warm_start=estimator.warm_start))
     return RegularizationPath(
         l1s=np.array([m.l1 for m in fitted]),
-        accuracies=np.array([m.score(X_val, y_val) for m in fitted]),
+        scores=np.array([m.score(X_val, y_val) for m in fitted]),
         sparsities=np.array([m.sparsity_ for m in fitted]),
         n_bytes=np.array([m.n_bytes_ for m in fitted]),
         estimators=fitted,
     )
+
+
+def _held_out(estimator: BaseResNet, X: Any, y: Any, sample_weight: Any) -> list[Any]:
+    """Training and validation samples, their y, and weights of the training samples."""
+    seed = estimator.random_state if isinstance(estimator.random_state, Integral) else 0
+    # Tables stay tables, as their columns have names.
+    data = [to_numpy(a) for a in (X, y, sample_weight) if a is not None]
+    one_label = is_classifier(estimator) and np.ndim(data[1]) == 1
+    parts = train_test_split(
+        *data, test_size=0.2, stratify=data[1] if one_label else None, random_state=seed
+    )
+    return [*parts[:4], parts[4] if len(parts) > 4 else None]
 
 
 def _checked_strengths(l1s: Sequence[float]) -> NDArray[np.float64]:

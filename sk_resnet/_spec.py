@@ -1,11 +1,15 @@
 """Block orders and network specifications: depth and width become stages."""
 
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from itertools import pairwise
+from numbers import Integral
 from typing import Any
 
 RESNET = "He et al. 2015, arXiv:1512.03385"
 PREACTIVATION = "He et al. 2016, arXiv:1603.05027, figure 4"
+WIDE = "Zagoruyko & Komodakis 2016, arXiv:1605.07146"
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,81 @@ STEM_CHANNELS = {0: 64, 1: 16, 2: 16, 3: 16}
 
 
 @dataclass(frozen=True)
+class Family:
+    """Conventions of a paper: what "auto" stands for, and how depth is counted."""
+
+    depth: int
+    width: float
+    order: str
+    l2_of_rows: float
+    l2: float
+    # Depth is 6n+4 whatever the block, as arXiv:1605.07146 counts it.
+    counts_nominally: bool
+    # The first block activates before its fork even if it does not project.
+    activates_first: bool
+    source: str
+    # Of the optimizer's own learning rate, for lr="auto".
+    lr_factor: float = 1.0
+
+    def default_l2(self, n_dims: int) -> float:
+        """Strength that l2="auto" stands for."""
+        return self.l2 if n_dims else self.l2_of_rows
+
+
+FAMILIES = {
+    "resnet": Family(20, 1, "original", 1e-2, 1e-4, False, True, RESNET),
+    "wide": Family(16, 4, "full_preactivation", 1e-2, 5e-4, True, False, WIDE),
+    # Losses of numbers have no bound. With a norm behind the last convolution of each
+    # branch, as in "original", they diverge at the learning rates of classification, and
+    # so they do with the many features of wide networks. Rows need a stronger penalty.
+    "resnet_of_numbers": Family(
+        20, 1, "full_preactivation", 1e-1, 1e-4, False, True, RESNET
+    ),
+    "wide_of_numbers": Family(
+        16, 4, "full_preactivation", 1e-1, 5e-4, True, False, WIDE, lr_factor=0.3
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """The parameters of an estimator that shape its network; their names stand here."""
+
+    depth: int
+    width: float = 1.0
+    block: str | tuple[int, ...] = "basic"
+    order: str = "original"
+    shortcut: str = "projection"
+    layout: str = "auto"
+    dropout: float = 0.0
+    stochastic_depth: float = 0.0
+
+
+def architecture(parameters: Mapping[str, Any], family: Family) -> Architecture:
+    """Architecture for parameters, in which "auto" is left to the family."""
+    values = {field.name: parameters[field.name] for field in fields(Architecture)}
+    for name in ("depth", "width", "order"):
+        if values[name] == "auto":
+            values[name] = getattr(family, name)
+    values["depth"] = int(values["depth"])
+    values["block"] = _checked_block(values["block"])
+    for name in ("width", "dropout", "stochastic_depth"):
+        values[name] = float(values[name])
+    return Architecture(**values)
+
+
+def _checked_block(block: Any) -> Any:
+    if isinstance(block, str):
+        return block
+    if not block or not all(isinstance(k, Integral) and int(k) >= 1 for k in block):
+        raise ValueError(
+            f"block must be one of {sorted(BLOCKS)} or a tuple of kernel sizes of at least "
+            f"1 such as (3, 1, 3), got {block!r}."
+        )
+    return tuple(map(int, block))
+
+
+@dataclass(frozen=True)
 class Stage:
     """Blocks at one resolution; the first of them applies the stride."""
 
@@ -98,12 +177,31 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class BlockSpec:
+    """Place of one block in its network, and the sides of what it gives."""
+
+    stage: int
+    in_channels: int
+    inner_channels: tuple[int, ...]
+    out_channels: int
+    stride: int
+    drop_rate: float
+    is_first: bool
+    sides: tuple[int, ...]
+
+    @property
+    def changes_shape(self) -> bool:
+        """Whether the shortcut cannot be the identity."""
+        return self.stride > 1 or self.in_channels != self.out_channels
+
+
+@dataclass(frozen=True)
 class NetworkSpec:
     """All that is needed to build a network, in plain values."""
 
     n_dims: int
     in_channels: int
-    n_classes: int
+    n_outputs: int
     order: str
     kernels: tuple[int, ...]
     stem_channels: int
@@ -116,16 +214,61 @@ class NetworkSpec:
     # Channels between the convolutions of every block, where they were cut.
     cut_to: tuple[tuple[int, ...], ...] | None = None
 
-    def inner_channels(self) -> list[tuple[int, ...]]:
-        """Channels between the convolutions of each block, in order."""
-        if self.cut_to is not None:
-            return list(self.cut_to)
-        n_inner = len(self.kernels) - 1
-        return [
-            (stage.inner_channels,) * n_inner
-            for stage in self.stages
-            for _ in range(stage.n_blocks)
-        ]
+    @property
+    def n_layers(self) -> int:
+        """Weight layers on the longest path: stem, convolutions of the branches, head."""
+        return 2 + len(self.kernels) * sum(stage.n_blocks for stage in self.stages)
+
+    def stem_sides(self, sides: tuple[int, ...]) -> tuple[int, ...]:
+        """Sides behind the convolution of the stem."""
+        return _halved(sides) if self.imagenet_stem else sides
+
+    def blocks(self, sides: tuple[int, ...] = ()) -> list[BlockSpec]:
+        """Blocks in the order of the data, for samples with these sides.
+
+        Every layer gives ceil(side / stride); the first block of a stage strides.
+        """
+        sides = self.stem_sides(sides)
+        if self.imagenet_stem:
+            sides = _halved(sides)  # the pooling
+        found: list[BlockSpec] = []
+        channels = self.stem_channels
+        n_blocks = sum(stage.n_blocks for stage in self.stages)
+        for i, stage in enumerate(self.stages):
+            sides = tuple(-(-side // stage.stride) for side in sides)
+            for j in range(stage.n_blocks):
+                n = len(found)
+                inner = (stage.inner_channels,) * (len(self.kernels) - 1)
+                found.append(
+                    BlockSpec(
+                        stage=i,
+                        in_channels=channels,
+                        inner_channels=self.cut_to[n] if self.cut_to else inner,
+                        out_channels=stage.out_channels,
+                        stride=stage.stride if j == 0 else 1,
+                        # Linear decay of the survival, arXiv:1603.09382 §3.
+                        drop_rate=self.stochastic_depth * (n + 1) / n_blocks,
+                        is_first=n == 0,
+                        sides=sides,
+                    )
+                )
+                channels = stage.out_channels
+        return found
+
+    def n_kernel_weights(self, block: BlockSpec) -> int:
+        """Weights of the convolutions of a block."""
+        channels = [block.in_channels, *block.inner_channels, block.out_channels]
+        sizes = [kernel**self.n_dims for kernel in self.kernels]
+        branch = sum(map(math.prod, zip(sizes, channels, channels[1:], strict=False)))
+        projects = self.shortcut == "projection" and block.changes_shape
+        return branch + projects * block.in_channels * block.out_channels
+
+    def keeps_two_places(self, sides: tuple[int, ...]) -> bool:
+        """Whether every strided convolution reads at least 2 places along every axis."""
+        read = [sides, self.stem_sides(sides)] if self.imagenet_stem else []
+        blocks = self.blocks(sides)
+        read += [before.sides for before, block in pairwise(blocks) if block.stride > 1]
+        return all(side > 1 for places in read for side in places)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dict that `from_dict` reads back."""
@@ -134,6 +277,9 @@ class NetworkSpec:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "NetworkSpec":
         """Inverse of `to_dict`."""
+        values = dict(values)
+        if "n_classes" in values:  # its name up to format 2
+            values["n_outputs"] = values.pop("n_classes")
         stages = tuple(Stage(**stage) for stage in values["stages"])
         cut_to = values.get("cut_to")
         if cut_to is not None:
@@ -142,13 +288,8 @@ class NetworkSpec:
         return cls(**{**values, "kernels": kernels, "stages": stages, "cut_to": cut_to})
 
 
-def keeps_two_places(spec: NetworkSpec, spatial: tuple[int, ...]) -> bool:
-    """Whether every strided convolution reads at least 2 places along every axis."""
-    strides = [stage.stride for stage in spec.stages]
-    if spec.imagenet_stem:
-        strides = [2, 2, *strides]  # the stem's convolution, and its pooling
-    before_last = math.prod(strides[:-1])
-    return all(side > before_last for side in spatial)
+def _halved(sides: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(-(-side // 2) for side in sides)
 
 
 def resolve_block(block: str | tuple[int, ...]) -> BlockKind:
@@ -195,66 +336,68 @@ def blocks_per_stage(
     return (n,) * n_stages
 
 
-def network_spec(
-    *,
-    input_shape: tuple[int, ...],
-    n_classes: int,
-    depth: int,
-    width: int | float,
-    block: str | tuple[int, ...],
-    order: str,
-    shortcut: str,
-    layout: str,
-    dropout: float,
-    wide: bool,
-    stochastic_depth: float = 0.0,
-) -> NetworkSpec:
-    """Specification of a network for samples of shape (channels, *spatial).
+# Weights of 40 GB in float32; training takes three to four times that.
+MOST_WEIGHTS, MOST_BLOCKS = 10**10, 10**4
 
-    ``wide`` selects the conventions of arXiv:1605.07146: depth is 6n+4 whatever the
-    block, and the first block activates before the fork only if it projects.
-    """
-    kind = resolve_block(block)
+
+def network_spec(
+    shape: Architecture, family: Family, *, input_shape: tuple[int, ...], n_outputs: int
+) -> NetworkSpec:
+    """Specification of a network for samples of shape (channels, *spatial)."""
+    kind = resolve_block(shape.block)
     spatial = input_shape[1:]
-    layout = resolve_layout(layout, depth=depth, block=kind, spatial=spatial)
+    layout = resolve_layout(shape.layout, depth=shape.depth, block=kind, spatial=spatial)
     if layout == "imagenet" and not spatial:
         raise ValueError("layout='imagenet' needs images or series, got rows: use 'small'.")
-    if stochastic_depth > 0 and shortcut == "none":
+    if shape.stochastic_depth > 0 and shape.shortcut == "none":
         raise ValueError(
             "stochastic_depth drops branches, which needs shortcuts: set it to 0, or "
             "shortcut to 'projection' or 'zero_pad'."
         )
     n_stages = 1 if not spatial else 3 if layout == "small" else 4
-    nominal = wide and bool(spatial) and layout == "small"
+    nominal = family.counts_nominally and bool(spatial) and layout == "small"
     counts = blocks_per_stage(
-        depth,
+        shape.depth,
         layers_per_block=2 if nominal else len(kind.kernels),
         n_stages=n_stages,
         extra_layers=4 if nominal else 2,
         layout=layout,
     )
+    if sum(counts) > MOST_BLOCKS:
+        raise ValueError(
+            f"depth={shape.depth} makes a network of {sum(counts)} blocks, more than the "
+            f"{MOST_BLOCKS} that are allowed: lower it."
+        )
     stem = 64 if layout == "imagenet" else STEM_CHANNELS[len(spatial)]
-    return NetworkSpec(
+    spec = NetworkSpec(
         n_dims=len(spatial),
         in_channels=input_shape[0],
-        n_classes=n_classes,
-        order=order,
+        n_outputs=n_outputs,
+        order=shape.order,
         kernels=kind.kernels,
         stem_channels=stem,
         imagenet_stem=layout == "imagenet",
         stages=tuple(
-            _stage(n, stem * 2**i, width, kind, stride=1 if i == 0 else 2)
+            _stage(n, stem * 2**i, shape.width, kind, stride=1 if i == 0 else 2)
             for i, n in enumerate(counts)
         ),
-        shortcut=shortcut,
-        dropout=dropout,
-        activate_first=not wide,
-        stochastic_depth=stochastic_depth,
+        shortcut=shape.shortcut,
+        dropout=shape.dropout,
+        activate_first=family.activates_first,
+        stochastic_depth=shape.stochastic_depth,
     )
+    n_weights = sum(map(spec.n_kernel_weights, spec.blocks()))
+    if n_weights > MOST_WEIGHTS:
+        raise ValueError(
+            f"depth={shape.depth} and width={shape.width:g} make a network of "
+            f"{n_weights:.1e} weights, more than the {MOST_WEIGHTS:.0e} that are allowed: "
+            "lower them."
+        )
+    return spec
 
 
 def _stage(
-    n_blocks: int, channels: int, width: int | float, kind: BlockKind, *, stride: int
+    n_blocks: int, channels: int, width: float, kind: BlockKind, *, stride: int
 ) -> Stage:
     # A bottleneck widens inside only, as WRN-50-2-bottleneck of arXiv:1605.07146 §3.4.
     inner = max(1, round(channels * width))

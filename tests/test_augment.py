@@ -10,7 +10,7 @@ from sk_resnet._augment import (
     cutmix,
     cutout,
     jitter,
-    mixed_labels,
+    mixed_targets,
     mixup,
     random_crop,
     random_erasing,
@@ -19,6 +19,7 @@ from sk_resnet._augment import (
     random_shift,
     random_window,
 )
+from sk_resnet._target import Labels
 
 SHAPES = {0: (5,), 1: (2, 20), 2: (2, 8, 10), 3: (2, 6, 5, 8)}
 
@@ -61,13 +62,13 @@ def test_every_augmentation_trains(name, n_dims):
 
 
 @pytest.mark.parametrize(
-    "shape", [(3, 1, 12, 12), (1, 1, 28, 28), (2, 2, 9), (2, 1, 8, 8, 8)]
+    "shape", [(3, 1, 12, 12), (1, 1, 28, 28), (2, 2, 9), (2, 1, 8, 8, 8), (2, 1, 1, 1)]
 )
 def test_crop_shifts_over_a_reflected_border(shape):
     x = torch.randn(shape, generator=generator())
     out = random_crop(x.repeat(40, *(1,) * (len(shape) - 1)), generator())
     side = shape[-1]
-    p = min(4, max(1, side // 7))
+    p = min(4, max(1, side // 7), side - 1)
     padded = torch.nn.functional.pad(x, (p, p) * (len(shape) - 2), mode="reflect")
     windows = padded
     for axis in range(2, len(shape)):
@@ -79,11 +80,29 @@ def test_crop_shifts_over_a_reflected_border(shape):
         assert any(torch.equal(sample, candidate) for candidate in candidates)
 
 
+def test_all_shifts_of_a_crop_are_as_likely():
+    x = torch.arange(64 * 1000.0).reshape(1000, 1, 8, 8)
+    out = random_crop(x, generator())
+    padded = np.pad(x.numpy(), [(0, 0), (0, 0), (1, 1), (1, 1)], mode="reflect")
+    shifts = {}
+    for i in range(1000):
+        found = [
+            (a, b)
+            for a in range(3)
+            for b in range(3)
+            if np.array_equal(padded[i, :, a : a + 8, b : b + 8], out[i].numpy())
+        ]
+        assert len(found) == 1
+        shifts[found[0]] = shifts.get(found[0], 0) + 1
+    assert len(shifts) == 9
+    assert min(shifts.values()) > 70
+
+
 def test_flip_mirrors_about_half():
     x = samples(2, 1000)
     out = random_flip(x, generator())
     flipped = (out == x.flip(-1)).flatten(1).all(1)
-    assert (flipped | (out == x).flatten(1).all(1)).all()
+    assert (flipped ^ (out == x).flatten(1).all(1)).all()
     assert 0.45 < flipped.float().mean() < 0.55
 
 
@@ -179,12 +198,15 @@ def test_cutmix_puts_a_box_of_the_partner_in(n_dims):
     assert 0.5 < share.mean() < 0.85
 
 
+soft = Labels(np.arange(3)).soft
+
+
 def test_mixed_labels_give_the_mixed_loss():
     logits = torch.randn(6, 3, generator=generator())
     y = torch.tensor([0, 1, 2, 0, 1, 2])
     weight = torch.tensor([1.0, 2, 0.5, 1, 3, 0.1])
     partner, share = torch.randperm(6, generator=generator()), torch.linspace(0.1, 0.9, 6)
-    target, total = mixed_labels(y, weight, partner, share, 3)
+    target, total = mixed_targets(soft(y), weight, partner, share)
     torch.testing.assert_close(target.sum(1), torch.ones(6))
     loss = torch.nn.functional.cross_entropy(logits, target, reduction="none") * total
 
@@ -194,10 +216,10 @@ def test_mixed_labels_give_the_mixed_loss():
     expected = share * weight * plain(y) + (1 - share) * weight[partner] * plain(y[partner])
     torch.testing.assert_close(loss, expected)
     # Weights may vanish in float32.
-    target, total = mixed_labels(y, torch.zeros(6), partner, share, 3)
+    target, total = mixed_targets(soft(y), torch.zeros(6), partner, share)
     assert torch.isfinite(target).all()
     assert (total == 0).all()
     # Mixing mixed samples again is linear in their probabilities.
-    again, total = mixed_labels(target, torch.ones(6), partner, share, 3)
+    again, total = mixed_targets(soft(target), torch.ones(6), partner, share)
     expected = share[:, None] * target + (1 - share)[:, None] * target[partner]
     torch.testing.assert_close(again, expected)

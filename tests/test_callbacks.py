@@ -50,7 +50,7 @@ def test_early_stopping_restores_only_where_asked(rows, restore_best):
     stop = EarlyStopping(patience=99, restore_best=restore_best)
     model = ResNetClassifier(**SETTINGS, callbacks=[stop])
     model.fit(X[:40], y[:40], **validation)
-    assert model.best_epoch_ < model.n_epochs_
+    assert (model.best_epoch_ < model.n_epochs_) == restore_best
     last = ResNetClassifier(**SETTINGS).fit(X[:40], y[:40], **validation)
     equal = np.array_equal(model.predict_proba(X), last.predict_proba(X))
     assert equal != restore_best

@@ -26,7 +26,7 @@ from torch import nn
 from sk_resnet import EarlyStopping, ResNetClassifier, WideResNetClassifier
 from sk_resnet._network import initialize, kernels
 from sk_resnet._optim import OPTIMIZERS
-from sk_resnet._recipe import resolve_epochs
+from sk_resnet._plan import resolve_epochs
 
 ROWS = {"depth": 4, "max_epochs": 4, "batch_size": 16, "random_state": 0}
 IMAGES = {**ROWS, "depth": 8}
@@ -589,10 +589,8 @@ def test_a_trained_wide_network_has_the_parameters_of_the_paper():
     [(50, 16, 125), (1000, 10, 30), (1000, 64, 32), (4, 4, 200)],
 )
 def test_small_sets_get_more_epochs_by_default(n, batch_size, expected):
-    model = ResNetClassifier()
-    model.batch_size_ = batch_size
-    assert resolve_epochs(model, n) == expected
-    assert resolve_epochs(model.set_params(max_epochs=7), n) == 7
+    assert resolve_epochs("auto", n, batch_size) == expected
+    assert resolve_epochs(7, n, batch_size) == 7
 
 
 def test_the_default_number_of_epochs_is_trained(rows):

@@ -13,14 +13,13 @@ import torch
 
 import sk_resnet
 from sk_resnet import ResNetClassifier
-from sk_resnet._device import resolve_device
+from sk_resnet._machine import resolve_device
 
 ROOT = Path(sk_resnet.__file__).parents[1]
 FIT = """
 import sys
 import numpy as np
 import torch
-from skorch.callbacks import Callback
 from sk_resnet import ResNetClassifier
 from sk_resnet._layers import NORM_TYPES
 
@@ -32,12 +31,11 @@ if n != "1":
     )
 
 
-class FreezeNorms(Callback):
-    def on_batch_begin(self, net, batch=None, training=False, **kwargs):
-        for layer in net.module_.modules():
-            if isinstance(layer, NORM_TYPES) and frozen == "True":
-                layer.momentum = 0.0
-                layer.eval()
+def freeze_norms(network):
+    for layer in network.modules():
+        if isinstance(layer, NORM_TYPES):
+            layer.momentum = 0.0
+            layer.eval()
 
 
 rng = np.random.default_rng(0)
@@ -48,14 +46,14 @@ model = ResNetClassifier(
     precision="float32",
 )
 if frozen == "True":
-    # skorch turns training on before each step.
-    import sk_resnet._training as training
+    # Training is turned on before each step.
+    from sk_resnet._run import Run
 
-    def train_step_single(net, batch, _inner=training.ResidualNet.train_step_single):
-        FreezeNorms().on_batch_begin(net)
-        return _inner(net, batch)
+    def backward(run, batch, _inner=Run._backward):
+        freeze_norms(run.network)
+        return _inner(run, batch)
 
-    training.ResidualNet.train_step_single = train_step_single
+    Run._backward = backward
 model.fit(X, y, X_val=X, y_val=y)
 losses = [row["train_loss"] for row in model.history_]
 np.savez(f"{out}{rank}.npz", p=model.predict_proba(X), losses=losses)
@@ -117,7 +115,7 @@ np.save("rank" + os.environ["RANK"], main(X, y).predict_proba(X))
 
 
 def test_processes_need_one_seed(monkeypatch, rows):
-    monkeypatch.setattr("sk_resnet._base.world", lambda: (0, 2))
+    monkeypatch.setattr("sk_resnet._base.rank_and_size", lambda: (0, 2))
     with pytest.raises(ValueError, match="random_state must be an int where several"):
         ResNetClassifier(4).fit(*rows)
 

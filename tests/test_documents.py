@@ -26,6 +26,9 @@ METHODS = (
     "sparsity_by_layer",
     "compact",
     "embed",
+    "network_input",
+    "get_params",
+    "set_params",
 )
 OF_OBJECTIVES = ("best_parameters", "own_parameters", "refit")
 EXAMPLES = sorted((ROOT / "examples").glob("plot_*.py"))
@@ -38,8 +41,9 @@ PAGES = sorted(
 def public_names():
     for name in set(sk_resnet.__all__) - {"__version__"}:
         yield name
-        if name.endswith("Classifier"):
-            yield from (f"{name}.{method}" for method in METHODS)
+        if name.endswith(("Classifier", "Regressor")):
+            kind = getattr(sk_resnet, name)
+            yield from (f"{name}.{m}" for m in METHODS if hasattr(kind, m))
     for name in search.__all__:
         yield f"search.{name}"
     for method in OF_OBJECTIVES:
@@ -119,9 +123,9 @@ def test_the_blocks_of_the_pages_run(name, tmp_path):
 
 def texts():
     """Everything that is written for people: README, pages, examples and docstrings."""
-    paths = [ROOT / "README.md", ROOT / "RELEASING.md"]
+    paths = [ROOT / name for name in ("README.md", "RELEASING.md", "CONTRIBUTING.rst")]
     paths += [ROOT / "docs" / page for page in PAGES]
-    paths += [*(ROOT / "examples").glob("*.*"), *(ROOT / "sk_resnet").glob("*.py")]
+    paths += [*(ROOT / "examples").glob("*.*"), *(ROOT / "sk_resnet").rglob("*.py")]
     return {str(path.relative_to(ROOT)): path.read_text() for path in paths}
 
 

@@ -5,6 +5,7 @@ import pytest
 import scipy.sparse
 import torch
 from sklearn.exceptions import NotFittedError
+from skorch.callbacks import Callback
 
 from sk_resnet import EarlyStopping, ResNetClassifier
 
@@ -47,7 +48,7 @@ def fit(X, y, *, fit_params=None, **changes):
         ({"l2_on": "biases"}, "'l2_on' parameter .*kernels"),
         ({"batch_size": 1}, "batch_size must be at least 2, got 1: batch norm"),
         ({"device": "gpu"}, "device must be 'auto' or a device of torch"),
-        ({"channel_axis": 0}, "channel_axis must be 1 or -1, got 0"),
+        ({"channel_axis": 0}, "channel_axis must be 'auto', 1, -1 or None, got 0"),
         ({"class_weight": "even"}, "'class_weight' parameter"),
         ({"class_weight": {0: -1.0}}, "finite weights of at least 0, got {0: -1.0}"),
         ({"class_weight": {0: 0, 1: 0, 2: 0}}, "at least 2 samples of positive weight"),
@@ -248,13 +249,105 @@ def test_training_on_with_another_architecture(rows, change):
             train_on(X, y)
 
 
-def test_a_failed_refit_leaves_no_model_of_other_data(rows):
+def test_a_failed_refit_leaves_the_model_that_was_there(rows):
     X, y = rows
     model = ResNetClassifier(**ROWS).fit(X, y)
+    before = model.predict_proba(X)
     with pytest.raises(ValueError, match="got depth=5"):
-        model.set_params(depth=5).fit(X, y == 1)
+        model.set_params(depth=5).fit(X[:, :3], y == 1)
+    with pytest.raises(ValueError, match="lower lr"):
+        model.set_params(depth=4, lr=1e20, standardize=False).fit(X[:, :3], y == 1)
+    np.testing.assert_array_equal(model.predict_proba(X), before)
+    assert model.classes_.tolist() == [0, 1, 2]
+    assert model.n_features_in_ == X.shape[1]
+
+
+@pytest.mark.parametrize("grows", [{"lr": 1e20}, {"l2": 1e30, "lr": 1e10}])
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+def test_training_on_that_diverges_changes_nothing(rows, method, grows):
+    X, y = rows
+    model = ResNetClassifier(**ROWS, warm_start=True).fit(X, y)
+    before, epochs = model.predict_proba(X), model.n_epochs_
+    with pytest.raises(ValueError, match="infinite|nan|inf"):
+        getattr(model.set_params(**grows), method)(X, y)
+    np.testing.assert_array_equal(model.predict_proba(X), before)
+    assert model.n_epochs_ == epochs == len(model.history_)
+    model.set_params(lr=0.01, l2=0.0).partial_fit(X, y)
+    assert np.isfinite(model.predict_proba(X)).all()
+
+
+def test_values_too_large_for_float32_change_nothing(rows):
+    X, y = rows
+    model = ResNetClassifier(**ROWS, standardize=False).fit(X, y)
+    before = model.predict_proba(X)
+    with pytest.raises(ValueError, match="too large for float32"):
+        model.partial_fit(X * 1e300, y)
+    np.testing.assert_array_equal(model.predict_proba(X), before)
+
+
+class FailsInEpoch(Callback):
+    def __init__(self, epoch):
+        self.epoch = epoch
+
+    def on_epoch_end(self, net, **kwargs):
+        if len(net.history) == self.epoch:
+            raise RuntimeError("as asked")
+
+
+def test_an_error_of_a_callback_keeps_the_epochs_that_are_done(rows):
+    X, y = rows
+    model = ResNetClassifier(**ROWS, callbacks=[FailsInEpoch(2)])
+    with pytest.raises(RuntimeError, match="as asked"):
+        model.fit(X, y)
+    assert model.n_epochs_ == 2
+    same = ResNetClassifier(**ROWS).fit(X, y)
+    assert model.history_[1]["train_loss"] == same.history_[1]["train_loss"]
+    assert model.predict(X).shape == y.shape
+
+
+def test_a_network_that_the_last_step_destroys_is_no_model(rows):
+    model = ResNetClassifier(4, l2=1e30, max_epochs=1, batch_size=60, random_state=0)
+    with pytest.raises(ValueError, match="infinite or NaN in the last step"):
+        model.fit(*rows)
     with pytest.raises(NotFittedError):
-        model.predict(X)
+        model.predict(rows[0])
+
+
+@pytest.mark.parametrize("wrong", [None, float("nan"), 3])
+def test_labels_of_mixed_kinds(rows, wrong):
+    X, y = rows
+    y = np.array([*"abc"])[y].astype(object)
+    y[5] = wrong
+    with pytest.raises((TypeError, ValueError), match="one kind|NaN|missing"):
+        ResNetClassifier(**ROWS).fit(X, y)
+
+
+def test_dates_are_no_numbers(rows):
+    X, y = rows
+    with pytest.raises(TypeError, match="X must hold numbers, got values of type datetime"):
+        ResNetClassifier(**ROWS).fit(X.astype("datetime64[s]"), y)
+
+
+@pytest.mark.parametrize("change", [{"width": 1e9}, {"depth": 2 * 10**9}])
+def test_networks_that_no_machine_holds(rows, change):
+    with pytest.raises(ValueError, match="that are allowed: lower"):
+        ResNetClassifier(**{**ROWS, **change}).fit(*rows)
+
+
+def test_half_precision_that_overflows_is_no_warning(rows):
+    X, y = rows
+    X = np.full(X.shape, 6e4, dtype=np.float16)
+    X[::2] *= -1
+    ResNetClassifier(**ROWS).fit(X, y).predict(X)
+    X[0, 0] = np.inf
+    with pytest.raises(ValueError, match="infinity"):
+        ResNetClassifier(**ROWS).fit(X, y)
+
+
+def test_a_callback_without_a_name_has_no_parameters_to_set():
+    model = ResNetClassifier(callbacks=[EarlyStopping()])
+    with pytest.raises(ValueError, match=r"names no callback.*\('stop', EarlyStopping"):
+        model.set_params(callbacks__stop__patience=3)
 
 
 def test_a_failed_fit_leaves_no_half_trained_model(rows):

@@ -29,7 +29,7 @@ from skorch.callbacks import Freezer
 
 import sk_resnet
 from sk_resnet import EarlyStopping, ModelFileError, ResNetClassifier, ResNetEmbedder
-from sk_resnet._files import DIGEST, MARK, TRUSTED, _sealed
+from sk_resnet._files import DIGEST, MARK, _sealed
 
 ROWS = {"depth": 4, "width": 0.25, "max_epochs": 2, "batch_size": 16, "random_state": 0}
 ROOT = Path(sk_resnet.__file__).parents[1]
@@ -95,7 +95,7 @@ def test_what_holds_our_models_needs_no_trust(rows, wrap, tmp_path):
     np.testing.assert_array_equal(again.predict_proba(X), model.predict_proba(X))
 
 
-@pytest.mark.parametrize("name", TRUSTED)
+@pytest.mark.parametrize("name", sk_resnet.trusted_types())
 def test_trusted_types_are_there(name):
     module, _, attribute = name.rpartition(".")
     assert isinstance(getattr(importlib.import_module(module), attribute), type)
@@ -107,7 +107,7 @@ def test_the_file_is_a_zip_file_with_one_type_to_trust(saved):
     import skops.io
 
     assert set(skops.io.get_untrusted_types(file=path)) == {
-        "sk_resnet._classifier.ResNetClassifier",
+        "sk_resnet._estimators.ResNetClassifier",
         "sk_resnet._callbacks.EarlyStopping",
     }
 
@@ -156,8 +156,9 @@ def test_other_files_and_newer_formats_are_refused(saved, tmp_path, monkeypatch)
 
 def test_models_of_a_newer_format_are_refused(saved, monkeypatch):
     path, model, _ = saved
-    monkeypatch.setattr("sk_resnet._base.FORMAT", 99)
+    monkeypatch.setattr("sk_resnet._state.FORMAT", 99)
     sk_resnet.save(model, path)
+    monkeypatch.undo()
     with pytest.raises(ModelFileError, match=r"in format 99 .*: upgrade sk_resnet"):
         sk_resnet.load(path)
 

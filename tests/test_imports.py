@@ -12,51 +12,72 @@ PACKAGE = Path(sk_resnet.__file__).parent
 # Each module may import those before it.
 ORDER = [
     "_version",
+    "_compat_sklearn",
+    "_compat_skorch",
+    "_compat_torch",
     "_spec",
     "_layers",
     "_network",
-    "_compact",
+    "_surgery",
     "_penalty",
     "_optim",
     "_input",
     "_augment",
     "_batches",
-    "_split",
+    "_target",
+    "_data",
     "_callbacks",
-    "_checks",
-    "_device",
-    "_engine",
-    "_capture",
-    "_recipe",
-    "_training",
-    "_persist",
+    "_machine",
+    "_processes",
+    "_record",
+    "_plan",
+    "_run",
+    "_net",
+    "_state",
     "_base",
-    "_path",
-    "_files",
+    "_estimators",
     "_classifier",
+    "_path",
     "_embedder",
-    "_probe",
-    "_summary",
-    "_displays",
-    "_diagnosis",
+    "_files",
     "__init__",
+    "inspection._probe",
+    "inspection._summary",
+    "inspection._displays",
+    "inspection._curves",
+    "inspection._diagnosis",
     "inspection",
-    "_space",
+    "search._distributions",
+    "search._space",
+    "search._pruning",
+    "search._objective",
+    "search._studies",
     "search",
     "worker",
 ]
 OUTSIDE = {
-    "skorch": {"_training", "_callbacks", "_probe", "search"},
-    "matplotlib": {"_displays"},
-    "optuna": {"_space", "search", "worker"},
-    "torch": set(ORDER)
-    - {"_version", "_spec", "_input", "_split", "_files", "_path", "_space", "search"},
+    "matplotlib": {"inspection._displays", "inspection._curves"},
+    "optuna": {name for name in ORDER if name.startswith("search")} | {"worker"},
+    "skops": {"_files"},
+}
+COMPAT = {
+    "sklearn": "_compat_sklearn",
+    "skorch": "_compat_skorch",
+    "torch": "_compat_torch",
 }
 
 
+def path_of(module):
+    path = PACKAGE / module.replace(".", "/")
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+def tree_of(module):
+    return ast.parse(path_of(module).read_text())
+
+
 def imports(module):
-    tree = ast.parse((PACKAGE / f"{module}.py").read_text())
-    for node in ast.walk(tree):
+    for node in ast.walk(tree_of(module)):
         if isinstance(node, ast.ImportFrom):
             yield node.module
         elif isinstance(node, ast.Import):
@@ -64,7 +85,8 @@ def imports(module):
 
 
 def test_every_module_has_its_place():
-    assert {path.stem for path in PACKAGE.glob("*.py")} == set(ORDER)
+    found = {path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py")}
+    assert found == {path_of(module).relative_to(PACKAGE) for module in ORDER}
 
 
 @pytest.mark.parametrize("module", ORDER)
@@ -73,17 +95,70 @@ def test_imports_go_one_way(module):
     for name in imports(module):
         top, _, inner = name.partition(".")
         if top == "sk_resnet":
-            assert inner in allowed
+            assert (inner or "__init__") in allowed
         assert module in OUTSIDE.get(top, {module})
 
 
-@pytest.mark.parametrize("module", sorted(set(ORDER) - {"_base", "_checks"}))
-def test_private_names_of_scikit_learn_stay_in_two_modules(module):
-    tree = ast.parse((PACKAGE / f"{module}.py").read_text())
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module.startswith("sklearn"):
+def private(name):
+    return name.startswith("_") and not name.startswith("__")
+
+
+def our_private_names():
+    """Names that this package defines, which its modules may read from each other."""
+    found = set()
+    for module in ORDER:
+        for node in ast.walk(tree_of(module)):
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+                found.add(node.name)
+            elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+                found.add(node.target.id)
+            elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                found.add(node.id)
+            elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+                is_own = isinstance(node.value, ast.Name) and node.value.id == "self"
+                found |= {node.attr} if is_own else set()
+    return found
+
+
+@pytest.mark.parametrize("module", sorted(set(ORDER) - set(COMPAT.values())))
+def test_private_names_of_others_stand_in_one_file_for_each_library(module):
+    ours = our_private_names() | OF_THE_STANDARD_LIBRARY
+    for node in ast.walk(tree_of(module)):
+        if isinstance(node, ast.ImportFrom) and not node.module.startswith("sk_resnet"):
             names = [*node.module.split("."), *(alias.name for alias in node.names)]
-            assert not any(name.startswith("_") for name in names)
+            assert not any(map(private, names)), ast.unparse(node)
+        elif isinstance(node, ast.Attribute) and private(node.attr):
+            assert node.attr in ours, ast.unparse(node)
+
+
+# The number of a worker process, which multiprocessing keeps to itself.
+OF_THE_STANDARD_LIBRARY = {"_identity"}
+
+
+@pytest.mark.parametrize("library", COMPAT)
+def test_a_private_name_that_is_gone_is_a_loud_error(library):
+    holder, name = GONE[library]
+    # The library itself has imported what it needs of its own.
+    code = (
+        "import sklearn.pipeline, sklearn.model_selection, sklearn.utils, skorch, torch\n"
+        "import sklearn.callback, torch.utils._python_dispatch\n"
+        f"delattr({holder}, {name!r})\n"
+        "import sk_resnet"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=PACKAGE.parent, capture_output=True, text=True
+    )
+    assert (
+        f"ImportError: sk_resnet cannot use this version of {FULL[library]}" in done.stderr
+    )
+
+
+GONE = {
+    "sklearn": ("sklearn.utils.validation", "_check_sample_weight"),
+    "skorch": ("skorch.net.NeuralNet", "_initialize_optimizer"),
+    "torch": ("torch.utils._python_dispatch", "TorchDispatchMode"),
+}
+FULL = {"sklearn": "scikit-learn", "skorch": "skorch", "torch": "torch"}
 
 
 def test_optional_packages_are_not_imported():

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
-import torch
 
-from sk_resnet._augment import random_crop, random_flip
+from sk_resnet import ResNetClassifier
+from sk_resnet._data import split_rows
 from sk_resnet._input import input_spec, with_statistics
-from sk_resnet._split import split_rows
+from sk_resnet._target import Labels
 
 
 @pytest.mark.parametrize("channel_axis", [1, -1])
@@ -46,7 +46,8 @@ def test_a_transform_never_shares_memory():
 def test_a_fraction_is_held_out_by_class(counts, fraction):
     y = np.repeat(np.arange(len(counts)), counts)
     X = np.zeros((len(y), 1))
-    train, valid = split_rows(fraction, X, y, None, seed=0)
+    target = Labels(np.unique(y))
+    train, valid = split_rows(fraction, X, y, y, None, target=target, seed=0)
     assert sorted([*train, *valid]) == list(range(len(y)))
     assert set(y[train]) == set(y)
     possible = len(y) - len(counts)
@@ -58,41 +59,67 @@ def test_a_fraction_is_held_out_by_class(counts, fraction):
 def test_groups_stay_together():
     y = np.arange(60) % 2
     groups = np.arange(60) // 6
-    train, valid = split_rows(0.3, np.zeros((60, 1)), y, groups, seed=0)
+    target = Labels(np.unique(y))
+    X = np.zeros((60, 1))
+    train, valid = split_rows(0.3, X, y, y, groups, target=target, seed=0)
     assert len(valid) == 18
     assert not set(groups[train]) & set(groups[valid])
 
 
-def test_a_crop_is_a_shift_over_a_reflected_border():
-    x = torch.arange(64 * 1000.0).reshape(1000, 1, 8, 8)
-    out = random_crop(x, torch.Generator().manual_seed(0))
-    again = random_crop(x, torch.Generator().manual_seed(0))
-    assert torch.equal(out, again)
-    padded = np.pad(x.numpy(), [(0, 0), (0, 0), (1, 1), (1, 1)], mode="reflect")
-    shifts = {}
-    for i in range(1000):
-        found = [
-            (a, b)
-            for a in range(3)
-            for b in range(3)
-            if np.array_equal(padded[i, :, a : a + 8, b : b + 8], out[i].numpy())
-        ]
-        assert len(found) == 1
-        shifts[found[0]] = shifts.get(found[0], 0) + 1
-    assert len(shifts) == 9
-    assert min(shifts.values()) > 70
+READINGS = [
+    # shape of a sample, bytes, channel_axis: shape of the network's input
+    ((24, 24, 3), False, "auto", (3, 24, 24)),
+    ((24, 20, 1), True, "auto", (1, 24, 20)),
+    ((9, 8, 7, 4), False, "auto", (4, 9, 8, 7)),
+    ((3, 24, 24), True, "auto", (3, 24, 24)),
+    ((3, 40), False, "auto", (3, 40)),
+    ((7,), False, "auto", (7,)),
+    ((3, 3, 3), False, "auto", (3, 3, 3)),
+    ((28, 28), True, None, (1, 28, 28)),
+    ((28, 28), True, 1, (28, 28)),
+    ((28, 28, 3), True, 1, (28, 28, 3)),
+    ((150, 3), False, -1, (3, 150)),
+    ((40,), False, None, (1, 40)),
+]
 
 
-@pytest.mark.parametrize("shape", [(2, 9), (1, 32, 32), (1, 5, 5, 5), (1, 1, 1)])
-def test_a_crop_works_in_every_dimension(shape):
-    x = torch.randn(6, *shape)
-    assert random_crop(x, torch.Generator().manual_seed(0)).shape == x.shape
+@pytest.mark.parametrize(("shape", "is_bytes", "axis", "expected"), READINGS)
+def test_channels_are_read_where_they_are(shape, is_bytes, axis, expected):
+    dtype = np.uint8 if is_bytes else np.float32
+    X = np.arange(2 * np.prod(shape)).reshape(2, *shape).astype(dtype)
+    spec = input_spec(X, input_shape=None, channel_axis=axis)
+    assert spec.network_shape == expected
+    first = spec.transform(X)
+    assert first.shape == (2, *expected)
+    if spec.channel_axis == -1:
+        np.testing.assert_array_equal(first[0, 1 % shape[-1]], X[0, ..., 1 % shape[-1]])
 
 
-def test_a_flip_mirrors_half_of_the_samples():
-    x = torch.randn(1000, 2, 4, 5)
-    out = random_flip(x, torch.Generator().manual_seed(0))
-    flipped = (out == x.flip(-1)).flatten(1).all(1)
-    kept = (out == x).flatten(1).all(1)
-    assert (flipped ^ kept).all()
-    assert 430 < flipped.sum() < 570
+@pytest.mark.parametrize(
+    ("shape", "is_bytes", "read_as", "maybe"),
+    [
+        ((28, 28), False, "series of 28 channels", "grey images"),
+        ((28, 20), True, "series of 28 channels", "grey images"),
+        ((64, 64, 10), False, "64 channels", "10 channels at the end"),
+        ((4, 28, 3), False, "4 channels", "3 channels at the end"),
+        ((150, 3), False, "series of 150 channels", "series of 3 channels at the end"),
+    ],
+)
+def test_two_readings_are_a_warning(shape, is_bytes, read_as, maybe):
+    X = np.zeros((2, *shape), dtype=np.uint8 if is_bytes else np.float32)
+    with pytest.warns(UserWarning, match=f"{read_as}; they may be {maybe}.*channel_axis"):
+        spec = input_spec(X, input_shape=None, channel_axis="auto")
+    assert spec.network_shape == shape
+
+
+def test_photos_are_learned_from_their_colours():
+    rng = np.random.default_rng(0)
+    y = np.arange(60) % 2
+    X = rng.normal(size=(60, 12, 12, 3)).astype(np.float32)
+    X[..., 1] += 2 * y[:, None, None]
+    model = ResNetClassifier(8, width=0.5, max_epochs=10, random_state=0).fit(X, y)
+    assert model.module_.spec.in_channels == 3
+    first = ResNetClassifier(8, width=0.5, max_epochs=10, random_state=0, channel_axis=1)
+    moved = np.ascontiguousarray(np.moveaxis(X, -1, 1))
+    same = first.fit(moved, y).predict_proba(moved)
+    np.testing.assert_allclose(model.predict_proba(X), same, atol=1e-5)

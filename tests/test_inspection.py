@@ -2,26 +2,23 @@ import sys
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from scipy.sparse import csr_array
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
-from sklearn.frozen import FrozenEstimator
-from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import LearningCurveDisplay, ValidationCurveDisplay
-from sklearn.pipeline import make_pipeline
 
 from sk_resnet import (
     EarlyStopping,
     ResNetClassifier,
-    ResNetEmbedder,
+    ResNetRegressor,
     WideResNetClassifier,
     regularization_path,
 )
 from sk_resnet._callbacks import wants_batches
-from sk_resnet._network import multiply_adds
-from sk_resnet._probe import dead_share, probe
-from sk_resnet._summary import network_rows
+from sk_resnet._surgery import multiply_adds
 from sk_resnet.inspection import (
     GradientFlow,
     GradientFlowDisplay,
@@ -32,6 +29,8 @@ from sk_resnet.inspection import (
     diagnose,
     summary,
 )
+from sk_resnet.inspection._probe import dead_share, probe
+from sk_resnet.inspection._summary import network_rows
 
 mpl.use("agg")
 ROWS = {"depth": 4, "max_epochs": 6, "batch_size": 16, "random_state": 0}
@@ -53,6 +52,10 @@ def fitted():
     model = ResNetClassifier(**{**ROWS, "depth": 8}, l1=1e-3, dropout=0.1)
     model.set_params(callbacks=[GradientFlow(every=1), EarlyStopping(patience=1)])
     return model.fit(X, y), X, y
+
+
+def cross_entropies(outputs, y):
+    return torch.nn.functional.cross_entropy(outputs, y, reduction="none")
 
 
 def drawn(axes):
@@ -155,7 +158,7 @@ def test_a_probe_leaves_the_network_alone(fitted):
     was = [layer.training for layer in module.modules()]
     before = [None if w.grad is None else w.grad.clone() for w in module.parameters()]
     generator = torch.get_rng_state()
-    probe(module, torch.randn(9, 1, 6, 6), torch.arange(9) % 3)
+    probe(module, torch.randn(9, 1, 6, 6), torch.arange(9) % 3, cross_entropies)
     torch.set_rng_state(generator)
     assert [layer.training for layer in module.modules()] == was
     assert not any(layer._forward_hooks for layer in module.modules())
@@ -172,7 +175,7 @@ def test_probed_gradients_are_those_of_the_loss(fitted):
     module = fitted[0].module_
     x, y = torch.randn(9, 1, 6, 6), torch.arange(9) % 3
     state = {k: v.clone() for k, v in module.state_dict().items()}
-    norms = probe(module, x, y).gradient_norms
+    norms = probe(module, x, y, cross_entropies).gradient_norms
     assert all(torch.equal(v, state[k]) for k, v in module.state_dict().items())
     name = "stages.1.0.branch.conv2.weight"
     import copy
@@ -289,15 +292,15 @@ def test_a_plain_network_of_56_layers_degrades_without_vanishing_gradients(image
     found = diagnose(deep, X, y, X, y, shallower=shallow)
     assert "degradation" in found
     assert "vanishing gradients" not in found
-    with pytest.raises(ValueError, match="depth below 8, got 56"):
+    with pytest.raises(ValueError, match="fewer than the 8 layers of estimator, got 56"):
         diagnose(shallow, X, y, X, y, shallower=deep)
 
 
 def test_a_learning_rate_far_too_high():
-    model = ResNetClassifier(**ROWS, lr=3.0, schedule="constant")
+    model = ResNetClassifier(**ROWS, lr=2.0, schedule="constant")
     found = diagnosis_of(model, blobs(200), blobs(200, 1))
     assert "learning rate too high" in found
-    assert "Set lr=0.3" in str(found)
+    assert "Set lr=0.2" in str(found)
 
 
 @pytest.mark.parametrize(
@@ -337,28 +340,211 @@ def test_dead_units_and_zeros_are_counted(rows):
     assert found.figures["sparsity"] > 0.8
 
 
-def test_embeddings_give_the_probabilities(fitted):
-    model, X, _ = fitted
-    features = model.embed(X)
-    assert features.shape == (60, 64)
-    layer = model.module_.classifier
-    logits = torch.from_numpy(features) @ layer.weight.detach().T + layer.bias.detach()
-    np.testing.assert_allclose(logits.softmax(1), model.predict_proba(X), atol=1e-5)
+def y_of_kind(kind, X):
+    """Something of the first columns that a small network learns."""
+    rng = np.random.default_rng(1)
+    if kind == "number":
+        return 3 * X[:, 0] + 0.1 * rng.normal(size=len(X)) + 50
+    if kind == "numbers":
+        return X[:, :3] * [1, 10, 100]
+    indicator = (X[:, :3] > 0).astype(int)
+    return csr_array(indicator) if kind == "sparse labels" else indicator
 
 
-def test_the_embedder_is_a_transformer(rows):
+KINDS = ["number", "numbers", "labels", "sparse labels"]
+
+
+def model_of_kind(kind, **changes):
+    if kind in ("number", "numbers"):
+        return ResNetRegressor(**{**ROWS, "max_epochs": 40, "lr": 0.02, **changes})
+    return ResNetClassifier(**{**ROWS, "max_epochs": 40, **changes})
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def other_kind(request):
+    X = np.random.default_rng(0).normal(size=(240, 5))
+    X += np.sign(X)  # so that no sample is close to a change of its labels
+    y = y_of_kind(request.param, X)
+    callbacks = [GradientFlow(every=20)]
+    model = model_of_kind(request.param, callbacks=callbacks)
+    return request.param, model.fit(X[::2], y[::2], X_val=X[1::2], y_val=y[1::2]), X, y
+
+
+def test_training_curves_show_the_score_of_any_y(other_kind):
+    kind, model, *_ = other_kind
+    display = TrainingCurveDisplay.from_estimator(model)
+    name = "r2" if kind.startswith("number") else "accuracy"
+    axes = display.axes_[1]
+    assert axes.get_ylabel() == name
+    for line, part in zip(axes.get_lines(), ("train", "valid"), strict=False):
+        expected = [row[f"{part}_{name}"] for row in model.history_]
+        np.testing.assert_allclose(line.get_ydata(), expected)
+    drawn(axes)
+
+
+def test_scores_far_below_others_leave_the_axes():
+    def lowest(*scores):
+        rows = [
+            {"epoch": i, "lr": 0.1, "train_loss": 1.0, "train_r2": score}
+            for i, score in enumerate(scores, 1)
+        ]
+        return TrainingCurveDisplay(rows).plot().axes_[1].get_ylim()[0]
+
+    assert lowest(-90.0, 0.1, 0.5) == -1
+    assert lowest(-90.0, -80.0) < -90  # nothing else is there to see
+    assert -1 < lowest(-0.5, 0.5) < -0.5
+    history = [{"epoch": 1, "lr": 0.1, "train_loss": 1.0}]  # without any score
+    assert TrainingCurveDisplay(history).plot().axes_[1].get_ylabel() == "score"
+
+
+def test_displays_of_networks_take_any_y(other_kind):
+    kind, model, *_ = other_kind
+    n_outputs = 1 if kind == "number" else 3
+    assert WeightDisplay.from_estimator(model).weights["classifier"].shape == (
+        64 * n_outputs,
+    )
+    display = NetworkDisplay.from_estimator(model)
+    assert display.shapes[-1] == (n_outputs,)
+    assert summary(model).splitlines()[-1].split()[1] == f"{model.n_parameters_:,}"
+    flow = GradientFlowDisplay.from_estimator(model)
+    assert flow.gradient_norms.shape == (2, 4)
+    assert (flow.gradient_norms > 0).all()
+
+
+@pytest.mark.parametrize("kind", ["number", "labels"])
+def test_recorded_gradients_are_those_of_the_training_loss(kind):
+    X = np.random.default_rng(0).normal(size=(40, 5))
+    y = y_of_kind(kind, X)
+    if kind == "number":
+        changes, n_epochs = {"loss": "absolute_error"}, 1
+    else:
+        changes, n_epochs = {"label_smoothing": 0.2, "class_weight": {0: 3.0}}, 1
+    model = model_of_kind(kind, max_epochs=n_epochs, **changes)
+    model.set_params(callbacks=[GradientFlow(n_samples=40, every=1)]).fit(X, y)
+    x = torch.from_numpy(model.network_input(X))
+    module = model.module_.train()
+    w = module.classifier.weight
+    if kind == "number":
+        z = torch.from_numpy((y - y.mean()) / y.std()).float()[:, None]
+        loss = (module(x) - z).abs().mean()
+    else:
+        smooth = torch.from_numpy(y * 0.8 + 0.1).float()
+        p = module(x).sigmoid()
+        weights = torch.tensor([3.0, 1.0, 1.0])
+        loss = -(weights * smooth * p.log() + (1 - smooth) * (1 - p).log()).sum(1).mean()
+    expected = float(torch.autograd.grad(loss, w)[0].norm())
+    found = model.history_[0]["gradient_norms"]["classifier.weight"]
+    assert found == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_good_fit_of_any_y(other_kind):
+    kind, model, X, y = other_kind
+    found = diagnose(model, X[::2], y[::2], X[1::2], y[1::2])
+    assert found.fit == "good fit"
+    figures = found.figures
+    assert figures["training_score"] == pytest.approx(model.score(X[::2], y[::2]))
+    assert figures["validation_score"] == pytest.approx(model.score(X[1::2], y[1::2]))
+    name = "r2" if kind.startswith("number") else "accuracy"
+    assert f"training {name} {figures['training_score']:.3f}" in str(found)
+    assert "learning rate too high" not in found
+
+
+def test_any_y_can_be_underfitted_and_regressors_are_told_of_noise(other_kind):
+    kind, _, X, y = other_kind
+    model = model_of_kind(kind, max_epochs=2, lr=1e-4).fit(X, y)
+    found = diagnose(model, X, y, X, y)
+    assert found.fit == "underfitting"
+    assert ("Noise in y" in str(found)) == kind.startswith("number")
+    assert ("label_smoothing" in str(found)) == kind.endswith("labels")
+    if kind == "number":
+        assert found.figures["constant_score"] == 0
+        assert found.figures["constant_loss"] == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("kind", ["number", "labels"])
+def test_any_y_can_be_overfitted(kind):
+    rng = np.random.default_rng(0)
+    X, noise = rng.normal(size=(2, 60, 30))
+    y = y_of_kind(kind, noise)  # of which X tells nothing
+    model = model_of_kind(kind, max_epochs=80, width=4, l2=0.0).fit(X[:40], y[:40])
+    found = diagnose(model, X[:40], y[:40], X[40:], y[40:])
+    assert found.fit == "overfitting"
+    assert ("label_smoothing" in str(found)) == (kind == "labels")
+
+
+def test_standard_errors_are_those_of_the_mean_score(other_kind):
+    kind, model, X, y = other_kind
+    X = X[::-1]  # or the scores would be too alike
+    figures = diagnose(model, X, y, X[1::2], y[1::2]).figures
+    if kind == "number":
+        scores = 1 - (y - model.predict(X)) ** 2 / y.var()
+    elif kind == "numbers":
+        scores = (1 - (y - model.predict(X)) ** 2 / y.var(axis=0)).mean(axis=1)
+    else:
+        wrong = np.asarray(abs(y - model.predict(X)).sum(axis=1)).ravel()
+        scores = (wrong == 0).astype(float)
+    expected = np.sqrt(max(scores.var(), 1 / 240) / 240)
+    assert figures["training_error"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_regressor_with_a_learning_rate_far_too_high():
+    X = np.random.default_rng(0).normal(size=(240, 5))
+    y = y_of_kind("numbers", X)
+    settings = {"depth": 10, "lr": 0.1, "order": "original"}
+    model = model_of_kind("numbers", **settings, max_epochs=8).fit(X, y)
+    assert "learning rate too high" in diagnose(model, X, y, X, y)
+    assert model.history_[0]["train_loss"] > 0.75
+    once = model_of_kind("numbers", **settings, max_epochs=1).fit(X, y)
+    # Of a first epoch the loss tells nothing: new weights give what they give.
+    assert "learning rate too high" not in diagnose(once, X, y, X, y)
+
+
+def test_shallower_networks_are_told_by_their_layers(rows):
     X, y = rows
-    network = ResNetClassifier(**ROWS)
-    pipeline = make_pipeline(ResNetEmbedder(network), LogisticRegression()).fit(X, y)
-    assert pipeline.score(X, y) > 0.8
-    embedder = pipeline[0]
-    assert embedder.n_features_in_ == 5
-    assert embedder.get_feature_names_out()[0] == "resnetembedder0"
-    assert embedder.set_output(transform="pandas").transform(X).shape == (60, 64)
-    frozen = ResNetEmbedder(FrozenEstimator(network.fit(X, y))).fit(X, y)
-    np.testing.assert_array_equal(frozen.transform(X), network.embed(X))
-    with pytest.raises(NotFittedError):
-        ResNetEmbedder().transform(X)
+    deep = ResNetRegressor("auto", max_epochs=1, lr=1e-3, random_state=0).fit(X, y)
+    good = ResNetRegressor(4, max_epochs=60, lr=0.02, random_state=0).fit(X, y)
+    found = diagnose(deep, X, y, X, y, shallower=good)
+    assert "degradation" in found
+    shown = found.figures["shallower_training_score"]
+    assert shown == pytest.approx(good.score(X, y))
+    assert f"training r2 of {shown:.3f}" in str(found)
+    with pytest.raises(ValueError, match=r"fewer than the 4 layers .* got \d+"):
+        diagnose(good, X, y, X, y, shallower=deep)
+
+
+def test_tables_and_long_arrays_are_diagnosed(rows, monkeypatch):
+    X, y = rows
+    table, series = pd.DataFrame(X).add_prefix("c"), pd.Series(y, index=np.arange(60) + 7)
+    model = ResNetClassifier(**ROWS).fit(table, series)
+    expected = model.score(table.iloc[[0, 29, 59]], y[[0, 29, 59]])
+    monkeypatch.setattr("sk_resnet.inspection._diagnosis.MOST_SAMPLES", 3)
+    figures = diagnose(model, table, series, table, series).figures
+    assert figures["n_training"] == 3
+    assert figures["n_validation"] == 60
+    assert figures["training_score"] == pytest.approx(expected)
+
+
+def test_labels_that_were_not_fitted_are_refused(rows):
+    X, y = rows
+    model = ResNetClassifier(**ROWS).fit(X, y)
+    with pytest.raises(ValueError, match=r"classes \[7\] that are not in y"):
+        diagnose(model, X, y, X, np.where(y == 2, 7, y))
+    with pytest.raises(ValueError, match="X has 4 features"):
+        diagnose(model, X, y, X[:, :4], y)
+
+
+@pytest.mark.parametrize("kind", ["numbers", "sparse labels"])
+def test_paths_of_any_y_are_drawn(kind):
+    X = np.random.default_rng(0).normal(size=(60, 5))
+    model = model_of_kind(kind, max_epochs=4)
+    path = regularization_path(model, X, y_of_kind(kind, X), [1e-3, 1e-2])
+    display = RegularizationPathDisplay.from_path(path)
+    name = "r2" if kind == "numbers" else "accuracy"
+    assert [line.get_label() for line in display.axes_[0].get_lines()] == [name, "zeros"]
+    np.testing.assert_allclose(display.axes_[0].get_lines()[0].get_ydata(), path.scores)
+    assert display.axes_[1].get_ylabel() == name
+    assert display.axes_[0].get_ylim()[0] <= max(-1, min(0, path.scores.min()))
+    drawn(display.axes_[1])
 
 
 def test_displays_of_scikit_learn_work(rows):

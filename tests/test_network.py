@@ -67,7 +67,7 @@ def test_parameters_of_other_small_resnets(changes, expected):
 )
 def test_parameters_of_imagenet_resnets(depth, block, width, millions, exact):
     n = count(
-        input_shape=(3, 224, 224), n_classes=1000, depth=depth, block=block, width=width
+        input_shape=(3, 224, 224), n_outputs=1000, depth=depth, block=block, width=width
     )
     assert n == exact
     assert round(n / 1e6, 1) == millions
@@ -94,7 +94,7 @@ def test_parameters_of_imagenet_resnets(depth, block, width, millions, exact):
     ],
 )
 def test_parameters_of_wide_resnets(depth, width, expected):
-    wide = {"depth": depth, "width": width, "wide": True, "order": PREACT}
+    wide = {"depth": depth, "width": width, "family": "wide", "order": PREACT}
     assert count(**wide) == expected
     assert count(**wide, input_shape=GRAY) == expected - 288
 
@@ -111,10 +111,10 @@ def test_parameters_of_wide_resnets(depth, width, expected):
     ],
 )
 def test_parameters_of_wide_block_types(block, depth, expected):
-    assert count(depth=depth, width=2, block=block, wide=True, order=PREACT) == expected
+    assert count(depth=depth, width=2, block=block, family="wide", order=PREACT) == expected
 
 
-SMALL = {"input_shape": (2, 9, 9), "n_classes": 3, "depth": 8}
+SMALL = {"input_shape": (2, 9, 9), "n_outputs": 3, "depth": 8}
 
 
 def randomize_norms(network):
@@ -211,7 +211,8 @@ class Paper:
 @pytest.mark.parametrize(("wide", "width"), [(False, 1), (False, 2), (True, 1), (True, 2)])
 def test_an_independent_implementation_gives_equal_outputs(order, shortcut, wide, width):
     depth = 10 if wide else 8
-    options = {"order": order, "shortcut": shortcut, "wide": wide, "width": width}
+    options = {"order": order, "shortcut": shortcut, "width": width}
+    options["family"] = "wide" if wide else "resnet"
     network = network_of(**{**SMALL, **options, "depth": depth})
     randomize_norms(network)
     network.eval()
@@ -269,7 +270,7 @@ def test_the_zero_pad_shortcut_drops_channels_that_have_no_place():
 
 
 def test_dropout_keeps_the_mean_and_stands_before_the_last_convolution():
-    network = network_of(**SMALL, dropout=0.3, order=PREACT, wide=False)
+    network = network_of(**SMALL, dropout=0.3, order=PREACT, family="resnet")
     names = [name for name, _ in network.stages[0][0].branch.named_children()]
     assert names == ["conv1", "norm1", "relu1", "dropout", "conv2"]
     layer = Dropout(0.3)

@@ -1,9 +1,16 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.sparse import csr_array
 from sklearn.pipeline import make_pipeline
 
-from sk_resnet import ResNetClassifier, regularization_path
+from sk_resnet import (
+    ResNetClassifier,
+    ResNetRegressor,
+    WideResNetClassifier,
+    WideResNetRegressor,
+    regularization_path,
+)
 
 ROWS = {"depth": 4, "max_epochs": 5, "batch_size": 16, "random_state": 0}
 L1S = [0.03, 1e-4, 3e-3]
@@ -24,14 +31,60 @@ def test_zeros_grow_and_bytes_shrink_along_the_path(rows, direction):
     assert not hasattr(model, "net_")
 
 
-def test_accuracies_are_those_of_the_validation_set(rows):
+def test_scores_are_those_of_the_validation_set(rows):
     X, y = rows
     path = regularization_path(
         ResNetClassifier(**ROWS), X[:40], y[:40], L1S, X_val=X[40:], y_val=y[40:]
     )
     expected = [model.score(X[40:], y[40:]) for model in path.estimators]
-    np.testing.assert_array_equal(path.accuracies, expected)
+    np.testing.assert_array_equal(path.scores, expected)
     assert not any(model.warm_start for model in path.estimators)
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [ResNetClassifier, WideResNetClassifier, ResNetRegressor, WideResNetRegressor],
+)
+def test_all_estimators_have_paths(rows, estimator):
+    X, y = rows
+    model = estimator(**ROWS, lr=0.01)
+    path = regularization_path(model, X, y, L1S, X_val=X[40:], y_val=y[40:])
+    expected = [fitted.score(X[40:], y[40:]) for fitted in path.estimators]
+    np.testing.assert_array_equal(path.scores, expected)
+    assert (np.diff(path.sparsities) > 0).all()
+    assert path.scores[0] > 0.3
+
+
+@pytest.mark.parametrize("kind", ["all different", "several numbers", "labels", "sparse"])
+def test_what_is_held_out_is_stratified_for_single_labels_only(rows, kind):
+    X, _ = rows
+    y = X[:, :2] if kind == "several numbers" else X[:, 0]
+    if kind in ("labels", "sparse"):
+        y = (X > 1).astype(int)  # of sets that appear once
+        y = csr_array(y) if kind == "sparse" else y
+    estimator = ResNetRegressor if kind in ("all different", "several numbers") else None
+    model = (estimator or ResNetClassifier)(**ROWS, lr=0.01)
+    weight = np.ones(60)
+    path = regularization_path(model, X, y, L1S[:1], sample_weight=weight)
+    assert path.scores.shape == (1,)
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        regularization_path(model, X[:-1], y, L1S)
+
+
+def test_rare_classes_are_in_both_parts_of_what_is_held_out(rows):
+    X, _ = rows
+    y = np.repeat([0, 1], [55, 5])
+    y_val = []
+
+    class Spy(ResNetClassifier):
+        def score(self, X, y, sample_weight=None):
+            y_val.append(y)
+            return super().score(X, y, sample_weight)
+
+    for seed in range(5):
+        model = Spy(**{**ROWS, "random_state": seed, "max_epochs": 1})
+        regularization_path(model, X, y, [0.0])
+    assert [part.sum() for part in y_val] == [1] * 5
 
 
 def test_what_is_held_out_of_a_table_is_a_table(rows):
@@ -40,7 +93,7 @@ def test_what_is_held_out_of_a_table_is_a_table(rows):
     path = regularization_path(ResNetClassifier(**ROWS), X, y, iter(L1S[:1]))
     assert list(path.estimators[0].feature_names_in_) == list(X.columns)
     expected = regularization_path(ResNetClassifier(**ROWS), *rows, L1S[:1])
-    np.testing.assert_array_equal(path.accuracies, expected.accuracies)
+    np.testing.assert_array_equal(path.scores, expected.scores)
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         regularization_path(ResNetClassifier(**ROWS), X, y[:-1], L1S)
 

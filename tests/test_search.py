@@ -18,6 +18,7 @@ import pytest
 import sqlalchemy
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FixedTrial, TrialState
+from scipy import sparse
 from sklearn.base import clone
 from sklearn.callback import ProgressBar
 from sklearn.compose import make_column_transformer
@@ -26,6 +27,7 @@ from sklearn.model_selection import (
     GridSearchCV,
     GroupKFold,
     HalvingGridSearchCV,
+    KFold,
     RandomizedSearchCV,
     StratifiedKFold,
     cross_val_score,
@@ -34,8 +36,15 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 import sk_resnet
-from sk_resnet import EarlyStopping, ResNetClassifier, WideResNetClassifier
+from sk_resnet import (
+    EarlyStopping,
+    ResNetClassifier,
+    ResNetRegressor,
+    WideResNetClassifier,
+    WideResNetRegressor,
+)
 from sk_resnet._optim import OPTIMIZERS
+from sk_resnet._spec import FAMILIES
 from sk_resnet.search import (
     CrossValidationObjective,
     Only,
@@ -178,7 +187,7 @@ def test_progress_advances_by_candidates_folds_and_epochs(data):
 def place_and_threads(_):
     import torch
 
-    from sk_resnet._device import worker_number
+    from sk_resnet._machine import worker_number
 
     time.sleep(1)  # so that both workers get one
     return worker_number() % 2, torch.get_num_threads()
@@ -203,6 +212,8 @@ def test_workers_run_one_thread_each_and_take_the_devices_in_turn():
         (ResNetClassifier(block="bottleneck"), np.zeros((2, 1, 99)), [11, 20, 29, 38]),
         (WideResNetClassifier(input_shape=(1, 8, 8)), np.zeros((2, 64)), [10, 16, 22, 28]),
         (ResNetClassifier(layout="imagenet"), np.zeros((2, 3, 64, 64)), [18, 34]),
+        (WideResNetRegressor(), None, [4, 6, 8, 10]),
+        (ResNetRegressor(channel_axis=None), np.zeros((2, 8, 8)), [8, 14, 20, 26]),
     ],
 )
 def test_depths_fit(model, X, depths):
@@ -221,6 +232,70 @@ def test_widths_are_bounded_by_memory():
     # Its stem leaves 16 by 16 places of 64 by 64: 1.99 GiB at depth 34 and width 2.
     stem = search_space(ResNetClassifier(layout="imagenet"), np.zeros((2, 3, 64, 64)))
     assert max(stem["width"].choices) >= 2
+
+
+def widest(X, **parameters):
+    space = search_space(ResNetClassifier(**parameters), X)
+    return max(space["width"].choices)
+
+
+def test_spaces_read_the_channels_as_fit_does():
+    # The fewer places, the wider the networks that fit: 96 x 96 of 3 channels, or 96 x 3
+    # of 96. A warning would be an error here.
+    X = np.zeros((2, 96, 96, 3))
+    first, last = widest(np.moveaxis(X, -1, 1)), widest(X)
+    assert first == last == widest(X, channel_axis=-1)
+    assert widest(X, channel_axis=1) > last
+    assert widest(np.zeros((2, 96, 96)), channel_axis=None) == last
+    assert widest(np.zeros((2, 96, 96)), channel_axis=1) > last
+    square = search_space(ResNetClassifier(), np.zeros((2, 64, 64)))  # fit warns
+    assert square["depth"].low == 8
+
+
+@pytest.mark.parametrize(
+    ("model", "rows", "images"),
+    [(ResNetClassifier(), 0.1, 0.01), (ResNetRegressor(), 1.0, 0.01)],
+)
+def test_penalties_reach_beyond_the_defaults(model, rows, images):
+    assert search_space(model)["l2"].high == rows
+    assert search_space(model, np.zeros((2, 1, 8, 8)))["l2"].high == images
+
+
+def test_what_no_depth_fits_says_why():
+    with pytest.raises(ValueError, match=r"No depth fits .* stochastic_depth drops"):
+        search_space(ResNetClassifier(stochastic_depth=0.1, shortcut="none"))
+    with pytest.raises(ValueError, match="Samples must have 1 to 4 dimensions"):
+        search_space(ResNetClassifier(), np.zeros((2, 3, 4, 4, 4, 4)))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [ResNetClassifier, WideResNetClassifier, ResNetRegressor, WideResNetRegressor],
+)
+@pytest.mark.parametrize("shape", [(4,), (1, 8, 8)])
+def test_studies_start_with_what_auto_stands_for(make, shape):
+    X = np.random.default_rng(0).normal(size=(20, *shape))
+    y = np.arange(20) % 2
+    family = FAMILIES[make._family]
+    names = ("depth", "width", "order", "lr", "l2")
+    model = make(**dict.fromkeys(names, "auto"))
+    space = {
+        "depth": CategoricalDistribution([10, 16, 20, 22]),
+        "width": CategoricalDistribution([1, 2, 4]),
+        "order": CategoricalDistribution(["original", "full_preactivation"]),
+        "lr": FloatDistribution(1e-3, 1, log=True),
+        "l2": FloatDistribution(1e-6, 1, log=True),
+    }
+    if len(shape) > 1:  # where 16 or 20 is no depth
+        space["depth"] = CategoricalDistribution([family.depth])
+    objective = CrossValidationObjective(model, X, y, space=space, cv=2)
+    assert objective.own_parameters() == {
+        "depth": family.depth,
+        "width": family.width,
+        "order": family.order,
+        "lr": 0.1 * family.lr_factor,
+        "l2": family.default_l2(len(shape) - 1),
+    }
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -313,6 +388,74 @@ def test_the_objective_is_cross_val_score(data):
     np.testing.assert_array_equal(
         model.predict_proba(data[0]), expected.predict_proba(data[0])
     )
+
+
+L2 = {"l2": FloatDistribution(1e-4, 1e-1, log=True)}
+
+
+def check_fold_scores(model, X, y, *, cv, **changes):
+    """The scores of an objective are those of cross_val_score."""
+    objective = CrossValidationObjective(model, X, y, space=L2, cv=3, **changes)
+    study = create_study(objective=objective, pruner=optuna.pruners.NopPruner())
+    study.optimize(objective, n_trials=1)
+    (trial,) = study.trials
+    other = clone(model).set_params(**trial.params)
+    # It refuses a sparse y.
+    dense = y.toarray() if sparse.issparse(y) else y
+    expected = cross_val_score(other, X, dense, cv=cv)
+    np.testing.assert_allclose(trial.user_attrs["fold_scores"], expected)
+    assert len(trial.intermediate_values) == 6
+    return objective.refit(study)
+
+
+@pytest.mark.parametrize("make", [ResNetRegressor, WideResNetRegressor])
+@pytest.mark.parametrize("n_outputs", [None, 2])
+def test_regressors_are_scored_by_r2_on_plain_folds(data, make, n_outputs):
+    X = data[0]
+    y = X[:, 0] if n_outputs is None else X[:, :n_outputs]
+    model = check_fold_scores(make(**ROWS), X, y, cv=KFold(3))
+    assert model.predict(X).shape == y.shape
+    # Numbers that could be classes are no reason to stratify.
+    check_fold_scores(make(**ROWS), X, np.arange(60) // 20 % 2, cv=KFold(3))
+
+
+@pytest.mark.parametrize("form", [np.asarray, sparse.csr_matrix, sparse.coo_array])
+def test_sets_of_labels_are_scored(data, form):
+    X = data[0]
+    y = (X[:, :3] > 0).astype(int)
+    model = check_fold_scores(ResNetClassifier(**ROWS), X, form(y), cv=KFold(3))
+    predicted = model.predict(X)
+    assert sparse.issparse(predicted) == (form is not np.asarray)
+    assert predicted.shape == y.shape
+
+
+def test_studies_of_other_sets_of_labels_are_refused(data):
+    X = data[0]
+    y = sparse.csr_matrix((X[:, :3] > 0).astype(int))
+    model = ResNetClassifier(**ROWS)
+    study = create_study(objective=CrossValidationObjective(model, X, y, space=L2))
+    create_study(objective=CrossValidationObjective(model, X, y, space=L2))
+    other = CrossValidationObjective(model, X, y[:, [1, 0, 2]], space=L2)
+    with pytest.raises(ValueError, match="was started with other data"):
+        study.optimize(other, n_trials=1)
+
+
+def test_parameters_of_named_callbacks_are_drawn(data):
+    model = pipeline(max_epochs=9, lr=1e-9)
+    model.set_params(model__callbacks=[("stop", EarlyStopping("valid_loss"))])
+    name = "model__callbacks__stop__patience"
+    space = {name: IntDistribution(1, 9)}
+    objective = CrossValidationObjective(model, *data, space=space, cv=2)
+    assert objective.own_parameters() == {name: 9}  # 10 is above
+    study = create_study(pruner=optuna.pruners.NopPruner())
+    for patience in (1, 3):
+        study.enqueue_trial({name: patience})
+    study.optimize(objective, n_trials=2)
+    short, long = (sum(trial.user_attrs["fold_epochs"]) for trial in study.trials)
+    assert short < long
+    unknown = {"model__callbacks__halt__patience": IntDistribution(1, 9)}
+    with pytest.raises(ValueError, match="callbacks need a name"):
+        CrossValidationObjective(model, *data, space=unknown)
 
 
 def test_trials_without_a_study_are_scored(data):
@@ -464,7 +607,7 @@ def test_a_network_that_diverges_in_the_last_step_fail_the_trial_only(data):
     model = pipeline(batch_size=64, max_epochs=1, lr=1e30)
     objective = CrossValidationObjective(model, *data, space={}, scoring="neg_log_loss")
     study = create_study(objective=objective)
-    with pytest.warns(UserWarning, match="Trial 0: The probabilities became NaN"):
+    with pytest.warns(UserWarning, match="Trial 0: The predictions became infinite or NaN"):
         study.optimize(objective, n_trials=1)
     assert "error" in study.trials[0].user_attrs
 
@@ -474,6 +617,15 @@ def test_a_network_that_diverges_in_the_last_step_fail_the_trial_only(data):
     objective = objective_of(data, scoring=broken)
     with pytest.raises(ValueError, match="what a scorer says"):
         create_study().optimize(objective, n_trials=1)
+
+
+def test_regressors_that_diverge_in_the_last_step_fail_the_trial_only(data):
+    model = ResNetRegressor(**{**ROWS, "batch_size": 64, "max_epochs": 1}, lr=1e30)
+    objective = CrossValidationObjective(model, data[0], data[0][:, :2], space={})
+    study = create_study(objective=objective)
+    with pytest.warns(UserWarning, match="Trial 0: The predictions became infinite or NaN"):
+        study.optimize(objective, n_trials=1)
+    assert study.trials[0].state == TrialState.FAIL
 
 
 def test_the_epoch_that_stops_a_fit_is_reported_too(data):
@@ -757,7 +909,8 @@ def test_bad_objectives(data, changes, error, match):
 
 
 def test_other_bad_input(monkeypatch, tmp_path):
-    with pytest.raises(TypeError, match="ends in one, got StandardScaler"):
+    four = "ResNetClassifier, WideResNetClassifier, ResNetRegressor or WideResNetRegressor"
+    with pytest.raises(TypeError, match=f"{four}, or .* ends in one, got StandardScaler"):
         search_space(make_pipeline(StandardScaler()))
     with pytest.raises(ConnectionError, match="cannot be reached .* check the address"):
         create_study(f"sqlite:///{tmp_path}/no/folder/study.db")

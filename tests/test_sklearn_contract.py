@@ -26,7 +26,13 @@ from sklearn.utils import estimator_html_repr
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from skorch.callbacks import Callback
 
-from sk_resnet import EarlyStopping, ResNetClassifier, WideResNetClassifier
+from sk_resnet import (
+    EarlyStopping,
+    ResNetClassifier,
+    ResNetRegressor,
+    WideResNetClassifier,
+    WideResNetRegressor,
+)
 
 SAMPLE_WEIGHT = (
     "mini-batches and batch norm see a repeated sample and a weight of 2 differently, as "
@@ -38,8 +44,10 @@ TINY_IMAGES = {**TINY, "depth": 8}
 
 @parametrize_with_checks(
     [
-        ResNetClassifier(depth=4, max_epochs=20, random_state=0),
-        WideResNetClassifier(depth=4, width=1, max_epochs=20, random_state=0),
+        ResNetClassifier(),
+        WideResNetClassifier(),
+        ResNetRegressor(),
+        WideResNetRegressor(),
     ],
     expected_failed_checks=lambda estimator: {
         "check_sample_weight_equivalence_on_dense_data": SAMPLE_WEIGHT

@@ -217,7 +217,7 @@ def path(options):
         for i, l1 in enumerate(paths[0].l1s):
             measures = {
                 "zeros": [p.sparsities[i] for p in paths],
-                "accuracy": [p.accuracies[i] for p in paths],
+                "accuracy": [p.scores[i] for p in paths],
             }
             show(options, "path", f"{l1:g}", direction, measures)
 

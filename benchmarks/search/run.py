@@ -44,8 +44,8 @@ from skorch.callbacks import LRScheduler
 from torch import nn
 
 from sk_resnet import ResNetClassifier
-from sk_resnet._network import build_network, initialize
-from sk_resnet._spec import network_spec
+from sk_resnet._network import new_network
+from sk_resnet._spec import FAMILIES, Architecture, network_spec
 from sk_resnet.search import CrossValidationObjective, create_study
 
 sys.path.append(str(Path(__file__).parents[1]))
@@ -66,13 +66,13 @@ class Plain(nn.Module):
 
     def __init__(self, depth=8, width=1.0, shape=(1, 8, 8), seed=0):
         super().__init__()
-        settings = {"block": "basic", "order": "original", "shortcut": "projection"}
         spec = network_spec(
-            input_shape=shape, n_classes=10, depth=depth, width=width,
-            layout="small", dropout=0.0, wide=False, **settings,
-        )  # fmt: skip
-        self.network = build_network(spec).to_empty(device="cpu")
-        initialize(self.network, torch.Generator().manual_seed(seed))
+            Architecture(depth, width, layout="small"),
+            FAMILIES["resnet"],
+            input_shape=shape,
+            n_outputs=10,
+        )
+        self.network = new_network(spec, device=torch.device("cpu"), seed=seed)
 
     def forward(self, x):
         return self.network(x)

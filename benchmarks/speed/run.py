@@ -44,9 +44,10 @@ from skorch.callbacks import LRScheduler
 from torch import nn
 
 from sk_resnet import ResNetClassifier, WideResNetClassifier
-from sk_resnet._engine import has_fast_bfloat16, pays_in_bfloat16
-from sk_resnet._network import build_network, folded, initialize, multiply_adds
-from sk_resnet._spec import network_spec
+from sk_resnet._machine import has_fast_bfloat16, pays_in_bfloat16
+from sk_resnet._network import new_network
+from sk_resnet._spec import FAMILIES, architecture, network_spec
+from sk_resnet._surgery import folded, multiply_adds
 
 sys.path.append(str(Path(__file__).parents[1]))
 from results import add_option, mean_of, median_of, origin, processor, record
@@ -127,7 +128,7 @@ def estimator(net, epochs, device, precision="auto", seed=0, compile=False):
         standardize=False,
         device=device,
         precision=precision,
-        compile=compile or "auto",
+        compile=compile,
         random_state=seed,
     )
 
@@ -135,21 +136,14 @@ def estimator(net, epochs, device, precision="auto", seed=0, compile=False):
 def network(net, X, n_classes, seed):
     """The initial network of the estimator."""
     model = estimator(net, 1, "cpu", seed=seed)
+    family = FAMILIES["wide" if net.wide else "resnet"]
     spec = network_spec(
+        architecture(model.get_params(deep=False), family),
+        family,
         input_shape=X.shape[1:],
-        n_classes=n_classes,
-        depth=net.depth,
-        width=net.width,
-        block="basic",
-        order=model.order,
-        shortcut="projection",
-        layout="small",
-        dropout=0.0,
-        wide=net.wide,
+        n_outputs=n_classes,
     )
-    module = build_network(spec).to_empty(device="cpu")
-    initialize(module, torch.Generator().manual_seed(model._draw_seed()))
-    return module
+    return new_network(spec, device=torch.device("cpu"), seed=model._draw_seed())
 
 
 class Contiguous(nn.Module):

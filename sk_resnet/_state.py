@@ -1,6 +1,8 @@
-"""Fitted network ↔ NumPy arrays, with the version of the format."""
+"""Fitted network ↔ plain values and NumPy arrays, with the version of the format."""
 
+import math
 import warnings
+from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
@@ -8,9 +10,14 @@ import numpy as np
 import torch
 from torch import nn
 
+from sk_resnet._input import InputSpec
+from sk_resnet._network import ResidualNetwork, build_network
+from sk_resnet._spec import MOST_BLOCKS, NetworkSpec
+from sk_resnet._target import Labels, Target, target_from_dict
 from sk_resnet._version import __version__
 
-FORMAT = 2  # 2: sparse weights as masks and values
+# 2: sparse weights as masks and values; 3: the target is in the state.
+FORMAT = 3
 
 
 class ModelFileError(ValueError):
@@ -24,6 +31,68 @@ class ModelFileError(ValueError):
     >>> issubclass(ModelFileError, ValueError)
     True
     """
+
+
+def network_state(
+    network: ResidualNetwork, input_spec: InputSpec, target: Target
+) -> dict[str, Any]:
+    """All that `restored` needs, in plain values and arrays."""
+    return {
+        "format": FORMAT,
+        "versions": versions(),
+        "network": network.spec.to_dict(),
+        "input": input_spec.to_dict(),
+        "target": target.to_dict(),
+        "weights": packed(weights_to_arrays(network)),
+    }
+
+
+# What reading values of other types, or of a wrong structure, ends in.
+BROKEN = (AttributeError, LookupError, TypeError, ValueError, ArithmeticError)
+
+
+def restored(
+    saved: Mapping[str, Any], *, classes: Any, device: torch.device
+) -> tuple[ResidualNetwork, InputSpec, Target]:
+    """Network, input and target of a state; `classes` for those of formats 1 and 2."""
+    try:
+        check_versions(saved["format"], saved["versions"])
+        spec = NetworkSpec.from_dict(saved["network"])
+        input_spec = InputSpec.from_dict(saved["input"])
+        stored = saved.get("target")
+        target = Labels(classes) if stored is None else target_from_dict(stored)
+        if sum(stage.n_blocks for stage in spec.stages) > MOST_BLOCKS:
+            raise ModelFileError("The model has more blocks than a network may have.")
+        network = build_network(spec)
+        _check_shapes(network, saved["weights"])
+        arrays_to_weights(network, unpacked(saved["weights"]), device)
+    except ModelFileError:
+        raise
+    except (*BROKEN, RuntimeError, MemoryError) as error:
+        raise ModelFileError(
+            f"The state of this model is broken ({type(error).__name__}: {error}): save it "
+            "again from where it came."
+        ) from error
+    return network, input_spec, target
+
+
+def _check_shapes(network: nn.Module, stored: Mapping[str, Any]) -> None:
+    """Refuse weights that are not those of the network, before they take memory."""
+    for name, tensor in network.state_dict().items():
+        a = stored[name]
+        shape, dtype = (
+            (tuple(a["shape"]), np.asarray(a["values"]).dtype)
+            if isinstance(a, Mapping)
+            else (a.shape, a.dtype)
+        )
+        wanted = tuple(tensor.shape) or (1,)  # counters were stored with one axis
+        if (shape or (1,)) != wanted or dtype.kind not in "fi":
+            raise ModelFileError(
+                f"The model holds {name} of shape {shape} and type {dtype}, but its "
+                f"network needs numbers of shape {wanted}."
+            )
+        if isinstance(a, Mapping) and 8 * len(a["mask"]) < math.prod(shape):
+            raise ModelFileError(f"The mask of {name} is too short.")
 
 
 def versions() -> dict[str, str]:
@@ -91,8 +160,8 @@ def n_bytes(stored: dict[str, Any]) -> int:
 
 @torch.inference_mode(False)  # or they could never be trained again
 def arrays_to_weights(
-    network: nn.Module, arrays: dict[str, np.ndarray], device: torch.device
-) -> nn.Module:
+    network: ResidualNetwork, arrays: dict[str, np.ndarray], device: torch.device
+) -> ResidualNetwork:
     """Put arrays into a network on the meta device, where possible without a copy."""
     state = {
         name: torch.from_numpy(a if _is_own(a) else a.copy()).to(device)
@@ -122,5 +191,5 @@ def check_versions(state_format: int, saved: dict[str, str]) -> None:
             f"This model was saved with {', '.join(skew)}: check its predictions, or "
             "load it with those versions.",
             UserWarning,
-            stacklevel=4,
+            stacklevel=5,
         )

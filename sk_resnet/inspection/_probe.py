@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from numbers import Integral
@@ -32,11 +32,16 @@ class Probe:
     activation_norms: dict[str, float]
 
 
-def probe(module: nn.Module, x: Tensor, y: Tensor) -> Probe:
-    """Forward and backward pass in training mode, without dropout; all stays as it was."""
+def probe(
+    module: nn.Module, x: Tensor, y: Tensor, losses: Callable[[Tensor, Tensor], Tensor]
+) -> Probe:
+    """Forward and backward pass in training mode, without dropout; all stays as it was.
+
+    The gradient is that of the mean of `losses`, which takes outputs and encoded y.
+    """
     weights = kernels(module)
     with _probed(module) as activations, torch.enable_grad():
-        loss = nn.functional.cross_entropy(module(x), y)
+        loss = losses(module(x), y).mean()
         gradients = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
     found = zip(weights, gradients, strict=True)
     norms = {name: g.norm() for name, g in found if g is not None}
@@ -151,11 +156,11 @@ class GradientFlow(Callback):
         """Choose the samples: evenly over the training set."""
         n, size = len(X), self.n_samples
         if size == "auto":
-            size = max(PROBE_LEAST, min(net.recipe.batch_size, round(PROBE_SHARE * n)))
+            size = max(PROBE_LEAST, min(net.batch_size, round(PROBE_SHARE * n)))
         elif not isinstance(size, Integral) or size < 2:
             raise ValueError(f"n_samples must be 'auto' or at least 2, got {size!r}.")
         if self.every == "auto":
-            self.every_ = math.ceil(PROBE_STEPS / math.ceil(n / net.recipe.batch_size))
+            self.every_ = math.ceil(PROBE_STEPS / math.ceil(n / net.batch_size))
         elif isinstance(self.every, Integral) and self.every >= 1:
             self.every_ = self.every
         else:
@@ -180,4 +185,5 @@ def probe_samples(
     """Probe of a net by some samples of a dataset; a copy leaves other threads alone."""
     places = places.to(torch.device(net.device))
     x, y = dataset.inputs(places), dataset.y.to(places.device)[places]
-    return probe(_without_generators(net.module_) if on_a_copy else net.module_, x, y)
+    module = _without_generators(net.module_) if on_a_copy else net.module_
+    return probe(module, x, y, net.target.to(places.device).training_losses)

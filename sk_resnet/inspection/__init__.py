@@ -1,15 +1,14 @@
 """Displays of what a network learned, and a diagnosis of how it fits."""
 
-from sk_resnet._diagnosis import Diagnosis, Finding, diagnose
-from sk_resnet._displays import (
+from sk_resnet.inspection._curves import (
     GradientFlowDisplay,
-    NetworkDisplay,
     RegularizationPathDisplay,
     TrainingCurveDisplay,
-    WeightDisplay,
 )
-from sk_resnet._probe import GradientFlow
-from sk_resnet._summary import summary
+from sk_resnet.inspection._diagnosis import Diagnosis, Finding, diagnose
+from sk_resnet.inspection._displays import NetworkDisplay, WeightDisplay
+from sk_resnet.inspection._probe import GradientFlow
+from sk_resnet.inspection._summary import summary
 
 __all__ = [
     "Diagnosis",

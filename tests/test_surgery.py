@@ -1,4 +1,4 @@
-"""Networks without their empty channels give the same outputs."""
+"""Oracles: the network as it was, torch's counter, and the papers' counts."""
 
 from typing import ClassVar
 
@@ -8,15 +8,20 @@ import torch
 from sklearn.base import clone
 from skorch.callbacks import Callback
 from test_network import network_of
+from test_run import SHAPES as SMALL_SHAPES
+from test_run import SMALLEST, every_network
+from test_spec import spec_of
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from sk_resnet import ResNetClassifier, WideResNetClassifier
-from sk_resnet._compact import compacted
 from sk_resnet._layers import NORM_TYPES
-from sk_resnet._network import folded, inner_kernels, kernels, n_parameters
+from sk_resnet._network import build_network, inner_kernels, kernels, n_parameters
 from sk_resnet._optim import OPTIMIZERS
 from sk_resnet._penalty import STRUCTURES, sparsity
-from sk_resnet._persist import weights_to_arrays
-from sk_resnet._spec import ORDERS
+from sk_resnet._spec import ORDERS, SHORTCUTS
+from sk_resnet._state import weights_to_arrays
+from sk_resnet._surgery import compacted, folded, multiply_adds
 
 SHAPES = {0: (6,), 1: (2, 11), 2: (2, 9, 9), 3: (2, 5, 5, 5)}
 
@@ -42,7 +47,7 @@ def test_outputs_stay_for_every_order_block_and_dimension(order, n_dims, block):
     n_convolutions = 2 if block == "basic" else 3
     depth = 2 + n_convolutions * (1 if n_dims == 0 else 3)
     settings = {"order": order, "block": block, "depth": depth, "dropout": 0.2}
-    network = network_of(input_shape=SHAPES[n_dims], n_classes=3, **settings).eval()
+    network = network_of(input_shape=SHAPES[n_dims], n_outputs=3, **settings).eval()
     empty_some_channels(network)
     small = compacted(network)
     x = torch.randn(4, *SHAPES[n_dims], generator=torch.Generator().manual_seed(2))
@@ -160,3 +165,73 @@ def test_weights_that_noise_keeps_off_zero_end_there(images, structure, optimize
     more = sparsity(found.values()) - sparsity(before.values())
     assert more > 0 or structure == "channel"
     assert model.sparsity_ == sparsity(found.values())
+
+
+@every_network
+@pytest.mark.parametrize("shortcut", SHORTCUTS)
+def test_folding_batch_norms_keeps_the_outputs(order, block, n_dims, shortcut):
+    network = network_of(
+        input_shape=SMALL_SHAPES[n_dims],
+        n_outputs=3,
+        depth=SMALLEST[block][n_dims > 0],
+        block=block,
+        order=order,
+        shortcut=shortcut,
+        dropout=0.1,
+    )
+    generator = torch.Generator().manual_seed(1)
+    for layer in network.modules():
+        if isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)):
+            for values in (layer.weight.data, layer.running_var):
+                values.uniform_(0.5, 2, generator=generator)
+            for values in (layer.bias.data, layer.running_mean):
+                values.normal_(generator=generator)
+    x = torch.randn(4, *SMALL_SHAPES[n_dims], generator=generator)
+    network.eval()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    kept = x.clone()
+    with torch.inference_mode():
+        expected = network(x)
+        twin = folded(network)
+        torch.testing.assert_close(twin(x), expected, rtol=1e-4, atol=1e-5)
+    assert torch.equal(x, kept)  # ReLUs in place write over nothing that is read again
+    count = sum("Norm" in type(layer).__name__ for layer in network.modules())
+    left = sum("Norm" in type(layer).__name__ for layer in twin.modules())
+    assert left < count
+    assert left == 0 or order != "original"
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+@pytest.mark.parametrize(
+    ("layout", "spatial"),
+    [("small", ()), ("small", (37,)), ("small", (21, 18)), ("small", (9, 7, 10))]
+    + [("imagenet", (37,)), ("imagenet", (21, 18)), ("imagenet", (9, 7, 10))],
+)
+def test_multiply_adds_are_those_that_torch_counts(spatial, layout):
+    spec = spec_of(
+        input_shape=(3, *spatial),
+        n_outputs=5,
+        depth=18 if layout == "imagenet" else 8,
+        layout=layout,
+    )
+    network = build_network(spec).eval()
+    with FlopCounterMode(display=False) as counter:
+        network(torch.empty(1, 3, *spatial, device="meta"))
+    assert multiply_adds(network, spatial) == counter.get_total_flops() // 2
+
+
+def test_multiply_adds_are_those_of_the_published_networks():
+    def count(depth, width, wide):
+        spec = spec_of(
+            depth=depth,
+            width=width,
+            order="full_preactivation" if wide else "original",
+            shortcut="projection" if wide else "zero_pad",
+            family="wide" if wide else "resnet",
+        )
+        return multiply_adds(build_network(spec), (32, 32))
+
+    assert count(28, 10, True) == pytest.approx(5243e6, rel=2e-3)
+    assert count(20, 1, False) == pytest.approx(40.6e6, rel=5e-3)
+    assert count(110, 1, False) == pytest.approx(253e6, rel=5e-3)

@@ -2,23 +2,26 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import chain
-from numbers import Number
 from types import BuiltinFunctionType, MethodDescriptorType
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules import module as of_all_layers
-from torch.optim import optimizer as of_all_optimizers
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.weak import WeakIdKeyDictionary
+from torch.optim import Optimizer
+
+from sk_resnet._compat_torch import (
+    READS_A_VALUE,
+    TorchDispatchMode,
+    WeakIdKeyDictionary,
+    has_hooks,
+    is_mutable,
+    kernel_of,
+    qualified_name,
+)
 
 Step = Callable[..., None]
 # Records a step while it is done for these inputs, and returns it for others.
-Capture = Callable[[Step, Sequence[Tensor]], Step]
-# Parameter groups of an optimizer, which may get others.
-Groups = Callable[[], list[dict[str, Any]]]
+Record = Callable[[Step, Sequence[Tensor]], Step]
 
 # Recording takes as long as some ten steps, which twice as many replays bring back.
 CPU_WARMUP = 8
@@ -28,7 +31,7 @@ CUDA_WARMUP = 3
 OUR_LAYERS = ("torch.nn.", "sk_resnet.")
 
 
-class CapturedStep:
+class RecordedStep:
     """A step that is recorded once, then replayed for inputs of the same layout.
 
     Small networks are limited by what surrounds the arithmetic: Python, autograd, launches
@@ -37,31 +40,11 @@ class CapturedStep:
     as the last batch of an epoch.
     """
 
-    def __init__(
-        self,
-        step: Step,
-        capture: Capture,
-        warmup: int,
-        depends_on: Callable[[], Any] = tuple,
-    ) -> None:
-        self.step, self.capture = step, capture
-        self.warmup, self.depends_on = warmup, depends_on
+    def __init__(self, step: Step, record: Record, warmup: int) -> None:
+        self.step, self.record = step, record
+        self._n_left = warmup
         self._layout: list[Any] | None = None
-        self.forget()
-
-    def forget(self) -> None:
-        """Begin anew."""
         self._replay: Step | None = None
-        self._n_left = self.warmup
-
-    def __getstate__(self) -> dict[str, Any]:
-        # A copy has other tensors, and code cannot be pickled.
-        return {**vars(self), "_taken_of": None, "_replay": None, "_n_left": self.warmup}
-
-    def check(self) -> None:
-        """Forget the record if what it was taken of is no longer so."""
-        if self._replay is not None and self.depends_on() != self._taken_of:
-            self.forget()
 
     def __call__(self, *inputs: Tensor) -> None:
         """Do the step for these inputs."""
@@ -75,136 +58,72 @@ class CapturedStep:
         elif self._n_left > 0:
             self._n_left -= 1
             self.step(*inputs)
-        elif (now := self.depends_on()) is not None:
-            self._taken_of = now
-            self._replay = self.capture(self.step, inputs)
         else:
-            self.forget()
-            self.step(*inputs)
+            self._replay = self.record(self.step, inputs)
 
 
-def what_steps_depend_on(module: nn.Module, optimizer: Any, *others: Any) -> Any:
-    """What a record keeps as it was, to be compared; None where it must not be taken.
-
-    Callbacks may change layers, options and tensors between epochs. The values of tensors
-    and the learning rates are read anew by every replay.
-    """
-    groups, layers = optimizer.param_groups, list(module.modules())
-    parameters = _held(layers, "_parameters")
-    if _wants_every_step(layers, parameters, optimizer):
-        return None
-    tensors = [
-        *parameters,
-        *_held(layers, "_buffers"),
-        *chain.from_iterable(state.values() for state in optimizer.state.values()),
-        *chain.from_iterable((group["lr"], *group["params"]) for group in groups),
-    ]
-    tensors = [value for value in tensors if isinstance(value, Tensor)]
-    options = [*map(vars, (*layers, optimizer)), *({**g, "lr": None} for g in groups)]
-    return (
-        [(tensor.data_ptr(), tensor.requires_grad) for tensor in tensors],
-        _Snapshot(
-            [
-                *layers,
-                *tensors,
-                *chain.from_iterable(options),
-                *chain.from_iterable(values.values() for values in options),
-            ]
-        ),
-        others,
+def is_recordable(module: nn.Module) -> bool:
+    """Whether the layers run no Python of users, which a record would not repeat."""
+    return all(
+        type(layer).__module__.startswith(OUR_LAYERS)
+        and "forward" not in vars(layer)
+        and not has_hooks(layer)
+        for layer in module.modules()
     )
 
 
-def _held(layers: list[nn.Module], kind: str) -> list[Tensor]:
-    held = chain.from_iterable(vars(layer)[kind].values() for layer in layers)
-    return [tensor for tensor in held if tensor is not None]
-
-
-class _Snapshot:
-    """Equal to one of the same objects, but for numbers and texts, which have values."""
-
-    def __init__(self, objects: list[Any]) -> None:
-        self.objects = objects
-
-    def __eq__(self, other: object) -> bool:
-        assert isinstance(other, _Snapshot)
-        return len(self.objects) == len(other.objects) and all(
-            a is b or (isinstance(a, (Number, str, tuple)) and a == b)
-            for a, b in zip(self.objects, other.objects, strict=True)
-        )
-
-
-def _wants_every_step(
-    layers: list[nn.Module], parameters: list[Tensor], optimizer: Any
-) -> bool:
-    """Whether a step may run Python of users, which leaves no trace in operations."""
-    hooked = [*layers, optimizer, of_all_layers, of_all_optimizers]
-    hooks = [
-        value for part in hooked for name, value in vars(part).items() if "_hooks" in name
-    ]
-    hooks += [p._backward_hooks or p._post_accumulate_grad_hooks for p in parameters]
-    # Contexts around the fit: modes see each operation, and hooks what autograd saves.
-    is_watched = (
-        torch._C._len_torch_dispatch_stack() > 0
-        or torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
-    )
-    # Schedulers of torch wrap `step`, and say so.
-    step = vars(optimizer).get("step")
-    is_replaced = step is not None and not hasattr(step, "_wrapped_by_lr_sched")
-    return (
-        any(hooks)
-        or is_watched
-        or is_replaced
-        or any("forward" in vars(layer) for layer in layers)
-        or not all(type(x).__module__.startswith(OUR_LAYERS) for x in layers)
-    )
-
-
-def capture_on(
+def recorded(
+    step: Step,
+    optimizer: Optimizer,
+    *,
     device: torch.device,
-    generators: Sequence[torch.Generator],
-    groups: Groups,
     n_steps: int,
-) -> tuple[Capture, int]:
-    """How steps are recorded there, and after how many of them that run as they are."""
+    generators: Sequence[torch.Generator],
+) -> Step:
+    """Step that records itself, where that pays for this many steps."""
     if device.type == "cuda":
-        return partial(capture_cuda_graph, generators=generators), CUDA_WARMUP
-    pays = n_steps >= 3 * CPU_WARMUP
-    return partial(capture_at_any_rate, groups=groups), CPU_WARMUP if pays else n_steps
+        record: Record = partial(record_cuda_graph, generators=generators)
+        return RecordedStep(step, record, CUDA_WARMUP)
+    if n_steps < 3 * CPU_WARMUP:
+        return step
+    record = partial(record_at_any_rate, groups=optimizer.param_groups)
+    return RecordedStep(step, record, CPU_WARMUP)
 
 
-def capture_at_any_rate(step: Step, inputs: Sequence[Tensor], *, groups: Groups) -> Step:
+def record_at_any_rate(
+    step: Step, inputs: Sequence[Tensor], *, groups: list[dict[str, Any]]
+) -> Step:
     """Record operations, and read the learning rates anew in every replay.
 
     They are tensors for the record alone: callbacks that halve or log the rates of groups
     mean numbers.
     """
-    numbers = [group["lr"] for group in groups()]
+    numbers = [group["lr"] for group in groups]
     # In 64 bits, as Python would pass them.
     tensors = [torch.empty((), dtype=torch.float64).fill_(number) for number in numbers]
-    for group, tensor in zip(groups(), tensors, strict=True):
+    for group, tensor in zip(groups, tensors, strict=True):
         group["lr"] = tensor
     try:
-        replay = capture_operations(step, inputs)
+        replay = record_operations(step, inputs)
     finally:
-        for group, number in zip(groups(), numbers, strict=True):
+        for group, number in zip(groups, numbers, strict=True):
             group["lr"] = number
     if replay is step:
         return step
 
     def replay_at_present_rates(*inputs: Tensor) -> None:
-        for group, tensor in zip(groups(), tensors, strict=True):
+        for group, tensor in zip(groups, tensors, strict=True):
             tensor.fill_(group["lr"])
         replay(*inputs)
 
     return replay_at_present_rates
 
 
-def capture_operations(step: Step, inputs: Sequence[Tensor]) -> Step:
+def record_operations(step: Step, inputs: Sequence[Tensor]) -> Step:
     """Record the operations of torch below autograd, forward, backward and update.
 
     The replay makes the same calls in the same order, so that its results are the same to
-    the last bit. A step of a dense network of depth 4 takes half the time.
+    the last bit.
     """
     recorder = _Recorder(inputs)
     with recorder:
@@ -266,11 +185,11 @@ class _Recorder(TorchDispatchMode):
         else:
             source = f"{self._from_outside(_binding(function))}({', '.join(arguments)})"
             makes = [self._made(value, i) for i, value in enumerate(results)]
-            writes = function._schema.is_mutable
+            writes = is_mutable(function)
             self.calls.append(_Call(source, makes, reads, several, writes))
         if function is torch.ops.aten.t.default:
             self.transposed[self.names[found]] = self.names[args[0]]
-        is_value = function is torch.ops.aten._local_scalar_dense.default
+        is_value = function is READS_A_VALUE
         is_nested = any(isinstance(value, (list, tuple)) for value in results)
         if is_value or is_nested:
             self.is_replayable = False  # Python may decide by it, or tensors hide
@@ -324,13 +243,13 @@ class _Recorder(TorchDispatchMode):
 
 def _binding(function: Any) -> Any:
     """What torch itself calls for an operator, in half a microsecond less."""
-    name = function._schema.name.removeprefix("aten::")
+    name = qualified_name(function).removeprefix("aten::")
     found = getattr(torch, name, getattr(Tensor, name, None))
     is_compiled = isinstance(found, (BuiltinFunctionType, MethodDescriptorType))
-    return found if is_compiled else function._op
+    return found if is_compiled else kernel_of(function)
 
 
-def capture_cuda_graph(
+def record_cuda_graph(
     step: Step, inputs: Sequence[Tensor], *, generators: Sequence[torch.Generator]
 ) -> Step:
     """Record the kernels that a step launches over copies of its inputs."""

@@ -1,58 +1,34 @@
-"""Oracles: the plain path, a loop written here, and the unfolded network."""
+"""Oracles: a loop written here, the path with hooks, and that of a CPU."""
 
 import copy
-import resource
 import subprocess
 import sys
-import threading
-from contextlib import contextmanager, nullcontext
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from skorch.callbacks import Callback
+from test_spec import spec_of
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
 
 from sk_resnet import (
     ResNetClassifier,
     WideResNetClassifier,
     _batches,
-    _engine,
-    _recipe,
-    _training,
+    _plan,
 )
 from sk_resnet._augment import AUGMENTATIONS, Augmentation
 from sk_resnet._batches import ArrayDataset, Batches
 from sk_resnet._input import input_spec, with_statistics
-from sk_resnet._network import build_network, folded, initialize, multiply_adds
-from sk_resnet._spec import ORDERS, network_spec
-from sk_resnet._training import ResidualNet
+from sk_resnet._network import build_network, initialize
+from sk_resnet._run import Run
+from sk_resnet._spec import ORDERS
 
 CPU = torch.device("cpu")
 SHAPES = {0: (6,), 1: (2, 9), 2: (2, 7, 7), 3: (2, 4, 4, 4)}
 # Block, and the depth of the smallest network of it: of rows, of everything else.
 SMALLEST = {"basic": (4, 8), "bottleneck": (5, 11), (2, 3): (4, 8)}
-
-
-def small_network(order, block, n_dims, shortcut="projection", dropout=0.0):
-    spec = network_spec(
-        input_shape=SHAPES[n_dims],
-        n_classes=3,
-        depth=SMALLEST[block][n_dims > 0],
-        width=1,
-        block=block,
-        order=order,
-        shortcut=shortcut,
-        layout="auto",
-        dropout=dropout,
-        wide=False,
-    )
-    network = build_network(spec).to_empty(device="cpu")
-    initialize(network, torch.Generator().manual_seed(0))
-    return network
 
 
 class WantsBatches(Callback):
@@ -120,8 +96,7 @@ def test_batch_hooks_do_not_change_the_weights(images, dropout):
     settings |= {"dropout": dropout, "augment": "crop", "validation_split": 0.2}
     fast = ResNetClassifier(**settings).fit(X, y)
     slow = ResNetClassifier(**settings, callbacks=[WantsBatches()]).fit(X, y)
-    assert not fast.net_._per_batch
-    assert slow.net_._per_batch
+    assert len(fast.net_.history[0]["batches"]) < len(slow.net_.history[0]["batches"])
     for one, other in zip(
         fast.module_.state_dict().values(), slow.module_.state_dict().values(), strict=True
     ):
@@ -173,61 +148,6 @@ def test_a_short_tail_goes_into_the_batch_before():
     assert sizes(50, 16) == [16, 16, 16, 2]
 
 
-@every_network
-@pytest.mark.parametrize("shortcut", ["projection", "zero_pad"])
-def test_folding_batch_norms_keeps_the_outputs(order, block, n_dims, shortcut):
-    network = small_network(order, block, n_dims, shortcut, dropout=0.1)
-    generator = torch.Generator().manual_seed(1)
-    for layer in network.modules():
-        if isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)):
-            for values in (layer.weight.data, layer.running_var):
-                values.uniform_(0.5, 2, generator=generator)
-            for values in (layer.bias.data, layer.running_mean):
-                values.normal_(generator=generator)
-    x = torch.randn(4, *SHAPES[n_dims], generator=generator)
-    network.eval()
-    before = {name: value.clone() for name, value in network.state_dict().items()}
-    with torch.inference_mode():
-        expected = network(x)
-        twin = folded(network)
-        torch.testing.assert_close(twin(x), expected, rtol=1e-4, atol=1e-5)
-    count = sum("Norm" in type(layer).__name__ for layer in network.modules())
-    left = sum("Norm" in type(layer).__name__ for layer in twin.modules())
-    assert left < count
-    assert left == 0 or order != "original"
-    for name, value in network.state_dict().items():
-        assert torch.equal(value, before[name])
-
-
-def test_compilation_pays_only_in_long_fits(monkeypatch):
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-
-    # ResNet-20 on 28 x 28: 30 epochs of 60,000 take an hour, one of 1,000 a second.
-    def pays(n_samples, device=CPU, bfloat16=False):
-        return _engine.pays_to_compile(n_samples, 31_000_000, device, bfloat16=bfloat16)
-
-    assert pays(30 * 60_000)
-    assert not pays(30 * 60_000, bfloat16=True)  # done before the compiler pays off
-    assert pays(200 * 60_000, bfloat16=True)
-    assert not pays(1000)
-    assert not pays(30 * 60_000, torch.device("cuda"))
-
-
-def test_auto_compiles_where_it_pays(rows, monkeypatch):
-    X, y = rows
-    asked = []
-
-    def pays(n_samples, macs, device, bfloat16):
-        asked.append((n_samples, macs))
-        return False
-
-    monkeypatch.setattr(_recipe, "pays_to_compile", pays)
-    model = ResNetClassifier(depth=4, max_epochs=2, random_state=0).fit(X, y)
-    # Stem 5 x 64, two layers of 64 x 64, classifier 64 x 3.
-    assert asked == [(120, 5 * 64 + 2 * 64 * 64 + 64 * 3)]
-    assert model.compiled_ is False
-
-
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, while compiling
 def test_a_compiled_fit_gives_the_same_network(rows):
@@ -235,28 +155,13 @@ def test_a_compiled_fit_gives_the_same_network(rows):
     settings = {"depth": 4, "max_epochs": 2, "batch_size": 16, "random_state": 0}
     plain = ResNetClassifier(**settings, compile=False).fit(X, y)
     fast = ResNetClassifier(**settings, compile=True).fit(X, y)
-    assert fast.compiled_
     np.testing.assert_allclose(fast.predict_proba(X), plain.predict_proba(X), atol=1e-5)
-
-
-def test_a_failed_compilation_warns_and_goes_on(monkeypatch):
-    def broken(forward, **kwargs):
-        def call(x):
-            raise torch._dynamo.exc.TorchDynamoException("no C++ compiler")
-
-        return call
-
-    monkeypatch.setattr(torch, "compile", broken)
-    forward = _engine.compiled(lambda x: x + 1, batch_size=3)
-    with pytest.warns(UserWarning, match="no C\\+\\+ compiler.*compile=False"):
-        assert torch.equal(forward(torch.zeros(3)), torch.ones(3))
-    assert torch.equal(forward(torch.zeros(3)), torch.ones(3))  # and is silent then
 
 
 @pytest.mark.parametrize("fast", [True, False])
 def test_auto_precision_takes_bfloat16_where_it_is_fast(rows, monkeypatch, fast):
     X, y = rows
-    monkeypatch.setattr(_recipe, "pays_in_bfloat16", lambda macs, device: fast)
+    monkeypatch.setattr(_plan, "pays_in_bfloat16", lambda macs, device: fast)
     settings = {"depth": 4, "max_epochs": 1, "random_state": 0}
     model = ResNetClassifier(**settings).fit(X, y)
     assert model.precision_ == ("bfloat16" if fast else "float32")
@@ -267,150 +172,14 @@ def test_auto_precision_takes_bfloat16_where_it_is_fast(rows, monkeypatch, fast)
         assert torch.equal(one, other)
 
 
-@pytest.mark.parametrize(("feature", "wins"), [(True, True), (True, False), (False, True)])
-def test_fast_bfloat16_needs_the_feature_and_the_probe(monkeypatch, feature, wins):
-    monkeypatch.setattr(_engine, "cpu_has_bfloat16", lambda: feature)
-    monkeypatch.setattr(_engine, "_bfloat16_wins", lambda: wins)
-    assert _engine.has_fast_bfloat16(CPU) == (feature and wins)
-
-
-@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
-def test_bfloat16_is_tried_out_within_a_mode_without_gradients(mode):
-    with mode():
-        assert _engine._bfloat16_wins.__wrapped__() in (False, True)
-
-
-@pytest.mark.parametrize("fast", [True, False])
-def test_bfloat16_needs_a_fast_processor_and_enough_work(monkeypatch, fast):
-    monkeypatch.setattr(_engine, "has_fast_bfloat16", lambda device: fast)
-    assert _engine.pays_in_bfloat16(31_000_000, CPU) == fast
-    assert not _engine.pays_in_bfloat16(2_000_000, CPU)
-    assert _engine.pays_in_bfloat16(2_000_000, torch.device("cuda")) == fast
-
-
-class Threads(Callback):
-    """Notes the number of threads in every epoch."""
-
-    def on_epoch_end(self, net, **kwargs):
-        net.history.record("threads", torch.get_num_threads())
-
-
-def test_small_networks_train_on_one_thread_which_leaves_the_number_as_it_was(rows):
-    X, y = rows
-    settings = {"max_epochs": 1, "callbacks": [Threads()], "random_state": 0}
-    torch.set_num_threads(2)
-    try:
-        small = ResNetClassifier(depth=4, **settings).fit(X, y)
-        assert torch.get_num_threads() == 2
-        wide = ResNetClassifier(depth=4, width=40, **settings, batch_size=64).fit(X, y)
-    finally:
-        torch.set_num_threads(1)
-    assert small.history_[0]["threads"] == 1
-    assert wide.history_[0]["threads"] == 2
-
-
-def test_a_fit_inside_another_or_beside_it_has_the_right_number_of_threads():
-    found = []
-
-    def large():
-        with _engine.one_thread(False):
-            found.append(torch.get_num_threads())
-
-    torch.set_num_threads(2)
-    try:
-        with _engine.one_thread(True):
-            with _engine.one_thread(True):
-                pass
-            assert torch.get_num_threads() == 1
-            thread = threading.Thread(target=large)
-            thread.start()
-            thread.join()
-        assert found == [2]
-        assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(1)
-
-
-def test_fits_in_threads_restore_the_number_that_was_before_the_first():
-    torch.set_num_threads(2)
-    inside, leave = threading.Event(), threading.Event()
-
-    def first():
-        with _engine.one_thread(True):
-            inside.set()
-            leave.wait(10)
-
-    def second():
-        inside.wait(10)
-        with _engine.one_thread(True):
-            leave.set()
-            thread.join(10)
-            assert torch.get_num_threads() == 1
-        assert torch.get_num_threads() == 2
-
-    thread = threading.Thread(target=first)
-    try:
-        thread.start()
-        second()
-        assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(1)
-
-
-def resident_bytes():
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize()
-
-
-@pytest.mark.skipif(_engine._glibc() is None, reason="needs glibc's allocator")
-def test_freed_memory_is_kept_until_the_last_fit_ends():
-    with _engine.kept_memory(True):
-        with _engine.kept_memory(True):
-            # Small things may lie above what is freed first, but not above the last.
-            low, _, top = torch.ones(25_000_000), torch.ones(1000), torch.ones(25_000_000)
-            del low, top
-        kept = resident_bytes()
-    assert kept - resident_bytes() > 190e6
-    with _engine.kept_memory(False):
-        before = resident_bytes()
-        torch.ones(25_000_000)
-        assert resident_bytes() - before < 10e6
-
-
-@pytest.mark.skipif(_engine._glibc() is None, reason="needs glibc's allocator")
-def test_predictions_of_much_work_keep_memory(monkeypatch):
-    found = []
-
-    @contextmanager
-    def noted(applies):
-        found.append(applies)
-        yield
-
-    monkeypatch.setattr(_training, "kept_memory", noted)
-    X = np.zeros((40, 1, 28, 28), dtype=np.float32)
-    model = ResNetClassifier(depth=8, max_epochs=1).fit(X, np.arange(40) % 2)
-    found.clear()
-    model.predict(X)
-    model.predict(X[:1])
-    monkeypatch.setattr(_engine, "ONE_THREAD_MULTIPLY_ADDS", 10**12)
-    model.predict(X)
-    assert found == [True, True, False]
-
-
 @pytest.mark.parametrize("n_dims", [1, 2])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_activations_and_gradients_have_their_channels_innermost(n_dims, channels):
-    spec = network_spec(
+    spec = spec_of(
         input_shape=(channels, *(8,) * n_dims),
-        n_classes=3,
+        n_outputs=3,
         depth=8,
-        width=1,
-        block="basic",
-        order="original",
-        shortcut="projection",
         layout="small",
-        dropout=0.0,
-        wide=False,
     )
     network = build_network(spec).to_empty(device="cpu")
     initialize(network, torch.Generator().manual_seed(0))
@@ -428,75 +197,6 @@ def test_activations_and_gradients_have_their_channels_innermost(n_dims, channel
     network(torch.randn(2, channels, *(8,) * n_dims, generator=generator)).sum().backward()
     assert len(found) > 30
     assert [t.shape for t in found if t.stride(1) != 1] == []
-
-
-def test_less_than_a_batch_of_a_large_network_is_not_padded_to_one():
-    size = _engine.prediction_size
-    assert size(3, 128, 31_000_000, CPU) == 32
-    assert size(3, 16, 31_000_000, CPU) == 16
-    assert size(33, 128, 31_000_000, CPU) == 64
-    assert size(300, 128, 31_000_000, CPU) == 128
-    assert size(3, 128, 2_000_000, CPU) == 128
-    assert size(3, 128, 31_000_000, torch.device("cuda")) == 128
-
-
-def test_denormals_are_flushed_in_training_alone():
-    tiny = torch.full((1,), 1e-40)
-    with _engine.flushed_denormals():
-        assert (tiny * 1.0).item() == 0
-    assert (tiny * 1.0).item() > 0
-    torch.set_flush_denormal(True)
-    try:
-        with _engine.flushed_denormals():
-            pass
-        assert (tiny * 1.0).item() == 0
-    finally:
-        torch.set_flush_denormal(False)
-
-
-@pytest.mark.parametrize(
-    ("layout", "spatial"),
-    [("small", ()), ("small", (37,)), ("small", (21, 18)), ("small", (9, 7, 10))]
-    + [("imagenet", (37,)), ("imagenet", (21, 18)), ("imagenet", (9, 7, 10))],
-)
-def test_multiply_adds_are_those_that_torch_counts(spatial, layout):
-    spec = network_spec(
-        input_shape=(3, *spatial),
-        n_classes=5,
-        depth=18 if layout == "imagenet" else 8,
-        width=1,
-        block="basic",
-        order="original",
-        shortcut="projection",
-        layout=layout,
-        dropout=0.0,
-        wide=False,
-    )
-    network = build_network(spec).eval()
-    with FlopCounterMode(display=False) as counter:
-        network(torch.empty(1, 3, *spatial, device="meta"))
-    assert multiply_adds(network, spatial) == counter.get_total_flops() // 2
-
-
-def test_multiply_adds_are_those_of_the_published_networks():
-    def count(depth, width, wide):
-        spec = network_spec(
-            input_shape=(3, 32, 32),
-            n_classes=10,
-            depth=depth,
-            width=width,
-            block="basic",
-            order="full_preactivation" if wide else "original",
-            shortcut="projection" if wide else "zero_pad",
-            layout="small",
-            dropout=0.0,
-            wide=wide,
-        )
-        return multiply_adds(build_network(spec), (32, 32))
-
-    assert count(28, 10, True) == pytest.approx(5243e6, rel=2e-3)
-    assert count(20, 1, False) == pytest.approx(40.6e6, rel=5e-3)
-    assert count(110, 1, False) == pytest.approx(253e6, rel=5e-3)
 
 
 LIMITED = """
@@ -573,21 +273,26 @@ def no_values(monkeypatch):
 
     for name in ("tolist", "numpy", "cpu"):  # seen by no mode
         monkeypatch.setattr(torch.Tensor, name, refusing(getattr(torch.Tensor, name)))
-    run, record = ResidualNet.run_single_epoch, ResidualNet._record_epoch
 
-    def strict_run(self, *args, **kwargs):
-        mode.refuses, mode.n_refusals_begun = True, mode.n_refusals_begun + 1
-        try:
-            run(self, *args, **kwargs)
-        finally:
-            mode.refuses = False
+    def strict(run):
+        def strict_run(self, *args):
+            mode.refuses, mode.n_refusals_begun = True, mode.n_refusals_begun + 1
+            try:
+                return run(self, *args)
+            finally:
+                mode.refuses = False
 
-    def lenient_record(self, *args):
+        return strict_run
+
+    means = Run._means
+
+    def lenient_means(self, *args):
         mode.refuses = False
-        record(self, *args)
+        return means(self, *args)
 
-    monkeypatch.setattr(ResidualNet, "run_single_epoch", strict_run)
-    monkeypatch.setattr(ResidualNet, "_record_epoch", lenient_record)
+    monkeypatch.setattr(Run, "train", strict(Run.train))
+    monkeypatch.setattr(Run, "validate", strict(Run.validate))
+    monkeypatch.setattr(Run, "_means", lenient_means)
     return mode
 
 
@@ -606,10 +311,16 @@ def no_values(monkeypatch):
 )
 def test_nothing_within_an_epoch_waits_for_values(images, no_values, settings):
     X, y = images
-    settings = {"input_shape": (2, 6, 6), "max_epochs": 2, "batch_size": 16} | settings
+    settings = {
+        "input_shape": (2, 6, 6),
+        "channel_axis": 1,
+        "max_epochs": 2,
+        "batch_size": 16,
+    } | settings
     with no_values:
         ResNetClassifier(depth=8, **settings).fit(X.reshape(40, 72), y)
-    assert no_values.n_refusals_begun >= 2
+    by_epoch = 2 if "validation_split" in settings else 1
+    assert no_values.n_refusals_begun >= 2 * by_epoch
 
 
 @pytest.mark.parametrize(
@@ -629,27 +340,6 @@ def test_what_waits_for_values_is_found(images, no_values, monkeypatch, wait):
         ResNetClassifier(depth=8, augment=["waits"], max_epochs=1).fit(*images)
 
 
-class Stream:
-    """Stands in for a stream of CUDA."""
-
-    def __init__(self, *args):
-        self.waited_for = []
-
-    def wait_stream(self, other):
-        self.waited_for.append(other)
-
-
-def test_a_stream_is_joined_after_an_error_too(monkeypatch):
-    outer = Stream()
-    monkeypatch.setattr(torch.cuda, "Stream", Stream)
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: outer)
-    monkeypatch.setattr(torch.cuda, "stream", nullcontext)
-    with pytest.raises(KeyboardInterrupt), _engine.own_stream(torch.device("cuda")):
-        raise KeyboardInterrupt
-    (own,) = outer.waited_for
-    assert own.waited_for == [outer]
-
-
 # What only a GPU can show.
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
@@ -659,7 +349,7 @@ needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a C
 @needs_cuda
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 @pytest.mark.parametrize("l1", [0.0, 1e-4])
-def test_captured_training_equals_uncaptured(images, optimizer, l1):
+def test_recorded_training_equals_unrecorded(images, optimizer, l1):
     X, y = images
     settings = {"depth": 8, "max_epochs": 4, "batch_size": 12, "random_state": 0}
     settings |= {"device": "cuda", "precision": "float32", "optimizer": optimizer}

@@ -102,7 +102,7 @@ def summary(estimator: Any) -> str:
 
     Parameters
     ----------
-    estimator : ResNetClassifier or WideResNetClassifier
+    estimator : ResNetClassifier, ResNetRegressor or a wide one
         Fitted.
 
     Returns

@@ -1,56 +1,22 @@
-"""Pictures of fitted estimators, made like scikit-learn's Displays."""
+"""Displays of trainings: curves over the epochs, the depth and the strength of l1."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_is_fitted
 
-from sk_resnet._network import kernels
-from sk_resnet._summary import network_rows
+from sk_resnet.inspection._displays import drawing_axes, logarithmic, whole_numbers
 
-
-def _axes(ax: Any, n: int = 1, **kwargs: Any) -> Any:
-    """Given axes, or new ones: one, or an array of n."""
-    try:
-        import matplotlib.pyplot as plt
-    except ImportError:
-        raise ImportError(
-            "Displays need matplotlib: pip install 'sk-resnet[plot]'."
-        ) from None
-    if ax is None:
-        return plt.subplots(1, n, layout="constrained", **kwargs)[1]
-    given = np.ravel(ax)
-    if len(given) != n:
-        raise ValueError(f"ax must hold {n} axes, got {len(given)}.")
-    return given if n > 1 else given[0]
-
-
-def _whole_numbers(axis: Any) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    axis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-
-
-def _logarithmic(axes: Any, which: str = "y") -> None:
-    """Logarithmic values where they span more than a factor of 3, written in full."""
-    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
-
-    limits = axes.dataLim
-    low, high = getattr(limits, f"minpos{which}"), getattr(limits, f"{which}1")
-    if not low * 3 < high < np.inf:
-        return
-    axes.set(**{f"{which}scale": "log"})
-    axis = axes.yaxis if which == "y" else axes.xaxis
-    if high < 100 * low:
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axis.set_minor_formatter(NullFormatter())
+# R² has no lower bound: one bad epoch, or model, would flatten all others.
+LOWEST_SHOWN = -1.0
 
 
 class TrainingCurveDisplay:
-    """Loss, accuracy and learning rate over the epochs.
+    """Loss, score and learning rate over the epochs.
+
+    The score is the accuracy of a classifier, and R² of a regressor.
 
     Parameters
     ----------
@@ -64,7 +30,7 @@ class TrainingCurveDisplay:
     Attributes
     ----------
     axes_ : ndarray of shape (3,) of matplotlib Axes
-        After `plot`: loss, accuracy and learning rate.
+        After `plot`: loss, score and learning rate.
     figure_ : matplotlib Figure
         After `plot`.
 
@@ -97,7 +63,7 @@ class TrainingCurveDisplay:
 
         Parameters
         ----------
-        estimator : ResNetClassifier or WideResNetClassifier
+        estimator : ResNetClassifier, ResNetRegressor or a wide one
             Fitted.
         ax : array of 3 matplotlib Axes, default=None
             Where to draw; None makes a new figure.
@@ -135,16 +101,18 @@ class TrainingCurveDisplay:
         """
         if not self.history:
             raise ValueError("history must hold at least one epoch, got none.")
-        self.axes_ = _axes(ax, 3, figsize=(10, 3))
+        self.axes_ = drawing_axes(ax, 3, figsize=(10, 3))
         self.figure_ = self.axes_[0].figure
         epochs = [row["epoch"] for row in self.history]
-        for axes, name in zip(self.axes_, ("loss", "accuracy"), strict=False):
+        score_name = _score_name(self.history)
+        for axes, name in zip(self.axes_, ("loss", score_name), strict=False):
             for part, label in (("train", "training"), ("valid", "validation")):
                 values = [row.get(f"{part}_{name}", np.nan) for row in self.history]
                 if not np.isnan(values).all():
                     axes.plot(epochs, values, label=label, marker=_marker(epochs))
             axes.set(xlabel="epoch", ylabel=name)
-        _logarithmic(self.axes_[0])
+        logarithmic(self.axes_[0])
+        _score_limits(self.axes_[1])
         self.axes_[2].plot(
             epochs, [row["lr"] for row in self.history], marker=_marker(epochs), color="C2"
         )
@@ -158,114 +126,27 @@ class TrainingCurveDisplay:
                     text = label if i == 0 else None
                     axes.axvline(epoch, color="gray", linestyle=style, label=text)
         for axes in self.axes_:
-            _whole_numbers(axes.xaxis)
+            whole_numbers(axes.xaxis)
         self.axes_[0].legend()
         return self
 
 
+def _score_name(history: Sequence[dict[str, Any]]) -> str:
+    """Name of the first column of the training part beside the loss."""
+    columns = [name for name in history[0] if name.startswith("train_")]
+    scores = [name.removeprefix("train_") for name in columns if name != "train_loss"]
+    return scores[0] if scores else "score"
+
+
+def _score_limits(axes: Any) -> None:
+    """Let a score below LOWEST_SHOWN leave the axes where others are above."""
+    lowest, highest = axes.dataLim.intervaly
+    if lowest < LOWEST_SHOWN < highest:
+        axes.set_ylim(bottom=LOWEST_SHOWN)
+
+
 def _marker(epochs: Sequence[int]) -> str | None:
     return "o" if len(epochs) < 3 else None
-
-
-class WeightDisplay:
-    """Distribution of the kernels by stage, with the share of exact zeros.
-
-    Parameters
-    ----------
-    weights : dict of str to ndarray
-        Values of the kernels of each stage.
-    label : str, default=None
-        Name of the model in the legend.
-
-    Attributes
-    ----------
-    axes_ : ndarray of matplotlib Axes
-        After `plot`, one for each stage.
-    figure_ : matplotlib Figure
-        After `plot`.
-
-    Examples
-    --------
-    >>> from sklearn.datasets import load_iris
-    >>> from sk_resnet import ResNetClassifier
-    >>> from sk_resnet.inspection import WeightDisplay
-    >>> X, y = load_iris(return_X_y=True)
-    >>> model = ResNetClassifier(depth=4, max_epochs=5, l1=0.01).fit(X, y)
-    >>> display = WeightDisplay.from_estimator(model)
-    >>> list(display.weights)
-    ['stem', 'stages.0', 'classifier']
-    """
-
-    def __init__(
-        self, weights: dict[str, NDArray[np.float32]], *, label: str | None = None
-    ) -> None:
-        self.weights = weights
-        self.label = label
-
-    @classmethod
-    def from_estimator(
-        cls, estimator: Any, *, ax: Any = None, label: str | None = None
-    ) -> "WeightDisplay":
-        """Draw the kernels of a fitted estimator.
-
-        Parameters
-        ----------
-        estimator : ResNetClassifier or WideResNetClassifier
-            Fitted.
-        ax : array of matplotlib Axes, default=None
-            Where to draw: ``axes_`` of another display compares two estimators. None
-            makes a new figure.
-        label : str, default=None
-            Name of the model in the legend.
-
-        Returns
-        -------
-        display : WeightDisplay
-            Drawn.
-        """
-        check_is_fitted(estimator)
-        parts: dict[str, list[NDArray[np.float32]]] = {}
-        for name, w in kernels(estimator.module_).items():
-            stage = ".".join(name.split(".")[: 2 if name.startswith("stages") else 1])
-            parts.setdefault(stage, []).append(w.detach().cpu().numpy().ravel())
-        weights = {stage: np.concatenate(values) for stage, values in parts.items()}
-        return cls(weights, label=label).plot(ax=ax)
-
-    def plot(self, *, ax: Any = None, bins: int = 51) -> "WeightDisplay":
-        """Draw a histogram for each stage, on a logarithmic axis.
-
-        Parameters
-        ----------
-        ax : array of matplotlib Axes, default=None
-            One for each stage; None makes a new figure.
-        bins : int, default=51
-            Bars between the lowest and the highest value.
-
-        Returns
-        -------
-        display : WeightDisplay
-            Itself.
-        """
-        n = len(self.weights)
-        self.axes_ = np.ravel(_axes(ax, n, figsize=(2.4 * n, 3), sharey=True))
-        self.figure_ = self.axes_[0].figure
-        for axes, (stage, w) in zip(self.axes_, self.weights.items(), strict=True):
-            zeros = float((w == 0).mean())
-            label = f"{self.label}: " if self.label else ""
-            limit = float(np.abs(w).max()) or 1.0
-            axes.hist(
-                w,
-                bins=np.linspace(-limit, limit, bins),
-                weights=np.full(len(w), 1 / len(w)),
-                alpha=0.6,
-                label=f"{label}{zeros:.0%} zeros",
-            )
-            axes.set(title=stage, xlabel="weight", yscale="log")
-            axes.legend(fontsize="small", loc="upper center")
-        # From one weight to all, and room for the legend above the peak at zero.
-        self.axes_[0].set_ylim(0.5 / max(map(len, self.weights.values())), 10)
-        self.axes_[0].set_ylabel("share of the weights")
-        return self
 
 
 class GradientFlowDisplay:
@@ -329,7 +210,7 @@ class GradientFlowDisplay:
 
         Parameters
         ----------
-        estimator : ResNetClassifier or WideResNetClassifier
+        estimator : ResNetClassifier, ResNetRegressor or a wide one
             Fitted with ``callbacks=[GradientFlow()]``.
         ax : array of 2 matplotlib Axes, default=None
             Where to draw; None makes a new figure.
@@ -370,7 +251,7 @@ class GradientFlowDisplay:
         display : GradientFlowDisplay
             Itself.
         """
-        self.axes_ = _axes(ax, 2, figsize=(10, 3.4))
+        self.axes_ = drawing_axes(ax, 2, figsize=(10, 3.4))
         self.figure_ = self.axes_[0].figure
         from matplotlib import colormaps
 
@@ -394,8 +275,8 @@ class GradientFlowDisplay:
             for place in _stage_starts(names):
                 axes.axvline(place + 0.5, color="gray", linestyle=":", linewidth=0.8)
             axes.set(xlabel=f"{what}, from input to output", title=title)
-            _logarithmic(axes)
-            _whole_numbers(axes.xaxis)
+            logarithmic(axes)
+            whole_numbers(axes.xaxis)
         self.axes_[1].legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.0, 1.0))
         return self
 
@@ -407,18 +288,20 @@ def _stage_starts(names: Sequence[str]) -> list[int]:
 
 
 class RegularizationPathDisplay:
-    """Accuracy, zeros and bytes over the strength of the L1 penalty.
+    """Score, zeros and bytes over the strength of the L1 penalty.
 
     Parameters
     ----------
     l1s : array-like of shape (n_l1s,)
         Strengths.
-    accuracies : array-like of shape (n_l1s,)
-        Accuracies on the validation set.
+    scores : array-like of shape (n_l1s,)
+        Accuracies, or R², on the validation set.
     sparsities : array-like of shape (n_l1s,)
         Shares of zeros.
     n_bytes : array-like of shape (n_l1s,)
         Bytes of the stored weights.
+    score_name : str, default="score"
+        What `scores` are, such as "accuracy".
 
     Attributes
     ----------
@@ -436,7 +319,7 @@ class RegularizationPathDisplay:
     >>> from sk_resnet.inspection import RegularizationPathDisplay
     >>> display = RegularizationPathDisplay(
     ...     l1s=[1e-4, 1e-3],
-    ...     accuracies=[0.9, 0.8],
+    ...     scores=[0.9, 0.8],
     ...     sparsities=[0.3, 0.9],
     ...     n_bytes=[9e5, 2e5],
     ... )
@@ -448,14 +331,16 @@ class RegularizationPathDisplay:
         self,
         *,
         l1s: ArrayLike,
-        accuracies: ArrayLike,
+        scores: ArrayLike,
         sparsities: ArrayLike,
         n_bytes: ArrayLike,
+        score_name: str = "score",
     ) -> None:
         self.l1s = np.asarray(l1s)
-        self.accuracies = np.asarray(accuracies)
+        self.scores = np.asarray(scores)
         self.sparsities = np.asarray(sparsities)
         self.n_bytes = np.asarray(n_bytes)
+        self.score_name = score_name
 
     @classmethod
     def from_path(cls, path: Any, *, ax: Any = None) -> "RegularizationPathDisplay":
@@ -475,9 +360,10 @@ class RegularizationPathDisplay:
         """
         display = cls(
             l1s=path.l1s,
-            accuracies=path.accuracies,
+            scores=path.scores,
             sparsities=path.sparsities,
             n_bytes=path.n_bytes,
+            score_name=path.estimators[0].net_.target.score_name,
         )
         return display.plot(ax=ax)
 
@@ -489,12 +375,12 @@ class RegularizationPathDisplay:
 
         Parameters
         ----------
-        estimator : ResNetClassifier or WideResNetClassifier
+        estimator : ResNetClassifier, ResNetRegressor or a wide one
             Parameters of the models.
         X : array-like of shape (n_samples, ...)
-            Samples, a fifth of which measures the accuracy.
-        y : array-like of shape (n_samples,)
-            Labels.
+            Samples, a fifth of which measures the score.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Their labels or numbers.
         l1s : sequence of float
             Strengths.
         ax : array of 2 matplotlib Axes, default=None
@@ -510,7 +396,7 @@ class RegularizationPathDisplay:
         return cls.from_path(regularization_path(estimator, X, y, l1s), ax=ax)
 
     def plot(self, *, ax: Any = None) -> "RegularizationPathDisplay":
-        """Draw accuracy and zeros over l1, and accuracy over bytes.
+        """Draw score and zeros over l1, and the score over bytes.
 
         Parameters
         ----------
@@ -522,10 +408,10 @@ class RegularizationPathDisplay:
         display : RegularizationPathDisplay
             Itself.
         """
-        self.axes_ = _axes(ax, 2, figsize=(9, 3.4))
+        self.axes_ = drawing_axes(ax, 2, figsize=(9, 3.4))
         self.figure_ = self.axes_[0].figure
         order = np.argsort(self.l1s)
-        for values, label in ((self.accuracies, "accuracy"), (self.sparsities, "zeros")):
+        for values, label in ((self.scores, self.score_name), (self.sparsities, "zeros")):
             self.axes_[0].plot(self.l1s[order], values[order], marker="o", label=label)
         scale = "log" if (self.l1s > 0).all() else "symlog"
         if scale == "symlog":
@@ -533,116 +419,12 @@ class RegularizationPathDisplay:
             self.axes_[0].set_xscale("symlog", linthresh=least)
         else:
             self.axes_[0].set_xscale("log")
-        self.axes_[0].set(xlabel="l1", ylabel="share", ylim=(0, 1.02))
+        lowest = min(0.0, float(self.scores.min()))
+        self.axes_[0].set_ylim(max(lowest, LOWEST_SHOWN) * 1.02, 1.02)
+        self.axes_[0].set(xlabel="l1", ylabel=f"{self.score_name}, and share of zeros")
         self.axes_[0].legend()
-        self.axes_[1].plot(self.n_bytes[order] / 1e3, self.accuracies[order], marker="o")
-        self.axes_[1].set(xlabel="stored weights (kB)", ylabel="accuracy")
-        _logarithmic(self.axes_[1], "x")
-        return self
-
-
-class NetworkDisplay:
-    """Blocks of a network as bars: height for channels, colour for the stage.
-
-    Parameters
-    ----------
-    names : list of str
-        Parts, from the stem to the classifier.
-    shapes : list of tuple
-        Shapes of their outputs, ``(channels, *spatial)``.
-    parameters : array-like of shape (n_parts,)
-        Their numbers of parameters.
-
-    Attributes
-    ----------
-    ax_ : matplotlib Axes
-        After `plot`.
-    figure_ : matplotlib Figure
-        After `plot`.
-
-    Examples
-    --------
-    >>> from sklearn.datasets import load_iris
-    >>> from sk_resnet import ResNetClassifier
-    >>> from sk_resnet.inspection import NetworkDisplay
-    >>> X, y = load_iris(return_X_y=True)
-    >>> model = ResNetClassifier(depth=4, max_epochs=1).fit(X, y)
-    >>> NetworkDisplay.from_estimator(model).names
-    ['stem', 'stages.0.0', 'classifier']
-    """
-
-    def __init__(
-        self,
-        *,
-        names: Sequence[str],
-        shapes: Sequence[tuple[int, ...]],
-        parameters: ArrayLike,
-    ) -> None:
-        self.names = names
-        self.shapes = shapes
-        self.parameters = np.asarray(parameters)
-
-    @classmethod
-    def from_estimator(cls, estimator: Any, *, ax: Any = None) -> "NetworkDisplay":
-        """Draw the network of a fitted estimator.
-
-        Parameters
-        ----------
-        estimator : ResNetClassifier or WideResNetClassifier
-            Fitted.
-        ax : matplotlib Axes, default=None
-            Where to draw; None makes a new figure.
-
-        Returns
-        -------
-        display : NetworkDisplay
-            Drawn.
-        """
-        check_is_fitted(estimator)
-        spatial = estimator.net_.input_spec.network_shape[1:]
-        rows = network_rows(estimator.module_, spatial)
-        display = cls(
-            names=[row.name for row in rows],
-            shapes=[row.shape for row in rows],
-            parameters=[row.parameters for row in rows],
-        )
-        return display.plot(ax=ax)
-
-    def plot(self, *, ax: Any = None) -> "NetworkDisplay":
-        """Draw the parts from left to right.
-
-        Parameters
-        ----------
-        ax : matplotlib Axes, default=None
-            Where to draw; None makes a new figure.
-
-        Returns
-        -------
-        display : NetworkDisplay
-            Itself.
-        """
-        self.ax_ = _axes(ax, figsize=(9, 3.4))
-        self.figure_ = self.ax_.figure
-        stages = [name.rpartition(".")[0] or name for name in self.names]
-        order = list(dict.fromkeys(stages))
-        channels = np.array([shape[0] for shape in self.shapes])
-        for i, stage in enumerate(order):
-            places = [j for j, s in enumerate(stages) if s == stage]
-            n = int(self.parameters[places].sum())
-            at = np.array(places) + 1
-            self.ax_.bar(at, channels[places], width=0.85, color=f"C{i % 10}")
-            shape = " × ".join(map(str, self.shapes[places[-1]]))
-            n_blocks = f"{len(places)} block{'s' * (len(places) > 1)}"
-            blocks = f", {n_blocks}" if stage.startswith("stages") else ""
-            self.ax_.plot(
-                [], [], "s", color=f"C{i % 10}",
-                label=f"{stage}{blocks}: {shape}, {n:,} parameters",
-            )  # fmt: skip
-        self.ax_.set(
-            xlabel="part, from the input on",
-            ylabel="channels",
-            title=f"{int(self.parameters.sum()):,} parameters",
-        )
-        _whole_numbers(self.ax_.xaxis)
-        self.ax_.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.0, 1.0))
+        self.axes_[1].plot(self.n_bytes[order] / 1e3, self.scores[order], marker="o")
+        self.axes_[1].set(xlabel="stored weights (kB)", ylabel=self.score_name)
+        _score_limits(self.axes_[1])
+        logarithmic(self.axes_[1], "x")
         return self

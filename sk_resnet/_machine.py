@@ -1,36 +1,77 @@
-"""What makes steps fast: precision, threads, memory, compilation."""
+"""The machine: device, precision, threads, memory, and one context for its settings."""
 
 import ctypes
 import functools
 import math
+import multiprocessing
 import os
 import sys
 import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-# Compilation takes 34 s for WRN-16-4 on two Zen 4 cores, up to a minute elsewhere, and
-# saves 3 % of its recorded steps in bfloat16. Convolutions of WRN-16-2 ran at 40 GFLOP/s a
-# thread on Zen 3; in bfloat16 on Zen 4 it is 150.
-COMPILE_SECONDS = 60.0
-COMPILE_SAVING = 0.03
-FLOPS_PER_THREAD, BFLOAT16_FLOPS_PER_THREAD = 4e10, 1.5e11
-# Multiply-adds of a sample from which a network is large for a CPU. bfloat16 shortens its
-# steps by a third and more (Zen 4, one thread: 1.4 times at 11 M, 1.9 at 31 M, but 1.2 at
-# 2 M and 0.75 in tables; smaller networks keep float32, in which machines agree).
+from sk_resnet._compat_torch import is_compilation_error
+
+# Multiply-adds of a sample from which a network is large for a CPU. bfloat16 then pays,
+# and prediction in batches of one size does not; smaller networks keep float32, in which
+# machines agree.
 LARGE_MULTIPLY_ADDS = 10_000_000
 # Fewer samples than a batch take the time of the next multiple of this there, not of a
-# whole batch. This size throughout would cost up to a quarter (ResNet-20 in bfloat16).
+# whole batch.
 FEW = 32
-# Multiply-adds of a batch below which a second thread costs more than it computes (Zen 4:
-# 0.7 times at 4 M, as fast at 40 M); on a busy machine it costs many times more.
+# Multiply-adds of a batch below which a second thread costs more than it computes; on a
+# busy machine it costs many times more.
 ONE_THREAD_MULTIPLY_ADDS = 40_000_000
+
+
+def resolve_device(device: Any) -> torch.device:
+    """Device for the parameter of that name; 'auto' is a GPU where there is one."""
+    if isinstance(device, str) and device == "auto":
+        n_gpus = torch.cuda.device_count()
+        # Workers take the GPUs in turn.
+        place = f"cuda:{worker_number() % n_gpus}" if n_gpus else "cpu"
+        return torch.device(place)
+    try:
+        resolved = torch.device(device)
+    except RuntimeError:
+        raise ValueError(
+            "device must be 'auto' or a device of torch such as 'cpu', 'cuda' or 'cuda:1', "
+            f"got {device!r}."
+        ) from None
+    if not _is_available(resolved):
+        raise ValueError(
+            f"device={device!r} was asked for, but torch finds no such device here: use "
+            "device='auto'."
+        )
+    return resolved
+
+
+def worker_number() -> int:
+    """Number of this process among the workers of torchrun, joblib or dask; else 0."""
+    if "LOCAL_RANK" in os.environ:
+        return int(os.environ["LOCAL_RANK"])
+    identity = multiprocessing.current_process()._identity  # counts from 1
+    return identity[-1] - 1 if identity else 0
+
+
+def _is_available(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return (device.index or 0) < torch.cuda.device_count()
+    if device.type == "mps":
+        return torch.backends.mps.is_available()
+    return device.type == "cpu"
+
+
+def device_or_cpu(device: str) -> torch.device:
+    """The device that a model was trained on, or the CPU where it is missing."""
+    resolved = torch.device(device)
+    return resolved if _is_available(resolved) else torch.device("cpu")
 
 
 def pays_in_bfloat16(multiply_adds: int, device: torch.device) -> bool:
@@ -91,22 +132,6 @@ def _bfloat16_wins() -> bool:
     return seconds(True) < 1.5 * seconds(False)
 
 
-def pays_to_compile(
-    n_samples: int, multiply_adds: int, device: torch.device, *, bfloat16: bool
-) -> bool:
-    """Whether compilation is predicted to save more than it costs.
-
-    A prediction from counts, not from measured seconds, so that one `random_state` gives
-    one result. A sample costs three passes of two operations a multiply-add.
-    """
-    if device.type != "cpu":
-        return False
-    flops = 6.0 * multiply_adds * n_samples
-    rate = BFLOAT16_FLOPS_PER_THREAD if bfloat16 else FLOPS_PER_THREAD
-    seconds = flops / (rate * torch.get_num_threads())
-    return seconds * COMPILE_SAVING > COMPILE_SECONDS
-
-
 def compiled(
     forward: Callable[[Tensor], Tensor], batch_size: int
 ) -> Callable[[Tensor], Tensor]:
@@ -120,7 +145,9 @@ def compiled(
             return forward(x)
         try:
             return fast(x)
-        except torch._dynamo.exc.TorchDynamoException as error:
+        except RuntimeError as error:
+            if not is_compilation_error(error):
+                raise
             failed = True
             reason = str(error).partition("\n")[0]
             warnings.warn(
@@ -209,8 +236,7 @@ def kept_memory(applies: bool) -> Iterator[None]:
     """Keep freed memory in the process, on Linux, and give it back at the end.
 
     Activations come and go with every batch; glibc returns their pages to the system, which
-    zeroes each one before it comes back. Otherwise a step of WRN-16-4 took an eighth more
-    on two Zen 4 cores.
+    zeroes each one before it comes back.
     """
     global _keepers_of_memory
     libc = _glibc() if applies else None
@@ -247,22 +273,14 @@ def own_stream(device: torch.device) -> Iterator[None]:
         outer.wait_stream(stream)
 
 
-def world() -> tuple[int, int]:
-    """Rank of this process and number of processes that train one network together."""
-    group = torch.distributed
-    if group.is_available() and group.is_initialized():
-        return group.get_rank(), group.get_world_size()
-    return 0, 1
-
-
-def add_up(values: Tensor) -> None:
-    """Sum over the processes, in place."""
-    if world()[1] > 1:
-        torch.distributed.all_reduce(values)
-
-
-def share_buffers(module: nn.Module) -> None:
-    """Give all processes the running statistics of the first one."""
-    if world()[1] > 1:
-        for buffer in module.buffers():
-            torch.distributed.broadcast(buffer, 0)
+@contextmanager
+def training_settings(
+    device: torch.device, *, on_one_thread: bool, keep_memory: bool
+) -> Iterator[None]:
+    """Settings of the machine for one training, put back at its end."""
+    with ExitStack() as settings:
+        settings.enter_context(flushed_denormals())
+        settings.enter_context(one_thread(on_one_thread))
+        settings.enter_context(kept_memory(keep_memory))
+        settings.enter_context(own_stream(device))
+        yield

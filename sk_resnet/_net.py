@@ -1,0 +1,352 @@
+"""The skorch subclass: how a training, its epochs and a prediction are done."""
+
+import copy
+import math
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.utils import ClassifierTags, RegressorTags
+from torch import Tensor, nn
+
+from sk_resnet._batches import ArrayDataset, Batch, Batches
+from sk_resnet._callbacks import held_epoch, is_ours, wants_batches
+from sk_resnet._compat_skorch import BareNet
+from sk_resnet._data import Data
+from sk_resnet._input import InputSpec
+from sk_resnet._machine import prediction_size, training_settings
+from sk_resnet._network import inner_kernels, kernels
+from sk_resnet._optim import OPTIMIZERS, parameter_groups
+from sk_resnet._plan import Execution, Recipe
+from sk_resnet._processes import rank_and_size
+from sk_resnet._run import BatchHooks, Run, autocast
+from sk_resnet._surgery import folded, multiply_adds
+from sk_resnet._target import Target
+
+# Training samples whose outputs must be finite when a training ends.
+SAMPLES_OF_CHECK = 32
+
+
+class DivergenceError(ValueError):
+    """The training loss, or the network, became infinite or NaN."""
+
+
+class ResidualNet(BareNet):
+    """skorch net over resident arrays, with one record an epoch.
+
+    Batches reach the callbacks' batch hooks, and the loss the host, only when a callback
+    overrides such a hook. What lives for one training is in a `Run`, which is only there
+    meanwhile.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        input_spec: InputSpec,
+        target: Target,
+        shuffle: torch.Generator,
+        noise: torch.Generator,
+        **kwargs: Any,
+    ) -> None:
+        self.input_spec, self.target = input_spec, target
+        self.shuffle, self.noise = shuffle, noise
+        super().__init__(module, criterion=nn.Identity, **kwargs)
+
+    # A training
+
+    def train(
+        self,
+        data: Data,
+        recipe: Recipe,
+        execution: Execution,
+        *,
+        callbacks: list[Any],
+        verbose: int = 0,
+    ) -> int:
+        """Train for more epochs; return the epoch whose weights the network ends with."""
+        # Copies: the parameters of an estimator stay as the user gave them.
+        self.callbacks = [_copied(item) for item in callbacks]
+        self.initialize_callbacks()
+        self.verbose = verbose  # PrintLog and others are silent at 0
+        self.target = data.target
+        self._recipe = recipe
+        self.make_optimizer()
+        training, validation = self._batches(data, recipe, execution.device)
+        hooks = self._batch_hooks()
+        run = Run(
+            self.module_,
+            self.optimizer_,
+            data.target,
+            recipe,
+            execution,
+            n_steps=recipe.n_epochs * len(training),
+            noise=self.noise,
+            hooks=hooks,
+            records=hooks is None and all(is_ours(cb) for _, cb in self.callbacks_),
+        )
+        try:
+            self.notify("on_train_begin", X=data.training, y=None)
+            self._epochs(run, execution, training, validation, recipe.n_epochs)
+        finally:
+            del self._recipe
+            self.module_.eval()
+        held = self._end(data.training)
+        self._check_finite(data.training)
+        return held
+
+    def _epochs(
+        self,
+        run: Run,
+        execution: Execution,
+        training: Batches,
+        validation: Batches | None,
+        n_epochs: int,
+    ) -> None:
+        """Train until the last epoch, or until a callback stops by KeyboardInterrupt."""
+        settings = training_settings(
+            execution.device,
+            on_one_thread=execution.on_one_thread,
+            keep_memory=execution.device.type == "cpu" and not execution.on_one_thread,
+        )
+        try:
+            with run.ctrl_c, settings:
+                for _ in range(n_epochs):
+                    self._epoch(run, training, validation)
+        except KeyboardInterrupt:
+            if run.ctrl_c.came:
+                raise
+
+    def _epoch(self, run: Run, training: Batches, validation: Batches | None) -> None:
+        datasets = {
+            "dataset_train": training.dataset,
+            "dataset_valid": validation.dataset if validation else None,
+        }
+        self.notify("on_epoch_begin", **datasets)
+        started = time.perf_counter()
+        self.history.record("lr", float(self.optimizer_.param_groups[0]["lr"]))
+        self._record("train", len(training), run.train(training), by_batch=run.hooks)
+        if validation is not None:
+            sums = run.validate(validation)
+            self._record("valid", len(validation), sums, by_batch=run.hooks)
+        self.history.record("dur", time.perf_counter() - started)
+        self.notify("on_epoch_end", **datasets)
+
+    def _end(self, training: ArrayDataset) -> int:
+        """Tell the callbacks, and find out whether one puts other weights back."""
+        held = len(self.history)
+        self.on_train_end(self, X=training, y=None)
+        for _, callback in self.callbacks_:
+            before = {k: v.clone() for k, v in self.module_.state_dict().items()}
+            callback.on_train_end(self, X=training, y=None)
+            after = self.module_.state_dict()
+            if not all(torch.equal(before[name], after[name]) for name in before):
+                held = held_epoch(callback, self.history) or held
+        self.module_.eval()
+        return held
+
+    @torch.no_grad()
+    def _check_finite(self, training: ArrayDataset) -> None:
+        """Refuse a network that the last step destroyed, which no loss has shown."""
+        places = torch.arange(min(len(training), SAMPLES_OF_CHECK))
+        outputs = self.module_(training.inputs(places.to(training.y.device)))
+        values = [outputs, *self.module_.state_dict().values()]
+        if not all(bool(value.isfinite().all()) for value in values):
+            raise DivergenceError(
+                "The network became infinite or NaN in the last step: lower "
+                "lr or l2, or standardize the input."
+            )
+
+    def _batches(
+        self, data: Data, recipe: Recipe, device: torch.device
+    ) -> tuple[Batches, Batches | None]:
+        size = recipe.batch_size
+        data.training.load(device)
+        training = Batches(
+            data.training,
+            size,
+            device,
+            shuffle=self.shuffle,
+            augmentations=recipe.augmentations,
+            generator=self.noise,
+            soften=data.target.soft,
+            part=rank_and_size(),
+        )
+        if data.validation is None:
+            return training, None
+        data.validation.load(device)
+        return training, Batches(data.validation, size, device)
+
+    def initialize_optimizer(self, triggered_directly: bool | None = None) -> "ResidualNet":
+        """Optimizer of the recipe; the running averages of an earlier one are kept."""
+        recipe = self._recipe
+        of_channels = recipe.l1_structure == "channel"
+        groups = parameter_groups(
+            self.module_,
+            kernels(self.module_),
+            l1=recipe.l1,
+            l1_kernels=(inner_kernels if of_channels else kernels)(self.module_),
+            structure=recipe.l1_structure,
+            l2=recipe.l2,
+            l2_on=recipe.l2_on,
+            keep_zeros=recipe.keep_zeros,
+        )
+        lr: Any = recipe.lr
+        if torch.device(self.device).type == "cuda":
+            lr = torch.tensor(lr, device=self.device)  # a recorded step reads it there
+            for group in groups:
+                group["lr"] = lr.clone()  # or a change of one would be one of all
+        optimizer = OPTIMIZERS[recipe.optimizer].make(groups, lr, recipe.momentum)
+        earlier = getattr(self, "optimizer_", None)
+        if type(earlier) is type(optimizer):
+            optimizer.state.update(earlier.state)
+        self.optimizer_ = optimizer
+        return self
+
+    # The history
+
+    def _record(
+        self, prefix: str, n_batches: int, means: list[float], *, by_batch: Any
+    ) -> None:
+        loss, *sums = means
+        record = self.history[-1]
+        if prefix == "train" and not math.isfinite(loss):
+            raise DivergenceError(
+                f"The training loss became {loss} in epoch {record['epoch']} at a learning "
+                f"rate of {record['lr']:g}: lower lr, or standardize the input."
+            )
+        if not by_batch:
+            # Callbacks such as Checkpoint look at the last batch of the history.
+            self.history.new_batch()
+            self.history.record_batch(f"{prefix}_loss", loss)
+            self.history.record_batch(f"{prefix}_batch_size", 1)
+        name = f"{prefix}_loss"  # which earlier fits may lack
+        earlier = [past[name] for past in self.history[:-1] if name in past]
+        self.history.record(f"{prefix}_batch_count", n_batches)
+        self.history.record(name, loss)
+        self.history.record(f"{name}_best", not earlier or loss < min(earlier))
+        self.history.record(f"{prefix}_{self.target.score_name}", self.target.score(sums))
+
+    def _batch_hooks(self) -> BatchHooks | None:
+        if not any(wants_batches(callback) for _, callback in self.callbacks_):
+            return None
+
+        def begin(batch: Batch, training: bool) -> None:
+            self.notify("on_batch_begin", batch=batch, training=training)
+
+        def grad_computed(batch: Batch) -> None:
+            named = list(self.module_.named_parameters())
+            self.notify(
+                "on_grad_computed", named_parameters=named, batch=batch, training=True
+            )
+
+        def end(batch: Batch, training: bool, loss: Tensor, outputs: Tensor) -> None:
+            prefix = "train" if training else "valid"
+            self.history.record_batch(f"{prefix}_loss", loss.item())
+            self.history.record_batch(f"{prefix}_batch_size", len(batch[0]))
+            self.notify(
+                "on_batch_end", batch=batch, training=training, loss=loss, y_pred=outputs
+            )
+
+        return BatchHooks(begin, grad_computed, end)
+
+    # What callbacks of skorch call
+
+    @property
+    def classes_(self) -> NDArray[Any]:
+        """Encoded classes."""
+        if not hasattr(self.target, "classes"):
+            raise AttributeError("A net of a regressor has no classes_.")
+        return np.arange(len(self.target.classes))
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.estimator_type = self.target.estimator_type
+        tags.classifier_tags = ClassifierTags()
+        tags.regressor_tags = RegressorTags()
+        return tags
+
+    def get_dataset(self, X: Any, y: Any = None) -> ArrayDataset:
+        """Dataset over raw samples."""
+        if isinstance(X, ArrayDataset):
+            return X
+        return ArrayDataset(np.asarray(X), self.input_spec, y)
+
+    def get_iterator(self, dataset: ArrayDataset, training: bool = False) -> Batches:
+        """Plain batches, also in training: nothing is shuffled or augmented here."""
+        return Batches(dataset, self.batch_size, torch.device(self.device))
+
+    def get_loss(self, y_pred: Tensor, y_true: Any, *args: Any, **kwargs: Any) -> Tensor:
+        """Mean loss of outputs, for an encoded y."""
+        return self.target.losses(y_pred, torch.as_tensor(y_true)).mean()
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """Encoded predictions."""
+        return self.target.decide(self.forward(X).numpy())
+
+    def predict_proba(self, X: Any) -> NDArray[np.float64]:
+        """Probabilities of the classes."""
+        return self.target.probabilities(self.forward(X).numpy())
+
+    # A prediction
+
+    @torch.inference_mode()
+    def outputs(
+        self, X: NDArray[Any], *, bfloat16: bool = False, features: bool = False
+    ) -> NDArray[np.float32]:
+        """Outputs, or the features before the last layer, for raw samples."""
+        self.module_.eval()
+        dataset, twin = self.get_dataset(X), folded(self.module_)
+        network: Any = twin.features if features else twin
+        layer = self.module_.classifier
+        n_outputs = layer.in_features if features else layer.out_features
+        device, start = torch.device(self.device), 0
+        # There, or the CPU would wait for each batch of a GPU.
+        out = torch.empty(len(dataset), n_outputs, dtype=torch.float32, device=device)
+        macs = multiply_adds(self.module_, self.input_spec.network_shape[1:])
+        size = prediction_size(len(dataset), self.batch_size, macs, device)
+        for x, _ in Batches(dataset, size, device):
+            n = len(x)
+            # Kernels are chosen by the batch's size and differ in their last bits, so every
+            # batch of a call has the same: predictions do not depend on their neighbours.
+            if n < size:
+                x = nn.functional.pad(x, (0, 0) * (x.ndim - 1) + (0, size - n))
+            out[start : start + n] = autocast(network, x, bfloat16=bfloat16)[:n]
+            start += n
+        return out.cpu().numpy()
+
+
+def make_net(
+    module: nn.Module,
+    *,
+    input_spec: InputSpec,
+    target: Target,
+    batch_size: int,
+    device: torch.device,
+    seed: int,
+    n_epochs: int = 0,
+) -> ResidualNet:
+    """Net around a network that was trained for some epochs."""
+    # The epochs count in the seed, so that a loaded model does not shuffle as before.
+    seeds = np.random.SeedSequence([seed, n_epochs]).generate_state(2)
+    shuffle, noise = map(int, seeds)
+    net = ResidualNet(
+        module.eval(),
+        input_spec=input_spec,
+        target=target,
+        batch_size=batch_size,
+        shuffle=torch.Generator().manual_seed(shuffle),
+        noise=torch.Generator(device).manual_seed(noise),
+        device=str(device),
+        verbose=0,
+    )
+    return net.initialize()
+
+
+def _copied(item: Any) -> Any:
+    if isinstance(item, (tuple, list)):
+        name, callback = item
+        return name, _copied(callback)
+    return item if isinstance(item, type) else copy.copy(item)

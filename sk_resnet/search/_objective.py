@@ -1,0 +1,330 @@
+"""A cross-validated score as the objective of a study."""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from typing import Any
+
+import numpy as np
+from joblib import hash as hash_of
+from scipy import sparse
+from scipy.stats import wilcoxon
+from sklearn.base import clone, is_classifier
+from sklearn.metrics import check_scoring
+from sklearn.model_selection import check_cv
+from sklearn.pipeline import Pipeline
+from sklearn.utils import check_consistent_length
+
+from sk_resnet._data import DEFAULT_FRACTION
+from sk_resnet._net import DivergenceError
+from sk_resnet._plan import resolve_batch_size, resolve_epochs
+from sk_resnet.search._distributions import (
+    described,
+    ends,
+    nearest_draw,
+    require_optuna,
+    suggest,
+)
+from sk_resnet.search._pruning import FoldReports
+from sk_resnet.search._space import check_space, network_step, resolved_parameters
+
+FINGERPRINT = "sk_resnet_fingerprint"
+# User attributes of a trial: one value a fold.
+RECORDS = ("fold_scores", "fold_epochs", "fold_seconds")
+
+
+class CrossValidationObjective:
+    """Cross-validated score of an estimator, for ``study.optimize``.
+
+    Each fold is fitted on its training part alone, with the steps of a pipeline in front.
+    After each epoch the mean score of the folds so far is reported, at the step
+    ``fold · max_epochs + epoch``, so that the study's pruner (successive halving, median)
+    compares trials at the same place; a space with ``max_epochs`` counts its largest.
+    After each fold a one-sided Wilcoxon test against the folds of the best trial prunes
+    too. Scores, epochs and seconds of the folds are user attributes of the trial; a trial
+    that is retried goes on behind its last fold, on any machine. `create_study` starts
+    with the estimator's own parameters.
+
+    Parameters
+    ----------
+    estimator : estimator or Pipeline
+        A classifier or regressor of this package, or a pipeline that ends in one.
+    X : array-like of shape (n_samples, ...)
+        Samples.
+    y : array-like or sparse matrix of shape (n_samples,) or (n_samples, n_outputs)
+        Labels, an indicator of several labels a sample, or numbers.
+    space : dict of str to optuna distribution or `Only`
+        See `search_space`. Any parameter of the estimator may be in it, those of named
+        callbacks too, such as ``callbacks__stop__patience``.
+    cv : int, splitter or iterable, default=3
+        As in scikit-learn; an int makes stratified folds where y has one class a sample.
+    scoring : str or callable, default=None
+        As in scikit-learn; higher is better. None is accuracy for classifiers, and R²
+        for regressors.
+    groups : array-like of shape (n_samples,), default=None
+        For splitters of groups, and for the estimator's ``validation_split``.
+    sample_weight : array-like of shape (n_samples,), default=None
+        Weights of the samples in training.
+    fold_p_value : float, default=0.1
+        Level of the Wilcoxon test; 0 switches it off. Fewer than four folds never reach
+        0.1.
+
+    Raises
+    ------
+    ValueError
+        For parameters that the estimator has not, depths that do not fit, folds that do
+        not fit the data, and a study that belongs to other data or another space.
+    TypeError
+        For values of the space that are no distributions.
+
+    Examples
+    --------
+    >>> import optuna
+    >>> from sklearn.datasets import load_iris
+    >>> from sk_resnet import ResNetClassifier
+    >>> from sk_resnet.search import CrossValidationObjective, search_space
+    >>> optuna.logging.set_verbosity(optuna.logging.WARNING)
+    >>> X, y = load_iris(return_X_y=True)
+    >>> model = ResNetClassifier(depth=4, max_epochs=3, random_state=0)
+    >>> space = {"lr": search_space(model, X)["lr"]}
+    >>> objective = CrossValidationObjective(model, X, y, space=space)
+    >>> study = optuna.create_study(direction="maximize")
+    >>> study.optimize(objective, n_trials=2)
+    >>> len(study.best_trial.user_attrs["fold_scores"])
+    3
+    """
+
+    def __init__(
+        self,
+        estimator: Any,
+        X: Any,
+        y: Any,
+        *,
+        space: dict[str, Any],
+        cv: Any = 3,
+        scoring: Any = None,
+        groups: Any = None,
+        sample_weight: Any = None,
+        fold_p_value: float = 0.1,
+    ) -> None:
+        self.estimator, self.space = estimator, space
+        self.X = X if hasattr(X, "columns") else _indexable(X)  # tables keep their names
+        self.y = _indexable(y)
+        self.sample_weight = None if sample_weight is None else np.asarray(sample_weight)
+        self.groups = None if groups is None else np.asarray(groups)
+        self.fold_p_value = fold_p_value
+        check_consistent_length(self.X, self.y, self.sample_weight, self.groups)
+        net, self._prefix = network_step(estimator)
+        check_space(estimator, net, self._prefix, space, X)
+        if isinstance(scoring, (list, tuple, set, dict)):
+            raise ValueError(f"scoring must be one score, got several: {scoring!r}.")
+        self.scorer = check_scoring(estimator, scoring)
+        splitter = check_cv(cv, self.y, classifier=is_classifier(estimator))
+        self.folds = list(splitter.split(self.X, self.y, self.groups))
+        _check_folds(self.folds, self.y.shape[0])
+        self.steps_of_fold = self._most_epochs() + max(self._values("finetune_epochs"))
+        self.fingerprint = hash_of(
+            (_indexable(X), self.y, self.sample_weight, self.folds, described(space))
+            + ((scoring,) if isinstance(scoring, str) else ())
+        )
+
+    def _values(self, name: str) -> list[Any]:
+        """What a parameter can be: its choices, or the ends of its range."""
+        d = self.space.get(self._prefix + name)
+        return [self.estimator.get_params()[self._prefix + name]] if d is None else ends(d)
+
+    def _most_epochs(self) -> int:
+        split = self._values("validation_split")[0]
+        left = 1 - (split if isinstance(split, float) else DEFAULT_FRACTION)
+        # With max_epochs="auto" fewer rows may take more epochs, and some may be held out.
+        sizes = {len(train) for train, _ in self.folds}
+        return max(
+            resolve_epochs(epochs, n, resolve_batch_size(batch_size, n))
+            for n in sizes | {max(1, int(left * n)) for n in sizes}
+            for batch_size in self._values("batch_size")
+            for epochs in self._values("max_epochs")
+        )
+
+    def __call__(self, trial: Any) -> float:
+        """Score a trial.
+
+        Parameters
+        ----------
+        trial : optuna.Trial
+            Of a study that maximises, or a FixedTrial.
+
+        Returns
+        -------
+        score : float
+            Mean over the folds; NaN where training diverged, which fails the trial.
+        """
+        study = getattr(trial, "study", None)  # FixedTrial and FrozenTrial have none
+        if study is not None:
+            check_study(study, self.fingerprint)
+        parameters = suggest(trial, self.space)
+        records = {key: list(trial.user_attrs.get(key, [])) for key in RECORDS}
+        for fold in range(len(records["fold_scores"]), len(self.folds)):
+            started = time.perf_counter()
+            try:
+                score, n_epochs = self._fit_fold(
+                    trial, parameters, fold, records["fold_scores"]
+                )
+            except DivergenceError as error:
+                warnings.warn(f"Trial {trial.number}: {error}", UserWarning, stacklevel=2)
+                trial.set_user_attr("error", str(error))
+                return math.nan
+            seconds = time.perf_counter() - started
+            for key, value in zip(RECORDS, (score, n_epochs, seconds), strict=True):
+                records[key].append(value)
+                trial.set_user_attr(key, records[key])
+            if fold + 1 < len(self.folds) and self._is_behind(
+                study, records["fold_scores"]
+            ):
+                pruned = require_optuna().TrialPruned
+                raise pruned(f"behind the best trial in {fold + 1} folds")
+        return float(np.mean(records["fold_scores"]))
+
+    def _fit_fold(
+        self, trial: Any, parameters: dict[str, Any], fold: int, done: list[float]
+    ) -> tuple[float, int]:
+        """Score and number of epochs; `done` are the scores of the folds before."""
+        train, test = self.folds[fold]
+        y_train, y_test = self.y[train], self.y[test]
+        net, X_train, X_test = _in_front_of_network(
+            clone(self.estimator).set_params(**parameters),
+            _rows(self.X, train),
+            y_train,
+            _rows(self.X, test),
+        )
+
+        def score() -> float:
+            return _finite_score(self.scorer, net, X_test, y_test)
+
+        reports = FoldReports(trial, score, done, first_step=fold * self.steps_of_fold)
+        # In front: callbacks behind one that stops do not see the epoch.
+        net.set_params(callbacks=[reports, *(net.callbacks or [])])
+        net.fit(X_train, y_train, **self._of_samples(train))
+        return score(), net.n_epochs_
+
+    def _of_samples(self, rows: Any, prefix: str = "") -> dict[str, Any]:
+        """What fit gets beside X and y."""
+        given = {"sample_weight": self.sample_weight, "groups": self.groups}
+        return {prefix + k: v[rows] for k, v in given.items() if v is not None}
+
+    def _is_behind(self, study: Any, scores: list[float]) -> bool:
+        if self.fold_p_value <= 0 or study is None:
+            return False
+        try:
+            best = study.best_trial.user_attrs.get("fold_scores", [])
+        except ValueError:  # no trial is complete yet
+            return False
+        n = len(scores)
+        differences = np.array(scores) - np.array(best[:n])
+        if len(best) < n or not differences.any():
+            return False
+        return wilcoxon(differences, alternative="less").pvalue < self.fold_p_value
+
+    def own_parameters(self) -> dict[str, Any]:
+        """Return the estimator's own parameters, each moved to the nearest of the space.
+
+        Returns
+        -------
+        parameters : dict
+            For ``study.enqueue_trial``, which `create_study` calls. What has no nearest,
+            such as a width that is no choice, is left to the sampler.
+        """
+        net, _ = network_step(self.estimator)
+        resolved = resolved_parameters(net, self.X)
+        own = {self._prefix + name: value for name, value in resolved.items()}
+        return nearest_draw(self.space, {**self.estimator.get_params(), **own})
+
+    def best_parameters(self, study: Any) -> dict[str, Any]:
+        """Return the parameters of the best trial, with those that were not drawn.
+
+        Parameters
+        ----------
+        study : optuna.Study
+            With at least one complete trial.
+
+        Returns
+        -------
+        parameters : dict
+            For ``estimator.set_params``.
+        """
+        fixed = require_optuna().trial.FixedTrial(study.best_trial.params)
+        return suggest(fixed, self.space)
+
+    def refit(self, study: Any) -> Any:
+        """Fit the estimator with the best parameters to all samples.
+
+        Parameters
+        ----------
+        study : optuna.Study
+            With at least one complete trial.
+
+        Returns
+        -------
+        estimator : estimator
+            Fitted.
+        """
+        model = clone(self.estimator).set_params(**self.best_parameters(study))
+        return model.fit(self.X, self.y, **self._of_samples(slice(None), self._prefix))
+
+
+def check_study(study: Any, fingerprint: str) -> None:
+    """Refuse a study of other data or another space, and mark a new one."""
+    if study.direction.name != "MAXIMIZE":
+        raise ValueError("The study must maximise: create it with direction='maximize'.")
+    earlier = study.user_attrs.get(FINGERPRINT)
+    if earlier is None:
+        study.set_user_attr(FINGERPRINT, fingerprint)
+    elif earlier != fingerprint:
+        raise ValueError(
+            f"Study {study.study_name!r} was started with other data, folds or "
+            "scoring, or another space: resume it with those (a cv that shuffles needs "
+            "a random_state), or start a study of another name."
+        )
+
+
+def _indexable(values: Any) -> Any:
+    """Array, or sparse matrix, that gives rows for their numbers."""
+    return sparse.csr_matrix(values) if sparse.issparse(values) else np.asarray(values)
+
+
+def _rows(X: Any, rows: Any) -> Any:
+    return X.iloc[rows] if hasattr(X, "iloc") else X[rows]
+
+
+def _check_folds(folds: list[Any], n: int) -> None:
+    for train, test in folds:
+        if not len(train) or not len(test) or max(np.max(train), np.max(test)) >= n:
+            raise ValueError(
+                f"cv must give pairs of rows to train and to score on, both below {n}, got "
+                f"{len(train)} and {len(test)} rows: is it a cv of other data?"
+            )
+
+
+def _in_front_of_network(
+    model: Any, X_train: Any, y_train: Any, X_test: Any
+) -> tuple[Any, Any, Any]:
+    """Network at the end of pipelines, and the samples that it gets from their steps."""
+    while isinstance(model, Pipeline):
+        if len(model.steps) > 1:
+            before = model[:-1]
+            X_train = before.fit_transform(X_train, y_train)
+            X_test = before.transform(X_test)
+        model = model[-1]
+    return model, X_train, X_test
+
+
+def _finite_score(scorer: Any, model: Any, X: Any, y: Any) -> float:
+    try:
+        return float(scorer(model, X, y))
+    except ValueError as error:  # metrics refuse NaN
+        if np.isfinite(model.net_.outputs(X)).all():
+            raise
+        raise DivergenceError(
+            "The predictions became infinite or NaN: lower lr, or standardize the input."
+        ) from error

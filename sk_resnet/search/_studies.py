@@ -1,0 +1,165 @@
+"""Studies that survive dead workers, and are resumed by their name."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+import warnings
+from typing import Any
+
+from sk_resnet.search._distributions import require_optuna
+from sk_resnet.search._objective import CrossValidationObjective, check_study
+
+
+def create_study(
+    storage: Any = None,
+    *,
+    objective: CrossValidationObjective | None = None,
+    name: str | None = None,
+    sampler: Any = None,
+    pruner: Any = None,
+    heartbeat: int = 60,
+    max_retry: int = 3,
+) -> Any:
+    """Study that maximises, survives dead workers, and is resumed by its name.
+
+    Parameters
+    ----------
+    storage : str, path or optuna storage, default=None
+        ``"sqlite:///study.db"``, ``"postgresql+psycopg://user@host/database"``, or the
+        path of a journal that ends in ``.journal``. None keeps the study in memory. A
+        storage of Optuna is used as it is, with its own heartbeat.
+    objective : CrossValidationObjective, default=None
+        Its estimator's own parameters are the first trial of a new study, and a study
+        that was started with other data or another space is refused at once.
+    name : str, default=None
+        Name; a study of that name is resumed.
+    sampler : optuna sampler, default=None
+        None is Optuna's TPE.
+    pruner : optuna pruner, default=None
+        None is successive halving, which keeps the better half after half of the epochs
+        of a fold, after one fold, two, and four; without an objective from the fifth
+        epoch on.
+    heartbeat : int, default=60
+        Seconds between signs of life of a worker. A trial without them for twice as long
+        fails, and is put in the queue again. Journals have no heartbeat, and a worker
+        may die before its first one: see `retry_stale_trials`.
+    max_retry : int, default=3
+        How often a trial is retried.
+
+    Returns
+    -------
+    study : optuna.Study
+        New or resumed.
+
+    Raises
+    ------
+    ConnectionError
+        For a storage that cannot be reached.
+    ValueError
+        For a study that belongs to other data or another space than the objective.
+
+    Examples
+    --------
+    >>> from sk_resnet.search import create_study
+    >>> create_study().direction.name
+    'MAXIMIZE'
+    """
+    optuna = require_optuna()
+    kept: Any = storage
+    if isinstance(storage, (str, os.PathLike)):
+        kept = _open(os.fspath(storage), heartbeat, max_retry)
+    # Optuna's own values keep a sixteenth after four epochs, where the learning rate of a
+    # schedule is still near its peak and the order says little.
+    first = 5 if objective is None else max(1, objective.steps_of_fold // 2)
+    study = optuna.create_study(
+        storage=kept,
+        study_name=name,
+        direction="maximize",
+        load_if_exists=name is not None,
+        sampler=sampler,
+        pruner=pruner
+        or optuna.pruners.SuccessiveHalvingPruner(min_resource=first, reduction_factor=2),
+    )
+    if objective is not None:
+        check_study(study, objective.fingerprint)
+        if not study.get_trials(deepcopy=False):
+            study.enqueue_trial(objective.own_parameters(), skip_if_exists=True)
+    return study
+
+
+def _open(storage: str, heartbeat: int, max_retry: int) -> Any:
+    from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+    storages = require_optuna().storages
+    try:
+        if storage.endswith(".journal"):
+            return storages.JournalStorage(storages.journal.JournalFileBackend(storage))
+        with warnings.catch_warnings():
+            # So is the heartbeat.
+            warnings.simplefilter("ignore", require_optuna().exceptions.ExperimentalWarning)
+            return storages.RDBStorage(
+                storage,
+                heartbeat_interval=heartbeat,
+                heartbeat_stale_trial_callback=_retry(max_retry),
+            )
+    except (ArgumentError, SQLAlchemyError, ImportError, OSError) as error:
+        reason = str(error).partition("\n")[0]
+        shown = re.sub(r"(//[^/@]*:)[^/@]*@", r"\1***@", storage)  # no password in logs
+        raise ConnectionError(
+            f"The storage {shown!r} cannot be reached ({reason}): check the address, "
+            "that the server runs, and that its driver is installed."
+        ) from error
+
+
+def retry_stale_trials(study: Any, *, older_than: float, max_retry: int = 3) -> int:
+    """Fail trials that run for too long, and put them in the queue again.
+
+    For journals, whose trials run for ever when their worker dies, and for the rare
+    worker that dies before its first heartbeat.
+
+    Parameters
+    ----------
+    study : optuna.Study
+        Any study.
+    older_than : float
+        Seconds since the start of a trial after which its worker counts as dead. More
+        than any trial takes: a worker that still lives ends with an error.
+    max_retry : int, default=3
+        How often a trial is retried; after that it only fails.
+
+    Returns
+    -------
+    n : int
+        Number of trials that were put in the queue.
+
+    Examples
+    --------
+    >>> from sk_resnet.search import create_study, retry_stale_trials
+    >>> study = create_study()
+    >>> trial = study.ask()
+    >>> retry_stale_trials(study, older_than=0)
+    1
+    """
+    optuna, n = require_optuna(), 0
+    running = study.get_trials(states=(optuna.trial.TrialState.RUNNING,))
+    for trial in running:
+        if time.time() - trial.datetime_start.timestamp() < older_than:
+            continue
+        try:
+            study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+        except ValueError:  # it has ended, or another worker was first
+            continue
+        if len(trial.system_attrs.get("retry_history", [])) < max_retry:
+            _retry(max_retry)(study, trial)
+            n += 1
+    return n
+
+
+def _retry(max_retry: int) -> Any:
+    with warnings.catch_warnings():
+        # Optuna calls it experimental; it has been there since 2021.
+        warnings.simplefilter("ignore", require_optuna().exceptions.ExperimentalWarning)
+        storages = require_optuna().storages
+        return storages.RetryHeartbeatStaleTrialCallback(max_retry=max_retry)
