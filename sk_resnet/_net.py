@@ -17,7 +17,7 @@ from sk_resnet._compat_skorch import BareNet
 from sk_resnet._data import Data
 from sk_resnet._input import InputSpec
 from sk_resnet._machine import prediction_size, training_settings
-from sk_resnet._network import inner_kernels, kernels
+from sk_resnet._network import in_place, inner_kernels, kernels, overwriting_relus
 from sk_resnet._optim import OPTIMIZERS, parameter_groups
 from sk_resnet._plan import Execution, Recipe
 from sk_resnet._processes import rank_and_size
@@ -112,7 +112,7 @@ class ResidualNet(BareNet):
             keep_memory=execution.device.type == "cpu" and not execution.on_one_thread,
         )
         try:
-            with run.ctrl_c, settings:
+            with run.ctrl_c, settings, in_place(overwriting_relus(self.module_)):
                 for _ in range(n_epochs):
                     self._epoch(run, training, validation)
         except KeyboardInterrupt:
@@ -153,7 +153,7 @@ class ResidualNet(BareNet):
         places = torch.arange(min(len(training), SAMPLES_OF_CHECK))
         outputs = self.module_(training.inputs(places.to(training.y.device)))
         values = [outputs, *self.module_.state_dict().values()]
-        if not all(bool(value.isfinite().all()) for value in values):
+        if not torch.cat([value.flatten() for value in values]).isfinite().all():
             raise DivergenceError(
                 "The network became infinite or NaN in the last step: lower "
                 "lr or l2, or standardize the input."

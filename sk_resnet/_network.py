@@ -1,5 +1,7 @@
 """Residual block and network, built from a `NetworkSpec`."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple, cast
 
 import torch
@@ -172,6 +174,31 @@ def initialize(network: nn.Module, generator: torch.Generator) -> None:
             layer.reset_running_stats()
             nn.init.ones_(layer.weight)
             nn.init.zeros_(layer.bias)
+
+
+def overwriting_relus(network: nn.Module) -> list[nn.ReLU]:
+    """ReLUs that may work in place, as nothing else reads what they get.
+
+    They stand behind another layer of a sequence, or behind the addition of a block.
+    """
+    found = []
+    for name, part in network.named_modules():
+        if isinstance(part, nn.Sequential):
+            behind = list(part)[0 if name.endswith("after") else 1 :]
+            found += [layer for layer in behind if isinstance(layer, nn.ReLU)]
+    return found
+
+
+@contextmanager
+def in_place(relus: list[nn.ReLU]) -> Iterator[None]:
+    """Let ReLUs work in place meanwhile; at other times hooks of users may be there."""
+    for relu in relus:
+        relu.inplace = True
+    try:
+        yield
+    finally:
+        for relu in relus:
+            relu.inplace = False
 
 
 def kernels(network: nn.Module) -> dict[str, nn.Parameter]:

@@ -143,8 +143,7 @@ class Run:
 
     def _sums(self, batch: Batch, loss: Tensor, outputs: Tensor) -> Tensor:
         x, y = batch
-        sums = self.target.score_sums(outputs, y, batch.weight)
-        return torch.cat([s.reshape(-1) for s in (loss * len(x), *sums)])
+        return self.target.sums(loss * len(x), outputs, y, batch.weight)
 
     def _means(self, batches: Batches) -> list[float]:
         return (self.totals / len(batches.dataset)).tolist()

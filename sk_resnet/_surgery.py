@@ -10,17 +10,28 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 
 from sk_resnet._compat_torch import children_of, shallow_copy
 from sk_resnet._layers import KERNELS, NORM_TYPES, PaddedConvolution
-from sk_resnet._network import Block, ResidualNetwork, build_network, kernels
+from sk_resnet._network import (
+    Block,
+    ResidualNetwork,
+    build_network,
+    kernels,
+    overwriting_relus,
+)
 
 
-def folded(module: nn.Module, *, overwrites: bool = False) -> nn.Module:
+def folded(network: nn.Module) -> nn.Module:
     """Twin for prediction: batch norms right behind a convolution are folded into it.
 
     Exact up to rounding, in evaluation mode. What cannot be folded is shared. The first
     norm of a pre-activation branch stays: its shortcut reads the same values. ReLUs work
-    in place where nothing else reads their input: behind another layer, or at the start
-    of a sequence that `overwrites` what it is given.
+    in place where they can.
     """
+    return _folded(network, set(overwriting_relus(network)))
+
+
+def _folded(module: nn.Module, overwriting: set[nn.ReLU]) -> nn.Module:
+    if isinstance(module, nn.ReLU):
+        return nn.ReLU(inplace=module in overwriting)
     children: dict[str, nn.Module] = {}
     before: tuple[str, nn.Module] | None = None
     for name, child in children_of(module).items():
@@ -28,11 +39,7 @@ def folded(module: nn.Module, *, overwrites: bool = False) -> nn.Module:
             children[before[0]] = _with_norm(before[1], child)
             before = None
             continue
-        if isinstance(child, nn.ReLU):
-            children[name] = nn.ReLU(inplace=overwrites or bool(children))
-        else:
-            # What follows an addition is its only reader.
-            children[name] = folded(child, overwrites=name == "after")
+        children[name] = _folded(child, overwriting)
         is_kernel = isinstance(child, (*KERNELS, PaddedConvolution))
         before = (name, child) if is_kernel else None
     return shallow_copy(module, children=children)

@@ -30,7 +30,7 @@ class Target(Protocol):
 
     @property
     def n_sums(self) -> int:
-        """Numbers that `score_sums` gives."""
+        """Sums behind the loss that `sums` gives."""
 
     def encode(self, y: Any) -> NDArray[Any]:
         """Y as the network is trained on it."""
@@ -50,8 +50,12 @@ class Target(Protocol):
     def losses(self, outputs: Tensor, y: Tensor) -> Tensor:
         """Loss of each sample in validation."""
 
-    def score_sums(self, outputs: Tensor, y: Tensor, weight: Tensor) -> tuple[Tensor, ...]:
-        """Weighted sums over a batch, from which `score` is made; never the host's."""
+    def sums(self, loss: Tensor, outputs: Tensor, y: Tensor, weight: Tensor) -> Tensor:
+        """A loss, and behind it the sums over a batch that `score` is made from.
+
+        They stay on the device, and are put into one tensor here, as few operations as
+        possible: small networks feel each of them.
+        """
 
     def score(self, sums: list[float]) -> float:
         """Score of all batches whose sums were added up."""
@@ -137,10 +141,10 @@ class Labels:
     def losses(self, outputs: Tensor, y: Tensor) -> Tensor:
         return functional.cross_entropy(outputs, y, reduction="none")
 
-    def score_sums(self, outputs: Tensor, y: Tensor, weight: Tensor) -> tuple[Tensor, ...]:
+    def sums(self, loss: Tensor, outputs: Tensor, y: Tensor, weight: Tensor) -> Tensor:
         y = y.argmax(1) if y.ndim == 2 else y
         right = (outputs.argmax(1) == y).to(weight.dtype)
-        return right.dot(weight), weight.sum()
+        return torch.stack((loss, right.dot(weight), weight.sum()))
 
     def score(self, sums: list[float]) -> float:
         right, weight = sums
@@ -279,9 +283,9 @@ class LabelSets:
         )
         return by_label.sum(1)
 
-    def score_sums(self, outputs: Tensor, y: Tensor, weight: Tensor) -> tuple[Tensor, ...]:
+    def sums(self, loss: Tensor, outputs: Tensor, y: Tensor, weight: Tensor) -> Tensor:
         right = ((outputs > 0) == (y > 0.5)).all(1).to(weight.dtype)
-        return right.dot(weight), weight.sum()
+        return torch.stack((loss, right.dot(weight), weight.sum()))
 
     def score(self, sums: list[float]) -> float:
         right, weight = sums
@@ -408,9 +412,10 @@ class Numbers:
     def losses(self, outputs: Tensor, y: Tensor) -> Tensor:
         return LOSSES[self.loss](outputs, y, self.quantile).mean(1)
 
-    def score_sums(self, outputs: Tensor, y: Tensor, weight: Tensor) -> tuple[Tensor, ...]:
+    def sums(self, loss: Tensor, outputs: Tensor, y: Tensor, weight: Tensor) -> Tensor:
         errors = weight @ (outputs.detach() - y).square()
-        return weight.sum(), errors, weight @ y, weight @ y.square()
+        scalars = torch.stack((loss, weight.sum()))
+        return torch.cat((scalars, errors, weight @ y, weight @ y.square()))
 
     def score(self, sums: list[float]) -> float:
         total = sums[0]
