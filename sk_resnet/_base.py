@@ -279,7 +279,9 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator):
                 split=split,
                 groups=groups,
                 seed=seed,
-                validation_set=self._checked_validation_set(X_val, y_val),
+                validation_set=(
+                    None if X_val is None else self._checked(X_val, y_val, reset=False)
+                ),
             )
             n = len(data.training)
             batch_size = resolve_batch_size(self.batch_size, n)
@@ -342,7 +344,7 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator):
     # First act: data
 
     def _checked(self, X: Any, y: Any, *, reset: bool) -> tuple[NDArray[Any], Any]:
-        """Samples and y of fit and partial_fit."""
+        """Samples and y, of fit, of partial_fit, or to validate on."""
         X, y = validate_data(
             self,
             to_numpy(X),
@@ -355,24 +357,7 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator):
         check_numbers(X)
         if X.ndim != 2 and reset:
             del self.n_features_in_
-        if not reset:
-            check_shape(X, self.net_.input_spec)
         return X, self._checked_y(y)
-
-    def _checked_validation_set(self, X_val: Any, y_val: Any) -> Any:
-        if X_val is None:
-            return None
-        X_val, y_val = validate_data(
-            self,
-            to_numpy(X_val),
-            to_numpy(y_val),
-            reset=False,
-            dtype="numeric",
-            allow_nd=True,
-            multi_output=True,
-        )
-        check_numbers(X_val)
-        return X_val, self._checked_y(y_val)
 
     def _resolved_split(self, X_val: Any, y_val: Any, callbacks: list[Any]) -> Any:
         """Part of the training data to hold out."""
@@ -410,6 +395,7 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator):
         **others: Any,
     ) -> Data:
         if continues:
+            check_shape(X, self.net_.input_spec)
             target = self._continued_target(y, self.net_.target, in_part=in_part)
             self._check_same_network(X)
             spec = self.net_.input_spec

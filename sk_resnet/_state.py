@@ -63,6 +63,11 @@ def restored(
         target = Labels(classes) if stored is None else target_from_dict(stored)
         if sum(stage.n_blocks for stage in spec.stages) > MOST_BLOCKS:
             raise ModelFileError("The model has more blocks than a network may have.")
+        if target.n_outputs != spec.n_outputs:
+            raise ModelFileError(
+                f"The model has {spec.n_outputs} outputs, but its target needs "
+                f"{target.n_outputs}."
+            )
         network = build_network(spec)
         _check_shapes(network, saved["weights"])
         arrays_to_weights(network, unpacked(saved["weights"]), device)

@@ -2,7 +2,10 @@
 
 import errno
 import importlib
+import io
+import json
 import os
+import random
 import shutil
 import signal
 import stat
@@ -329,3 +332,72 @@ def test_a_killed_save_leaves_a_whole_file(saved):
 def test_the_digest_is_the_end_of_the_file(saved):
     content = saved[0].read_bytes()
     assert content[-DIGEST - 4 - len(MARK) :].startswith(MARK)
+
+
+def resealed(path, changes, target):
+    """The file with some of its members changed, under a checksum that fits."""
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in {**members, **changes}.items():
+            archive.writestr(name, content)
+    target.write_bytes(_sealed(buffer.getvalue()))
+    return target
+
+
+def places(tree):
+    """Every container of a tree of JSON, with each of its keys."""
+    items = tree.items() if isinstance(tree, dict) else enumerate(tree)
+    for key, value in items:
+        yield tree, key
+        if isinstance(value, (dict, list)):
+            yield from places(value)
+
+
+JUNK = [None, -1, "x", [], {}, 1e99, True, "numpy.ndarray", 10**12]
+
+
+def test_crafted_files_end_in_errors_of_model_files(saved, tmp_path):
+    path, _, _ = saved
+    schema = zipfile.ZipFile(path).read("schema.json")
+    rng = random.Random(0)
+    n_refused = 0
+    for _ in range(300):
+        tree = json.loads(schema)
+        container, key = rng.choice(list(places(tree)))
+        if rng.random() < 0.3:
+            del container[key]
+        else:
+            container[key] = rng.choice(JUNK)
+        crafted = resealed(path, {"schema.json": json.dumps(tree)}, tmp_path / "crafted")
+        try:
+            sk_resnet.load(crafted)  # what was changed may not matter
+        except ModelFileError:
+            n_refused += 1
+    assert n_refused > 60
+
+
+@pytest.mark.parametrize(
+    "a",
+    [
+        np.zeros((3, 3), np.float32),
+        np.array([{}], dtype=object),
+        np.array(["x"]),
+        np.zeros(0, np.float32),
+    ],
+    ids=["shape", "objects", "strings", "empty"],
+)
+def test_weights_that_are_not_those_of_the_network(saved, tmp_path, a):
+    path, _, _ = saved
+    buffer = io.BytesIO()
+    np.save(buffer, a, allow_pickle=True)
+    with zipfile.ZipFile(path) as archive:
+        names = [name for name in archive.namelist() if name.endswith(".npy")]
+        arrays = {name: np.load(io.BytesIO(archive.read(name))) for name in names}
+    weights = [name for name in names if arrays[name].dtype == np.float32]
+    assert len(weights) > 5
+    for name in weights:
+        crafted = resealed(path, {name: buffer.getvalue()}, tmp_path / "crafted")
+        with pytest.raises(ModelFileError):
+            sk_resnet.load(crafted)
