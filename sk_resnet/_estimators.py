@@ -172,8 +172,12 @@ class _Classifier(ClassifierMixin, BaseResNet):
         return target.weighted_for(self.class_weight, y)
 
     def _checked_validation_y(self, y: Any, target: Any) -> None:
-        if y.ndim != (2 if isinstance(target, LabelSets) else 1):
-            raise ValueError("y_val must have the layout of y.")
+        expected = (target.n_outputs,) if isinstance(target, LabelSets) else ()
+        if y.shape[1:] != expected:
+            raise ValueError(
+                f"y_val must have the layout of y, (n_samples, {target.n_outputs}) for "
+                f"multilabel y and else (n_samples,), got {y.shape}."
+            )
         if unknown := target.unknown(y):
             raise ValueError(
                 f"y_val has classes {unknown} that are not in y: remove their samples from "

@@ -252,6 +252,13 @@ def test_label_sets_take_part_in_everything(label_sets, tmp_path):
         again.partial_fit(X, y[:, :3])
 
 
+def test_label_sets_to_validate_on_have_the_same_columns(label_sets):
+    X, y = label_sets
+    for wrong in (y[:, :3], y[:, 0]):
+        with pytest.raises(ValueError, match=r"y_val must have the layout of y, .* 4\)"):
+            ResNetClassifier(**TINY).fit(X, y, X_val=X, y_val=wrong)
+
+
 def test_partial_fit_of_label_sets_needs_no_classes(label_sets):
     X, y = label_sets
     model = ResNetClassifier(**TINY).partial_fit(X, y)

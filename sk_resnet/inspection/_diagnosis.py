@@ -209,7 +209,7 @@ class _Part:
 
 def _part(estimator: Any, X: Any, y: Any) -> _Part:
     net = estimator.net_
-    X, y = estimator._checked_validation_set(X, y)
+    X, y = estimator._checked(X, y, reset=False)
     check_shape(X, net.input_spec)
     estimator._checked_validation_y(y, net.target)
     encoded = net.target.encode(y)
