@@ -43,7 +43,7 @@ from sk_resnet._data import (
 )
 from sk_resnet._input import InputSpec, input_spec
 from sk_resnet._machine import device_or_cpu, resolve_device
-from sk_resnet._net import DivergenceError, ResidualNet, make_net
+from sk_resnet._net import DivergenceError, ResidualNet, is_finite, make_net
 from sk_resnet._network import (
     ResidualNetwork,
     build_network,
@@ -574,7 +574,8 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator):
             has_new_net = vars(self).get("net_") is not before.get("net_")
             n_before = 0 if has_new_net else before.get("n_epochs_", 0)
             is_trained = vars(self).get("n_epochs_", 0) > n_before
-            if is_trained and not isinstance(error, DivergenceError):
+            diverged = isinstance(error, DivergenceError)
+            if is_trained and not diverged and is_finite(self.net_.module_):
                 raise
             self.__dict__.clear()
             self.__dict__.update(before)

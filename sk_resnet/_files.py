@@ -9,6 +9,7 @@ import os
 import secrets
 import shutil
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,10 @@ FILE_FORMAT = 1
 # The comment at the end of the zip file: format, then the SHA-256 of all before the digest.
 MARK = b"sk_resnet-"
 DIGEST = 64
+
+
+# What members of a zip file that cannot be read end in, beside values that are broken.
+UNREADABLE = (zipfile.BadZipFile, zlib.error, ImportError, RuntimeError, EOFError)
 
 
 @functools.cache
@@ -182,7 +187,7 @@ def load(path: str | os.PathLike[str], *, trusted: Sequence[str] = ()) -> Any:
         return io_of_skops.loads(content, trusted=sorted(unknown))
     except ModelFileError:
         raise
-    except (*BROKEN, zipfile.BadZipFile, ImportError, RuntimeError, EOFError) as error:
+    except (*BROKEN, *UNREADABLE) as error:
         raise ModelFileError(
             f"{path} was sealed, but holds no model that can be read "
             f"({type(error).__name__}: {error}): save it again from where it came."
@@ -219,6 +224,8 @@ def _checked(content: bytes, path: Any) -> bytes:
         raise ModelFileError(
             f"{path} is damaged: its checksum does not fit. Copy it again."
         )
+    if not body[-4:].isdigit():
+        raise ModelFileError(f"{path} has no number of its format: it is no model.")
     if int(body[-4:]) > FILE_FORMAT:
         raise ModelFileError(
             f"{path} is of format {int(body[-4:])}, but this sk_resnet reads formats up to "

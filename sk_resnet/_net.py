@@ -111,13 +111,18 @@ class ResidualNet(BareNet):
             on_one_thread=execution.on_one_thread,
             keep_memory=execution.device.type == "cpu" and not execution.on_one_thread,
         )
+        n_before = len(self.history)
         try:
             with run.ctrl_c, settings, in_place(overwriting_relus(self.module_)):
                 for _ in range(n_epochs):
                     self._epoch(run, training, validation)
         except KeyboardInterrupt:
-            if run.ctrl_c.came:
+            n_done = sum("dur" in row for row in self.history[n_before:])
+            if run.ctrl_c.came or n_done == 0:
                 raise
+        finally:  # an epoch that was broken off is none
+            while len(self.history) > n_before and "dur" not in self.history[-1]:
+                del self.history[-1]
 
     def _epoch(self, run: Run, training: Batches, validation: Batches | None) -> None:
         datasets = {
@@ -152,8 +157,7 @@ class ResidualNet(BareNet):
         """Refuse a network that the last step destroyed, which no loss has shown."""
         places = torch.arange(min(len(training), SAMPLES_OF_CHECK))
         outputs = self.module_(training.inputs(places.to(training.y.device)))
-        values = [outputs, *self.module_.state_dict().values()]
-        if not torch.cat([value.flatten() for value in values]).isfinite().all():
+        if not (outputs.isfinite().all() and is_finite(self.module_)):
             raise DivergenceError(
                 "The network became infinite or NaN in the last step: lower "
                 "lr or l2, or standardize the input."
@@ -316,6 +320,12 @@ class ResidualNet(BareNet):
             out[start : start + n] = autocast(network, x, bfloat16=bfloat16)[:n]
             start += n
         return out.cpu().numpy()
+
+
+def is_finite(module: nn.Module) -> bool:
+    """Whether no parameter or buffer is infinite or NaN."""
+    values = [value.flatten() for value in module.state_dict().values()]
+    return bool(torch.cat(values).isfinite().all())
 
 
 def make_net(

@@ -91,10 +91,11 @@ def _check_shapes(network: nn.Module, stored: Mapping[str, Any]) -> None:
             else (a.shape, a.dtype)
         )
         wanted = tuple(tensor.shape) or (1,)  # counters were stored with one axis
-        if (shape or (1,)) != wanted or dtype.kind not in "fi":
+        kind = str(tensor.dtype).removeprefix("torch.")
+        if (shape or (1,)) != wanted or dtype != np.dtype(kind):
             raise ModelFileError(
                 f"The model holds {name} of shape {shape} and type {dtype}, but its "
-                f"network needs numbers of shape {wanted}."
+                f"network needs {kind} of shape {wanted}."
             )
         if isinstance(a, Mapping) and 8 * len(a["mask"]) < math.prod(shape):
             raise ModelFileError(f"The mask of {name} is too short.")

@@ -356,3 +356,73 @@ def test_a_failed_fit_leaves_no_half_trained_model(rows):
         model.fit(*rows)
     with pytest.raises(NotFittedError):
         model.predict(rows[0])
+
+
+class Stops(Callback):
+    """Stops as callbacks of skorch do, in one hook of one epoch."""
+
+    def __init__(self, hook, epoch):
+        self.hook, self.epoch = hook, epoch
+
+    def _stop(self, hook, net):
+        if hook == self.hook and len(net.history) == self.epoch:
+            raise KeyboardInterrupt
+
+    def on_epoch_begin(self, net, **kwargs):
+        self._stop("on_epoch_begin", net)
+
+    def on_batch_begin(self, net, **kwargs):
+        self._stop("on_batch_begin", net)
+
+    def on_grad_computed(self, net, named_parameters, **kwargs):
+        self._stop("on_grad_computed", net)
+
+    def on_batch_end(self, net, **kwargs):
+        self._stop("on_batch_end", net)
+
+
+HOOKS = ("on_epoch_begin", "on_batch_begin", "on_grad_computed", "on_batch_end")
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_a_callback_that_stops_before_an_epoch_is_done_loses_no_model(rows, hook):
+    X, y = rows
+    model = ResNetClassifier(**ROWS).fit(X, y)
+    before = model.predict_proba(X)
+    with pytest.raises(KeyboardInterrupt):
+        model.set_params(callbacks=[Stops(hook, 1)]).fit(X, y)
+    np.testing.assert_array_equal(model.predict_proba(X), before)
+    assert model.n_epochs_ == 2
+    first = ResNetClassifier(**ROWS, callbacks=[Stops(hook, 1)])
+    with pytest.raises(KeyboardInterrupt):
+        first.fit(X, y)
+    with pytest.raises(NotFittedError):
+        first.predict(X)
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_an_epoch_that_was_broken_off_counts_nowhere(rows, hook):
+    X, y = rows
+    settings = {**ROWS, "max_epochs": 5, "warm_start": True}
+    model = ResNetClassifier(**settings, callbacks=[Stops(hook, 3)]).fit(X, y)
+    assert model.n_epochs_ == model.best_epoch_ == len(model.net_.history) == 2
+    model.set_params(callbacks=None).partial_fit(X, y)
+    assert [row["epoch"] for row in model.history_] == [1, 2, 3]
+    assert model.best_epoch_ == 3
+
+
+class Destroys(Callback):
+    def on_epoch_end(self, net, **kwargs):
+        if len(net.history) == 2:
+            for parameter in net.module_.parameters():
+                parameter.data.fill_(float("nan"))
+            raise RuntimeError("as asked")
+
+
+def test_an_error_after_the_network_was_destroyed_leaves_no_such_model(rows):
+    X, y = rows
+    model = ResNetClassifier(**ROWS).fit(X, y)
+    before = model.predict_proba(X)
+    with pytest.raises(RuntimeError, match="as asked"):
+        model.set_params(callbacks=[Destroys()]).fit(X, y)
+    np.testing.assert_array_equal(model.predict_proba(X), before)

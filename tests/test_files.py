@@ -1,6 +1,7 @@
 """Files: every damage is found, and an old file outlives every failure."""
 
 import errno
+import hashlib
 import importlib
 import io
 import json
@@ -401,3 +402,31 @@ def test_weights_that_are_not_those_of_the_network(saved, tmp_path, a):
         crafted = resealed(path, {name: buffer.getvalue()}, tmp_path / "crafted")
         with pytest.raises(ModelFileError):
             sk_resnet.load(crafted)
+
+
+def test_flipped_bits_under_a_checksum_that_fits(saved, tmp_path):
+    path, _, _ = saved
+    content = path.read_bytes()
+    rng = np.random.default_rng(0)
+    crafted, n_refused = tmp_path / "crafted", 0
+    end = len(content) - DIGEST - len(MARK) - 4
+    for place in rng.integers(end, size=300):
+        body = bytearray(content[:-DIGEST])
+        body[place] ^= 1 << rng.integers(8)
+        digest = hashlib.sha256(bytes(body)).hexdigest().encode()
+        crafted.write_bytes(bytes(body) + digest)
+        try:
+            sk_resnet.load(crafted)
+        except ModelFileError:
+            n_refused += 1
+    assert n_refused > 100
+
+
+@pytest.mark.parametrize("number", [b"abcd", b"-001", b"1.00"])
+def test_a_format_that_is_no_number(saved, tmp_path, number):
+    path, _, _ = saved
+    body = path.read_bytes()[: -DIGEST - 4] + number
+    crafted = tmp_path / "crafted"
+    crafted.write_bytes(body + hashlib.sha256(body).hexdigest().encode())
+    with pytest.raises(ModelFileError, match="no number of its format"):
+        sk_resnet.load(crafted)
