@@ -10,9 +10,10 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
 from sklearn.callback import CallbackSupportMixin
-from sklearn.utils import check_random_state
+from sklearn.utils import check_random_state, get_tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sk_resnet._callbacks import (
@@ -36,6 +37,7 @@ from sk_resnet._compat_sklearn import (
 from sk_resnet._data import (
     DEFAULT_FRACTION,
     Data,
+    check_kinds,
     check_numbers,
     check_shape,
     to_numpy,
@@ -73,6 +75,7 @@ from sk_resnet._spec import (
     network_spec,
 )
 from sk_resnet._state import (
+    ModelFileError,
     arrays_to_weights,
     n_bytes,
     network_state,
@@ -197,6 +200,11 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator):
         return self
 
     # What y is: subclasses say
+
+    def _check_raw_y(self, y: Any) -> None:
+        """Refuse what is lost when y becomes an array."""
+        if y is not None and not issparse(y):
+            check_kinds(y)
 
     def _checked_y(self, y: Any) -> Any:
         """Refuse what cannot be learned."""
@@ -345,10 +353,12 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator):
 
     def _checked(self, X: Any, y: Any, *, reset: bool) -> tuple[NDArray[Any], Any]:
         """Samples and y, of fit, of partial_fit, or to validate on."""
+        y = to_numpy(y)
+        self._check_raw_y(y)
         X, y = validate_data(
             self,
             to_numpy(X),
-            to_numpy(y),
+            y,
             reset=reset,
             dtype="numeric",
             allow_nd=True,
@@ -717,7 +727,23 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator):
             return
         device = device_or_cpu(getattr(self, "device_", "cpu"))
         classes = getattr(self, "classes_", None)
-        self._adopt(*restored(saved, classes=classes, device=device), device)
+        module, spec, target = restored(saved, classes=classes, device=device)
+        self._check_state(target)
+        self._adopt(module, spec, target, device)
+
+    def _check_state(self, target: Target) -> None:
+        """Refuse attributes that do not belong to the target."""
+        size, classes = self.batch_size_, getattr(target, "classes", None)
+        is_size = isinstance(size, Integral) and 2 <= size <= 2**31
+        if (
+            target.estimator_type != get_tags(self).estimator_type
+            or not is_size
+            or (classes is not None and not np.array_equal(self.classes_, classes))
+        ):
+            raise ModelFileError(
+                "The state of this model is broken: its classes, its batch size or its "
+                "kind of estimator are not those of its network."
+            )
 
 
 def _differs(module: torch.nn.Module, weights: dict[str, NDArray[Any]]) -> bool:

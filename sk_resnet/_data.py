@@ -45,17 +45,35 @@ def check_numbers(X: NDArray[Any]) -> None:
         )
 
 
-def check_kinds(y: NDArray[Any]) -> None:
-    """Refuse labels of which some are strings and some are not."""
-    if y.dtype.kind != "O":
+# Types of what stands for a missing value, in Python and pandas.
+MISSING = {"NoneType", "NAType", "NaTType"}
+
+
+def check_kinds(y: Any) -> None:
+    """Refuse y with missing values, or of which some are strings and some are not.
+
+    Before it becomes an array: NumPy turns numbers beside strings into strings.
+    """
+    is_listed = isinstance(y, (list, tuple))
+    values = np.array(y, dtype=object) if is_listed else np.asarray(y)
+    if values.dtype.kind != "O":
         return
-    kinds = {type(label) for label in y.ravel().tolist()}
+    kinds = {type(value) for value in values.ravel().tolist()}
     numbers = {kind for kind in kinds if issubclass(kind, (bool, int, float, np.number))}
-    if (len(kinds) > 1 and kinds != numbers) or type(None) in kinds:
-        names = sorted(kind.__name__ for kind in kinds)
+    names = sorted(kind.__name__ for kind in kinds)
+    if (len(kinds) > 1 and kinds != numbers) or not MISSING.isdisjoint(names):
         raise TypeError(
-            f"y must hold labels of one kind, strings or numbers, got {', '.join(names)}: "
-            "convert them, and drop samples without a label."
+            f"y must hold values of one kind, strings or numbers, got {', '.join(names)}: "
+            "convert them, and drop samples without a value."
+        )
+
+
+def check_no_dates(y: Any) -> None:
+    """Refuse dates and durations as numbers to learn."""
+    if np.asarray(y).dtype.kind in "mM":
+        raise TypeError(
+            "y must hold numbers, got dates or durations: turn them into numbers, such as "
+            "seconds since a date."
         )
 
 

@@ -14,7 +14,7 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 
 from sk_resnet._base import BaseResNet
 from sk_resnet._compat_sklearn import Interval, StrOptions
-from sk_resnet._data import check_kinds
+from sk_resnet._data import check_kinds, check_no_dates
 from sk_resnet._target import LOSSES, Labels, LabelSets, Numbers, Target
 
 
@@ -111,7 +111,6 @@ class _Classifier(ClassifierMixin, BaseResNet):
         if sparse.issparse(y):
             check_classification_targets(y)
             return y
-        check_kinds(np.asarray(y))
         y = np.asarray(y)
         kind = type_of_target(y, input_name="y")
         if kind == "multiclass-multioutput" or (kind == "multilabel-indicator"):
@@ -214,6 +213,8 @@ class _Classifier(ClassifierMixin, BaseResNet):
         continues = self.__sklearn_is_fitted__()
         if not continues and classes is None and np.ndim(y) < 2 and not sparse.issparse(y):
             raise ValueError("classes must be passed on the first call to partial_fit.")
+        if classes is not None:
+            self._check_classes(classes)
         if continues and not self._are_classes(classes):
             raise ValueError(
                 f"classes must stay those of the first call of partial_fit, "
@@ -228,6 +229,11 @@ class _Classifier(ClassifierMixin, BaseResNet):
 
     def _are_classes(self, classes: Any) -> bool:
         return classes is None or np.array_equal(np.unique(classes), self.classes_)
+
+    def _check_classes(self, classes: Any) -> None:
+        check_kinds(classes)
+        if np.asarray(classes).dtype.kind == "f" and not np.isfinite(classes).all():
+            raise ValueError(f"classes must not hold NaN or infinity, got {classes!r}.")
 
     # Prediction
 
@@ -363,6 +369,10 @@ class _Regressor(RegressorMixin, BaseResNet):
         self.verbose = verbose
 
     # What y is
+
+    def _check_raw_y(self, y: Any) -> None:
+        super()._check_raw_y(y)
+        check_no_dates(y)
 
     def _checked_y(self, y: Any) -> Any:
         y = check_array(y, dtype=np.float64, ensure_2d=False, allow_nd=True, input_name="y")

@@ -13,7 +13,7 @@ from torch import nn
 from sk_resnet._input import InputSpec
 from sk_resnet._network import ResidualNetwork, build_network
 from sk_resnet._spec import MOST_BLOCKS, NetworkSpec
-from sk_resnet._target import Labels, Target, target_from_dict
+from sk_resnet._target import LOSSES, Labels, LabelSets, Numbers, Target, target_from_dict
 from sk_resnet._version import __version__
 
 # 2: sparse weights as masks and values; 3: the target is in the state.
@@ -68,6 +68,8 @@ def restored(
                 f"The model has {spec.n_outputs} outputs, but its target needs "
                 f"{target.n_outputs}."
             )
+        _check_input(input_spec, spec)
+        _check_target(target)
         network = build_network(spec)
         _check_shapes(network, saved["weights"])
         arrays_to_weights(network, unpacked(saved["weights"]), device)
@@ -79,6 +81,52 @@ def restored(
             "again from where it came."
         ) from error
     return network, input_spec, target
+
+
+def _check_input(input_spec: InputSpec, network: NetworkSpec) -> None:
+    """Refuse a description of samples that is not that of the network's."""
+    shape = input_spec.network_shape
+    is_whole = (
+        input_spec.channel_axis in (1, -1)
+        and len(shape) == network.n_dims + 1
+        and shape[0] == network.in_channels
+        and math.prod(input_spec.sample_shape) == math.prod(input_spec.input_shape)
+        and _are_statistics(input_spec.mean, input_spec.scale, shape[0])
+    )
+    if not is_whole:
+        raise ModelFileError("The model describes other samples than its network reads.")
+
+
+def _check_target(target: Any) -> None:
+    """Refuse a target that cannot decode what the network gives."""
+    if isinstance(target, Numbers):
+        is_whole = (
+            target.loss in LOSSES
+            and 0 < target.quantile < 1
+            and not (target.is_flat and target.n_outputs != 1)
+            and target.mean is not None
+            and _are_statistics(target.mean, target.scale, target.n_outputs)
+        )
+    else:
+        classes = target.classes
+        is_set = isinstance(target, LabelSets)  # of columns, by their numbers
+        is_whole = isinstance(classes, np.ndarray) and np.array_equal(
+            np.arange(len(classes)) if is_set else np.unique(classes), classes
+        )
+    if not is_whole:
+        raise ModelFileError("The model describes a y that its network does not predict.")
+
+
+def _are_statistics(mean: Any, scale: Any, n: int) -> bool:
+    """Whether these are finite means and positive deviations of n values, or both None."""
+    if mean is None and scale is None:
+        return True
+    arrays = [mean, scale]
+    return (
+        all(isinstance(a, np.ndarray) and a.shape == (n,) for a in arrays)
+        and bool(np.isfinite(arrays).all())
+        and bool((scale > 0).all())
+    )
 
 
 def _check_shapes(network: nn.Module, stored: Mapping[str, Any]) -> None:

@@ -243,7 +243,7 @@ class LabelSets:
             weights = (y.shape[0] - present) / np.maximum(present, 1)
             weights = np.where((present > 0) & (weights > 0), weights, 1.0)
         else:
-            unknown = sorted(set(class_weight) - set(self.classes.tolist()))
+            unknown = [c for c in class_weight if c not in self.classes.tolist()]
             if unknown:
                 raise ValueError(
                     f"class_weight names {unknown}, but the labels are the columns of y, "
@@ -383,7 +383,14 @@ class Numbers:
         if self.mean is None:
             return y
         assert self.scale is not None
-        return ((y - self.mean) / self.scale).astype(np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):
+            encoded = ((y - self.mean) / self.scale).astype(np.float32)
+        if not np.isfinite(encoded).all():
+            raise ValueError(
+                "y has values that are too large for float32 beside those that the model "
+                "is standardized by: scale them down."
+            )
+        return encoded
 
     def weights(self, encoded: NDArray[Any]) -> NDArray[np.float64]:
         return np.ones(len(encoded))

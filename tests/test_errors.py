@@ -1,13 +1,14 @@
 """Every error says what must hold, what was got, and what to do."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse
 import torch
 from sklearn.exceptions import NotFittedError
 from skorch.callbacks import Callback
 
-from sk_resnet import EarlyStopping, ResNetClassifier
+from sk_resnet import EarlyStopping, ResNetClassifier, ResNetRegressor
 
 ROWS = {"depth": 4, "max_epochs": 2, "batch_size": 16, "random_state": 0}
 
@@ -426,3 +427,48 @@ def test_an_error_after_the_network_was_destroyed_leaves_no_such_model(rows):
     with pytest.raises(RuntimeError, match="as asked"):
         model.set_params(callbacks=[Destroys()]).fit(X, y)
     np.testing.assert_array_equal(model.predict_proba(X), before)
+
+
+@pytest.mark.parametrize("other", [1, True, float("nan"), None])
+def test_lists_of_mixed_labels(rows, other):
+    X, _ = rows
+    y = ["a", other] * 30
+    for given in (y, tuple(y), np.array(y, dtype=object)):
+        with pytest.raises(TypeError, match="of one kind"):
+            ResNetClassifier(**ROWS).fit(X, given)
+    with pytest.raises(TypeError, match="of one kind"):
+        ResNetClassifier(**ROWS).partial_fit(X, ["a"] * 60, classes=["a", other])
+
+
+def test_missing_labels_of_pandas(rows):
+    X, _ = rows
+    y = pd.Series(["a", pd.NA, "b"] * 20, dtype="string")
+    for kind in (ResNetClassifier, ResNetRegressor):
+        with pytest.raises(TypeError, match="got NAType, str"):
+            kind(**ROWS).fit(X, y)
+
+
+def test_classes_without_nan(rows):
+    X, y = rows
+    with pytest.raises(ValueError, match="classes must not hold NaN"):
+        ResNetClassifier(**ROWS).partial_fit(X, y, classes=[0, 1, 2, np.nan])
+
+
+@pytest.mark.parametrize("kind", ["M8[D]", "m8[s]"])
+def test_dates_are_no_numbers_to_learn(rows, kind):
+    X, y = rows
+    with pytest.raises(TypeError, match="y must hold numbers, got dates"):
+        ResNetRegressor(**ROWS).fit(X, y.astype(kind))
+
+
+@pytest.mark.parametrize("large", [1e39, 1e300])
+def test_numbers_too_large_beside_those_of_the_training(rows, large):
+    X, y = rows
+    y = y + np.linspace(0, 1, 60)
+    with pytest.raises(ValueError, match="y has values that are too large for float32"):
+        ResNetRegressor(**ROWS).fit(X, y, X_val=X[:3], y_val=np.full(3, large))
+    model = ResNetRegressor(**ROWS, warm_start=True).fit(X, y)
+    before = model.predict(X)
+    with pytest.raises(ValueError, match="y has values that are too large for float32"):
+        model.fit(X, y * large)
+    np.testing.assert_array_equal(model.predict(X), before)

@@ -226,3 +226,47 @@ def write_golden_files():
         model = kind(depth=depth, **settings).fit(X, golden_y(name))
         (sk_resnet.save if form == "skr" else joblib.dump)(model, path)
         np.save(path.with_suffix(".npy"), getattr(model, "predict_proba", model.predict)(X))
+
+
+BREAKS = [
+    ("numbers", ("target", "mean"), None),
+    ("numbers", ("target", "scale"), "x"),
+    ("numbers", ("target", "mean"), np.array([np.nan, 0.0])),
+    ("numbers", ("target", "mean"), np.zeros(7)),
+    ("numbers", ("target", "loss"), "foo"),
+    ("numbers", ("target", "quantile"), 2.0),
+    ("numbers", ("target", "is_flat"), True),
+    ("labels", ("target", "classes"), ["a", "b", "c"]),
+    ("labels", ("target", "classes"), np.array(["b", "a", "c"])),
+    ("labels", ("target", "classes"), np.array(["a", "b", "z"])),
+    ("labels", ("target", "kind"), "label_sets"),
+    ("labels", ("input", "mean"), np.zeros(1)),
+    ("labels", ("input", "scale"), None),
+    ("labels", ("input", "scale"), np.zeros(2)),
+    ("labels", ("input", "input_shape"), (3,)),
+    ("labels", ("input", "channel_axis"), 5),
+]
+
+
+@pytest.mark.parametrize(("kind", "place", "value"), BREAKS)
+def test_states_whose_parts_do_not_fit_together(kind, place, value):
+    state = sk_resnet.load(GOLDEN / f"format3_{kind}.skr").__getstate__()
+    part, name = place
+    state["_saved"][part] = {**state["_saved"][part], name: value}
+    fresh = (ResNetRegressor if kind == "numbers" else WideResNetClassifier)()
+    with pytest.raises(sk_resnet.ModelFileError):
+        fresh.__setstate__(state)
+
+
+@pytest.mark.parametrize("size", ["a", 0, -1, 10**12])
+def test_states_of_no_batch_size(size):
+    state = sk_resnet.load(GOLDEN / "format3_labels.skr").__getstate__()
+    with pytest.raises(sk_resnet.ModelFileError, match="batch size"):
+        WideResNetClassifier().__setstate__({**state, "batch_size_": size})
+
+
+def test_a_state_of_another_kind_of_estimator():
+    state = sk_resnet.load(GOLDEN / "format3_numbers.skr").__getstate__()
+    del state["loss"], state["quantile"]
+    with pytest.raises(sk_resnet.ModelFileError, match="kind of estimator"):
+        ResNetClassifier().__setstate__(state)
