@@ -1,6 +1,7 @@
 """What all estimators share: rules, fit in four acts, prediction, and their state."""
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -98,7 +99,7 @@ _HISTORY_NAMES = {"dur": "seconds"}
 _HISTORY_HIDDEN = ("_batch_count", "_best")
 
 
-class BaseResNet(CallbackSupportMixin, BaseEstimator):
+class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
     """Estimator with a residual network in ``net_``; subclasses say for what."""
 
     net_: ResidualNet
@@ -206,21 +207,21 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator):
         if y is not None and not issparse(y):
             check_kinds(y)
 
+    @abstractmethod
     def _checked_y(self, y: Any) -> Any:
         """Refuse what cannot be learned."""
-        raise NotImplementedError
 
-    def _new_target(self, y: Any, classes: Any = None) -> Target:
+    @abstractmethod
+    def _new_target(self, y: Any, classes: Any, *, in_part: bool) -> Target:
         """Target for a first training; `classes` are those of partial_fit."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _continued_target(self, y: Any, target: Target, *, in_part: bool) -> Target:
         """Target for a further training: the same, with the parameters of today."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _checked_validation_y(self, y: Any, target: Target) -> None:
         """Refuse what the target does not know."""
-        raise NotImplementedError
 
     # Fitting
 
@@ -351,6 +352,8 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator):
 
     # First act: data
 
+    # scikit-learn adds values up to look for NaN, and lets NumPy warn of ∞ - ∞.
+    @np.errstate(over="ignore", invalid="ignore")
     def _checked(self, X: Any, y: Any, *, reset: bool) -> tuple[NDArray[Any], Any]:
         """Samples and y, of fit, of partial_fit, or to validate on."""
         y = to_numpy(y)
@@ -410,7 +413,7 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator):
             self._check_same_network(X)
             spec = self.net_.input_spec
         else:
-            target = self._new_target(y, classes)
+            target = self._new_target(y, classes, in_part=in_part)
             spec = self._input_spec(X)
         if others.get("validation_set"):
             self._checked_validation_y(others["validation_set"][1], target)
@@ -628,6 +631,7 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator):
         check_is_fitted(self)
         return self.net_.module_
 
+    @np.errstate(over="ignore", invalid="ignore")
     def _checked_samples(self, X: Any) -> NDArray[Any]:
         check_is_fitted(self)
         X = validate_data(self, to_numpy(X), reset=False, dtype="numeric", allow_nd=True)

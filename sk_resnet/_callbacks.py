@@ -234,6 +234,9 @@ def callback_parameters(items: Any) -> dict[str, Any]:
 def with_parameters(items: Any, changes: dict[str, Any]) -> list[Any]:
     """Callbacks of which copies take the changes that name them."""
     named = _named(items)
+    names = [item[0] for item in items or [] if isinstance(item, (tuple, list))]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"callbacks must have names of their own, got {twice} twice.")
     for key, value in sorted(changes.items()):  # a callback before its parameters
         _, name, *parameter = key.split("__", 2)
         if name not in named:
@@ -248,12 +251,14 @@ def with_parameters(items: Any, changes: dict[str, Any]) -> list[Any]:
         callback = callback() if isinstance(callback, type) else copy.copy(callback)
         callback.set_params(**{parameter[0]: value})
         named[name] = callback
-    return [
+    changed = [
         (item[0], named[item[0]])
         if isinstance(item, (tuple, list)) and item[0] in named
         else item
         for item in items
     ]
+    # None switches a callback off, as in skorch.
+    return [i for i in changed if not (isinstance(i, tuple) and i[1] is None)]
 
 
 def wants_batches(callback: Callback) -> bool:

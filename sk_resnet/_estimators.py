@@ -17,6 +17,8 @@ from sk_resnet._compat_sklearn import Interval, StrOptions
 from sk_resnet._data import check_kinds, check_no_dates
 from sk_resnet._target import LOSSES, Labels, LabelSets, Numbers, Target
 
+NO_CLASSES = "classes must be passed on the first call to partial_fit."
+
 
 class _Classifier(ClassifierMixin, BaseResNet):
     """Classifier of one label a sample, or of several."""
@@ -116,16 +118,17 @@ class _Classifier(ClassifierMixin, BaseResNet):
         if kind == "multiclass-multioutput" or (kind == "multilabel-indicator"):
             if kind == "multilabel-indicator" and np.isin(y, (0, 1)).all():
                 return y
+            other = np.setdiff1d(y, (0, 1)).tolist()[0]
             raise ValueError(
                 "y of several columns must be a multilabel indicator of 0 and 1, got "
-                f"values such as {np.unique(y)[-1]!r}: fit one classifier for each column "
-                "with sklearn.multioutput.MultiOutputClassifier."
+                f"values such as {other!r}: fit one classifier for each column with "
+                "sklearn.multioutput.MultiOutputClassifier."
             )
         y = column_or_1d(y, warn=True)
         check_classification_targets(y)
         return y
 
-    def _new_target(self, y: Any, classes: Any = None) -> Target:
+    def _new_target(self, y: Any, classes: Any, *, in_part: bool) -> Target:
         if y.ndim == 2:
             if classes is not None and list(classes) != list(range(y.shape[1])):
                 raise ValueError(
@@ -134,6 +137,8 @@ class _Classifier(ClassifierMixin, BaseResNet):
                 )
             target: Any = LabelSets(np.arange(y.shape[1]), is_sparse=sparse.issparse(y))
         else:
+            if in_part and classes is None:
+                raise ValueError(NO_CLASSES)
             target = Labels(np.unique(y if classes is None else np.asarray(classes)))
             if classes is None and len(target.classes) < 2:
                 raise ValueError(
@@ -212,7 +217,7 @@ class _Classifier(ClassifierMixin, BaseResNet):
         """
         continues = self.__sklearn_is_fitted__()
         if not continues and classes is None and np.ndim(y) < 2 and not sparse.issparse(y):
-            raise ValueError("classes must be passed on the first call to partial_fit.")
+            raise ValueError(NO_CLASSES)
         if classes is not None:
             self._check_classes(classes)
         if continues and not self._are_classes(classes):
@@ -383,7 +388,7 @@ class _Regressor(RegressorMixin, BaseResNet):
             )
         return y
 
-    def _new_target(self, y: Any, classes: Any = None) -> Target:
+    def _new_target(self, y: Any, classes: Any, *, in_part: bool) -> Target:
         n_outputs = 1 if y.ndim == 1 else y.shape[1]
         return Numbers(n_outputs, y.ndim == 1, self.loss, float(self.quantile))
 

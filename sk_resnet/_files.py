@@ -63,8 +63,9 @@ def trusted_types() -> tuple[str, ...]:
     return (*names, *earlier, "torch.device")
 
 
-def _public_subclasses(kind: type[BaseResNet]) -> Iterator[type[BaseResNet]]:
-    for subclass in kind.__subclasses__():
+def _public_subclasses(kind: type) -> Iterator[type]:
+    subclasses: list[type] = kind.__subclasses__()
+    for subclass in subclasses:
         if subclass.__module__.startswith("sk_resnet.") and subclass.__name__[0] != "_":
             yield subclass
         yield from _public_subclasses(subclass)

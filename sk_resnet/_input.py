@@ -121,21 +121,31 @@ def with_channels(
         )
     if not isinstance(channel_axis, str):
         return shape, int(channel_axis)
-    sides, last = shape[:-1], shape[-1] if shape else 0
-    if len(shape) >= 3 and last in CHANNELS and min(sides) > last:
-        if sides[0] not in CHANNELS:
-            return shape, -1
-        _warn_of_two_readings(shape, f"{sides[0]} channels", f"{last} channels at the end")
-    elif len(shape) == 3 and shape[0] == shape[1] > last:
-        _warn_of_two_readings(shape, f"{shape[0]} channels", f"{last} channels at the end")
-    elif len(shape) == 2 and min(shape) >= SMALLEST_IMAGE:
-        if shape[0] == shape[1] or is_bytes:
-            _warn_of_two_readings(shape, f"series of {shape[0]} channels", "grey images")
-    elif len(shape) == 2 and last < SMALLEST_IMAGE < shape[0] // last:
-        _warn_of_two_readings(
-            shape, f"series of {shape[0]} channels", f"series of {last} channels at the end"
-        )
+    other = _other_reading(shape, is_bytes=is_bytes)
+    if other and shape[0] not in CHANNELS and shape[-1] in CHANNELS and len(shape) > 2:
+        return shape, -1
+    if other:
+        chosen = "series of " if len(shape) == 2 else ""
+        _warn_of_two_readings(shape, f"{chosen}{shape[0]} channels", other)
     return shape, 1
+
+
+def _other_reading(shape: tuple[int, ...], *, is_bytes: bool) -> str | None:
+    """What samples may be where their first axis is not that of the channels."""
+    *sides, last = shape
+    if len(shape) > 2:
+        few = last in CHANNELS and min(sides) > last
+        if few or (len(set(sides)) == 1 and sides[0] > last):
+            return f"{last} channels at the end"
+    if len(shape) == 2 and min(shape) >= SMALLEST_IMAGE:
+        nearly_square = min(shape) >= 2 * SMALLEST_IMAGE and 2 * max(shape) <= 3 * min(
+            shape
+        )
+        if is_bytes or nearly_square or sides[0] == last:
+            return "grey images"
+    if len(shape) == 2 and sides[0] > max(2 * last, 2 * SMALLEST_IMAGE - 1):
+        return f"series of {last} channels at the end"
+    return None
 
 
 def _warn_of_two_readings(shape: tuple[int, ...], chosen: str, other: str) -> None:

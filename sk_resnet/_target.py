@@ -25,6 +25,10 @@ class Target(Protocol):
     score_name: ClassVar[str]  # of the columns of the history
 
     @property
+    def score_judges(self) -> bool:
+        """Whether the score tells how good a prediction is."""
+
+    @property
     def n_outputs(self) -> int:
         """Outputs of the network."""
 
@@ -103,6 +107,7 @@ class Labels:
     kind: ClassVar[str] = "labels"
     estimator_type: ClassVar[str] = "classifier"
     score_name: ClassVar[str] = "accuracy"
+    score_judges: ClassVar[bool] = True
     n_sums: ClassVar[int] = 2
 
     @property
@@ -228,6 +233,7 @@ class LabelSets:
     kind: ClassVar[str] = "label_sets"
     estimator_type: ClassVar[str] = "classifier"
     score_name: ClassVar[str] = "accuracy"
+    score_judges: ClassVar[bool] = True
     n_sums: ClassVar[int] = 2
 
     @property
@@ -372,6 +378,10 @@ class Numbers:
     kind: ClassVar[str] = "numbers"
     estimator_type: ClassVar[str] = "regressor"
     score_name: ClassVar[str] = "r2"
+
+    @property
+    def score_judges(self) -> bool:
+        return self.loss != "quantile"  # which is no mean, so R² is low by right
 
     @property
     def n_sums(self) -> int:

@@ -472,3 +472,33 @@ def test_numbers_too_large_beside_those_of_the_training(rows, large):
     with pytest.raises(ValueError, match="y has values that are too large for float32"):
         model.fit(X, y * large)
     np.testing.assert_array_equal(model.predict(X), before)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_infinities_of_both_signs_are_no_warning(rows, dtype):
+    X, y = rows
+    model = ResNetClassifier(**ROWS).fit(X, y)
+    X = X.astype(dtype)
+    X[0, 0], X[1, 0] = np.inf, -np.inf
+    for use in (lambda: model.predict(X), lambda: ResNetClassifier(**ROWS).fit(X, y)):
+        with pytest.raises(ValueError, match="infinity"):
+            use()
+
+
+@pytest.mark.filterwarnings("ignore:A column-vector y")
+def test_a_column_of_labels_needs_its_classes_too(rows):
+    X, y = rows
+    with pytest.raises(ValueError, match="classes must be passed on the first call"):
+        ResNetClassifier(**ROWS).partial_fit(X, y[:, None])
+
+
+def test_callbacks_of_one_name_cannot_be_set():
+    pair = [("a", EarlyStopping(patience=1)), ("a", EarlyStopping(patience=2))]
+    model = ResNetClassifier(callbacks=pair)
+    with pytest.raises(ValueError, match=r"names of their own, got \['a'\] twice"):
+        model.set_params(callbacks__a__patience=3)
+
+
+def test_a_callback_is_switched_off_by_none():
+    model = ResNetClassifier(callbacks=[("a", EarlyStopping()), EarlyStopping()])
+    assert len(model.set_params(callbacks__a=None).callbacks) == 1

@@ -73,6 +73,9 @@ READINGS = [
     ((9, 8, 7, 4), False, "auto", (4, 9, 8, 7)),
     ((3, 24, 24), True, "auto", (3, 24, 24)),
     ((3, 40), False, "auto", (3, 40)),
+    ((12, 25), False, "auto", (12, 25)),
+    ((28, 50), False, "auto", (28, 50)),
+    ((64, 8, 4), False, "auto", (4, 64, 8)),
     ((7,), False, "auto", (7,)),
     ((3, 3, 3), False, "auto", (3, 3, 3)),
     ((28, 28), True, None, (1, 28, 28)),
@@ -103,6 +106,9 @@ def test_channels_are_read_where_they_are(shape, is_bytes, axis, expected):
         ((64, 64, 10), False, "64 channels", "10 channels at the end"),
         ((4, 28, 3), False, "4 channels", "3 channels at the end"),
         ((150, 3), False, "series of 150 channels", "series of 3 channels at the end"),
+        ((100, 12), False, "series of 100 channels", "series of 12 channels at the end"),
+        ((28, 30), False, "series of 28 channels", "grey images"),
+        ((9, 9, 9, 2), False, "9 channels", "2 channels at the end"),
     ],
 )
 def test_two_readings_are_a_warning(shape, is_bytes, read_as, maybe):

@@ -590,3 +590,12 @@ def test_other_bad_input(rows, monkeypatch):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ImportError, match=r"pip install 'sk-resnet\[plot\]'"):
         WeightDisplay.from_estimator(model)
+
+
+def test_the_fit_of_a_quantile_is_not_judged_by_its_score():
+    X = np.random.default_rng(0).normal(size=(80, 3))
+    y = X[:, 0] + np.random.default_rng(1).exponential(size=80)
+    model = ResNetRegressor(4, loss="quantile", quantile=0.9, random_state=0).fit(X, y)
+    found = diagnose(model, X, y, X, y)
+    assert found.fit == "fit not judged"
+    assert "underfitting" not in found

@@ -270,3 +270,13 @@ def test_a_state_of_another_kind_of_estimator():
     del state["loss"], state["quantile"]
     with pytest.raises(sk_resnet.ModelFileError, match="kind of estimator"):
         ResNetClassifier().__setstate__(state)
+
+
+def test_weights_of_another_precision():
+    state = sk_resnet.load(GOLDEN / "format3_labels.skr").__getstate__()
+    weights = state["_saved"]["weights"]
+    name = "classifier.weight"
+    changed = {**weights, name: np.asarray(weights[name], dtype=np.float64)}
+    state["_saved"] = {**state["_saved"], "weights": changed}
+    with pytest.raises(sk_resnet.ModelFileError, match="needs float32 of shape"):
+        WideResNetClassifier().__setstate__(state)

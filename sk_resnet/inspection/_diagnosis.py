@@ -61,13 +61,20 @@ class Finding:
     advice: str
 
 
+NOT_JUDGED = Finding(
+    "fit not judged",
+    "the model predicts a quantile, which R² does not measure",
+    "Compare sklearn.metrics.mean_pinball_loss on training and validation samples.",
+)
+
+
 @dataclass(frozen=True)
 class Diagnosis:
     """What `diagnose` found; prints as text, and as HTML in notebooks.
 
     Parameters
     ----------
-    fit : {"underfitting", "overfitting", "good fit"}
+    fit : {"underfitting", "overfitting", "good fit", "fit not judged"}
         What training and validation say together.
     findings : list of Finding
         Each with ``name``, ``figures`` and ``advice``; the fit comes first.
@@ -186,7 +193,11 @@ def diagnose(
         "sparsity": float(estimator.sparsity_),
     }
     regresses = target.estimator_type == "regressor"
-    fit = _fit_of(figures, target.score_name, regresses=regresses)
+    fit = (
+        _fit_of(figures, target.score_name, regresses=regresses)
+        if target.score_judges
+        else NOT_JUDGED
+    )
     findings = [fit, *_learning_rate(figures), *_gradients(figures)]
     if shallower is not None:
         check_is_fitted(shallower)
