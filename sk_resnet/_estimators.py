@@ -871,7 +871,7 @@ class ResNetRegressor(_Regressor):
     order : {"auto", "original", "norm_after_addition", "relu_before_addition", \
 "relu_only_preactivation", "full_preactivation"}, default="auto"
         Where norms and activations stand in a block, figure 4 of [2]_. "auto" is
-        "full_preactivation".
+        "full_preactivation". Others may diverge with the `lr` of "auto": take a tenth.
     shortcut : {"projection", "zero_pad", "none"}, default="projection"
         What the shortcut does where the shape changes: a 1×1 convolution (option B of
         [1]_), or subsampling and zeros (option A). "none" drops all shortcuts, which
@@ -1064,7 +1064,7 @@ class WideResNetRegressor(_Regressor):
     order : {"auto", "original", "norm_after_addition", "relu_before_addition", \
 "relu_only_preactivation", "full_preactivation"}, default="auto"
         Where norms and activations stand in a block, figure 4 of [2]_. "auto" is
-        "full_preactivation".
+        "full_preactivation". Others may diverge with the `lr` of "auto": take a tenth.
     shortcut : {"projection", "zero_pad", "none"}, default="projection"
         What the shortcut does where the shape changes: a 1×1 convolution (option B of
         [1]_), or subsampling and zeros (option A). "none" drops all shortcuts, which
