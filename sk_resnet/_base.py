@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import zip_longest
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -19,9 +20,11 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sk_resnet._callbacks import (
     EpochProgress,
+    OncePerEpoch,
     SklearnCallbacks,
     as_callbacks,
     callback_parameters,
+    follows_estimator,
     monitors_validation,
     sets_learning_rate,
     with_parameters,
@@ -44,9 +47,11 @@ from sk_resnet._data import (
     to_numpy,
     training_data,
 )
+from sk_resnet._fused import train
 from sk_resnet._input import InputSpec, input_spec
 from sk_resnet._machine import device_or_cpu, resolve_device
-from sk_resnet._net import DivergenceError, ResidualNet, is_finite, make_net
+from sk_resnet._members import Training
+from sk_resnet._net import DivergenceError, ResidualNet, is_finite, make_net, member_seed
 from sk_resnet._network import (
     ResidualNetwork,
     build_network,
@@ -84,7 +89,7 @@ from sk_resnet._state import (
     restored,
     weights_to_arrays,
 )
-from sk_resnet._surgery import compacted, multiply_adds
+from sk_resnet._surgery import compacted, members, multiply_adds, stacked
 from sk_resnet._target import Target
 
 _positive = Interval(Real, 0, None, closed="neither")
@@ -119,6 +124,7 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
         "layout": [StrOptions(set(LAYOUTS))],
         "dropout": [_share],
         "stochastic_depth": [_share],
+        "n_estimators": [_counts, _auto],
         "l1": [_not_negative],
         "l1_structure": [StrOptions(set(STRUCTURES))],
         "finetune_epochs": [Interval(Integral, 0, None, closed="left")],
@@ -306,7 +312,7 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
             ]
             with self._followed(sum(epochs), X, y, sample_weight) as followers:
                 for recipe in recipes:
-                    self._train(data, recipe, [*callbacks, *followers])
+                    self._train(data, recipe, callbacks, followers)
                     if recipe.l1:
                         self._settle(recipe.lr)
         return self
@@ -347,7 +353,7 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
             elif self.batch_size == "auto" or batch_size == n:
                 # A small part of the data does not make later steps and predictions small.
                 batch_size = max(batch_size, self.batch_size_)
-            self._train(data, self._recipe(1, batch_size, "constant"), [])
+            self._train(data, self._recipe(1, batch_size, "constant"), [], [])
         return self
 
     # First act: data
@@ -440,6 +446,7 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
             family,
             input_shape=spec.network_shape,
             n_outputs=n_outputs,
+            members=1 if self.n_estimators == "auto" else int(self.n_estimators),
         )
         if self.l1_structure == "channel" and len(network.kernels) < 2:
             raise ValueError(
@@ -460,8 +467,9 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
         ):
             raise ValueError(
                 "Training goes on with the network of the earlier fit, but a parameter of "
-                "the architecture, dropout, stochastic_depth, input_shape, channel_axis or "
-                "standardize has changed: set it back, or fit with warm_start=False."
+                "the architecture, n_estimators, dropout, stochastic_depth, input_shape, "
+                "channel_axis or standardize has changed: set it back, or fit with "
+                "warm_start=False."
             )
 
     def _build(self, data: Data, batch_size: int, seed: int) -> None:
@@ -471,7 +479,12 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
         self.n_epochs_ = 0
         self._seed = seed
         self.batch_size_ = batch_size
-        module = new_network(network, device=device, seed=seed)
+        single = replace(network, members=1)
+        singles = [
+            new_network(single, device=device, seed=member_seed(seed, i))
+            for i in range(network.members)
+        ]
+        module = singles[0] if len(singles) == 1 else stacked(singles)
         self._adopt(module, data.input_spec, data.target, device)
 
     def _adopt(
@@ -483,12 +496,14 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
     ) -> None:
         """Take in a network, with the history so far."""
         self.net_ = self._net(module, spec, target, device)
+        self._member_nets = [self.net_]
+        if module.spec.members > 1:
+            self._member_nets = [
+                self._net(single, spec, target, device, member=i)
+                for i, single in enumerate(members(module))
+            ]
         self.input_shape_ = spec.input_shape
         self.device_ = str(device)
-        for row in self.history_:
-            self.net_.history.new_epoch()
-            for name, value in row.items():
-                self.net_.history.record("dur" if name == "seconds" else name, value)
 
     def _net(
         self,
@@ -496,16 +511,22 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
         spec: InputSpec,
         target: Target,
         device: torch.device,
+        member: int = 0,
     ) -> ResidualNet:
-        return make_net(
+        net = make_net(
             module,
             input_spec=spec,
             target=target,
             batch_size=self.batch_size_,
             device=device,
-            seed=self._seed,
+            seed=member_seed(self._seed, member),
             n_epochs=self.n_epochs_,
         )
+        for row in self.history_:
+            net.history.new_epoch()
+            for name, value in row.items():
+                net.history.record("dur" if name == "seconds" else name, value)
+        return net
 
     # Third act: plan
 
@@ -523,7 +544,7 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
         )
 
     def _execution(self, batch_size: int) -> Execution:
-        net = self.net_
+        net = self._member_nets[0]
         sides = net.input_spec.network_shape[1:]
         return make_execution(
             self.precision,
@@ -537,19 +558,38 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
 
     # Fourth act: run
 
-    def _train(self, data: Data, recipe: Recipe, callbacks: list[Any]) -> None:
-        net, execution = self.net_, self._execution(recipe.batch_size)
+    def _train(
+        self, data: Data, recipe: Recipe, callbacks: list[Any], followers: list[Any]
+    ) -> None:
+        """Train all members; `followers` are told of each epoch once."""
+        execution, nets = self._execution(recipe.batch_size), self._member_nets
         if self.verbose:
-            callbacks = [*callbacks, EpochProgress(recipe.n_epochs)]
+            followers = [*followers, EpochProgress(recipe.n_epochs)]
         self.precision_ = "bfloat16" if execution.bfloat16 else "float32"
-        self.batch_size_ = net.batch_size = recipe.batch_size
+        self.batch_size_ = recipe.batch_size
+        for net in {self.net_, *nets}:
+            net.batch_size = recipe.batch_size
+        if len(nets) > 1:
+            self.net_.target = data.target
+            followers += [cb for cb in callbacks if follows_estimator(cb)]
+            callbacks = [cb for cb in callbacks if not follows_estimator(cb)]
+            followers = [OncePerEpoch(followers, begin=self._gather)]
+        trainings = [
+            Training(net, data, recipe, execution, [*callbacks, *followers], self.verbose)
+            for net in nets
+        ]
         held = None
         try:
-            held = net.train(
-                data, recipe, execution, callbacks=callbacks, verbose=self.verbose
-            )
+            held = train(trainings)
         finally:  # also after Ctrl-C: the epochs that are done stay usable
+            self._gather()
             self._summarize(held)
+
+    def _gather(self) -> None:
+        """Bring the weights of the members into the network that predicts."""
+        if len(self._member_nets) > 1:
+            whole = stacked([net.module_ for net in self._member_nets])
+            self.net_.module_.load_state_dict(whole.state_dict())
 
     def _settle(self, lr: float) -> None:
         """End the training under `l1` with zeros where its steps would make them.
@@ -557,15 +597,21 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
         The noise of batches keeps moving weights off zero, which schedules let end ever
         closer to it, and not at it.
         """
-        optimizer: Any = self.net_.optimizer_
-        optimizer.settle(lr)
+        for net in self._member_nets:
+            optimizer: Any = net.optimizer_
+            optimizer.settle(lr)
+        self._gather()
         self._measure_network()
 
-    def _summarize(self, held_epoch: int | None) -> None:
-        rows = [row for row in self.net_.history if "train_loss" in row]
-        self.history_ = [_history_row(row) for row in rows]
+    def _summarize(self, held: list[int] | None) -> None:
+        histories = [
+            [_history_row(row) for row in net.history if "train_loss" in row]
+            for net in self._member_nets
+        ]
+        self.history_ = [_mean_row(rows) for rows in zip_longest(*histories)]
         self.n_epochs_ = len(self.history_)
-        self.best_epoch_ = self.n_epochs_ if held_epoch is None else held_epoch
+        held = [len(rows) for rows in histories] if held is None else held
+        self.best_epoch_ = held[0] if len(held) == 1 else np.array(held)
         self._measure_network()
 
     def _measure_network(self) -> None:
@@ -600,7 +646,9 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
         self, net: ResidualNet, target: Target, weights: dict[str, NDArray[Any]]
     ) -> None:
         """Undo what a training did to a net."""
-        if _differs(net.module_, weights):  # so the optimizer's state is lost
+        is_single = len(self._member_nets) == 1
+        if not is_single or _differs(net.module_, weights):
+            # Which loses the state of the optimizer.
             device = torch.device(net.device)
             module = arrays_to_weights(build_network(net.module_.spec), weights, device)
             self._adopt(module, net.input_spec, target, device)
@@ -639,10 +687,16 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
         check_shape(X, self.net_.input_spec)
         return X
 
-    def _outputs(self, X: Any, *, features: bool = False) -> NDArray[np.float32]:
+    def _member_outputs(self, X: Any, *, features: bool = False) -> NDArray[np.float32]:
+        """Outputs or features of shape (members, n, ...)."""
         X = self._checked_samples(X)
         bfloat16 = self.precision == "bfloat16"
-        return self.net_.outputs(X, bfloat16=bfloat16, features=features)
+        outputs = self.net_.outputs(X, bfloat16=bfloat16, features=features)
+        return outputs if outputs.ndim == 3 else outputs[None]
+
+    def _outputs(self, X: Any) -> NDArray[Any]:
+        outputs = self._member_outputs(X)
+        return outputs[0] if len(outputs) == 1 else self.net_.target.averaged(outputs)
 
     def network_input(self, X: Any) -> NDArray[np.float32]:
         """Return samples as ``module_`` reads them: channels first, and scaled.
@@ -669,10 +723,12 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
 
         Returns
         -------
-        features : ndarray of shape (n_samples, n_channels_of_the_last_stage)
-            Activations of the last block, averaged over all places.
+        features : ndarray of shape (n_samples, n_estimators * n_channels)
+            Activations of the last block, averaged over all places; those of the
+            networks of an ensemble side by side.
         """
-        return self._outputs(X, features=True)
+        features = self._member_outputs(X, features=True)
+        return np.concatenate(features, axis=1)
 
     # The network
 
@@ -715,6 +771,7 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
     def __getstate__(self) -> dict[str, Any]:
         state = dict(super().__getstate__())
         net = state.pop("net_", None)
+        state.pop("_member_nets", None)
         if net is not None:
             state["_saved"] = network_state(net.module_, net.input_spec, net.target)
         return state
@@ -753,6 +810,22 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
 def _differs(module: torch.nn.Module, weights: dict[str, NDArray[Any]]) -> bool:
     now = weights_to_arrays(module)
     return not all(np.array_equal(now[name], w) for name, w in weights.items())
+
+
+def _mean_row(rows: tuple[dict[str, Any] | None, ...]) -> dict[str, Any]:
+    """Means over the members that were still training; seconds are added up."""
+    given = [row for row in rows if row is not None]
+    if len(rows) == 1:
+        return given[0]
+    means = {
+        name: float(np.mean([row[name] for row in given]))
+        if isinstance(value, float)
+        else value
+        for name, value in given[0].items()
+    }
+    if "seconds" in means:
+        means["seconds"] = sum(row["seconds"] for row in given)
+    return means
 
 
 def _history_row(record: dict[str, Any]) -> dict[str, Any]:

@@ -92,6 +92,16 @@ class ArrayDataset(Dataset):
         return self.inputs(torch.tensor([i]))[0], self.y[i]
 
 
+def batch_bounds(n: int, size: int, *, trains: bool) -> list[tuple[int, int]]:
+    """First sample of each batch, and that behind its last one."""
+    starts = list(range(0, n, size))
+    # The batch before takes in a tail of less than half a batch: batch norm has no variance
+    # over one sample, and a poor one over few, which the running statistics would end on.
+    if trains and 0 < n % size < max(2, size / 2) and len(starts) > 1:
+        starts.pop()
+    return list(zip(starts, starts[1:] + [n], strict=True))
+
+
 class Batch(tuple):
     """The pair (inputs, encoded y) that skorch expects, with the weights beside it."""
 
@@ -124,14 +134,8 @@ class Batches:
         self.shuffle, self.augmentations, self.generator = shuffle, augmentations, generator
 
     def _bounds(self) -> list[tuple[int, int]]:
-        n, size = len(self.dataset), self.batch_size
-        starts = list(range(0, n, size))
-        # The batch before takes in a tail of less than half a batch: batch norm has no
-        # variance over one sample, and a poor one over few, which the running statistics
-        # would end on.
-        if self.shuffle is not None and 0 < n % size < max(2, size / 2) and len(starts) > 1:
-            starts.pop()
-        return list(zip(starts, starts[1:] + [n], strict=True))
+        n, trains = len(self.dataset), self.shuffle is not None
+        return batch_bounds(n, self.batch_size, trains=trains)
 
     def __len__(self) -> int:
         return len(self._bounds())

@@ -4,6 +4,7 @@ import copy
 import math
 import signal
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from skorch.callbacks import Callback, LRScheduler
@@ -146,6 +147,44 @@ class EpochProgress(Callback):
         self.bar_.close()
 
 
+class OncePerEpoch(Callback):
+    """Tells other callbacks of each epoch of an ensemble once, by one of its members.
+
+    All members have trained by then; `begin` brings their weights together. Members have
+    shallow copies of this callback, which share what was told.
+    """
+
+    def __init__(self, callbacks: list[Any], begin: Callable[[], None]) -> None:
+        self.inner = [item[1] if isinstance(item, tuple) else item for item in callbacks]
+        self.begin = begin
+        self.told: set[tuple[str, int]] = set()
+
+    def _tell(self, event: str, net: Any, epoch: int, **kwargs: Any) -> None:
+        if (event, epoch) in self.told:
+            return
+        self.told.add((event, epoch))
+        if event == "on_epoch_end":
+            self.begin()
+        for callback in self.inner:
+            getattr(callback, event)(net, **kwargs)
+
+    def on_train_begin(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
+        """Pass it on."""
+        self._tell("on_train_begin", net, 0, X=X, y=y, **kwargs)
+
+    def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
+        """Pass it on."""
+        self._tell("on_epoch_begin", net, len(net.history), **kwargs)
+
+    def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
+        """Pass it on."""
+        self._tell("on_epoch_end", net, len(net.history), **kwargs)
+
+    def on_train_end(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
+        """Pass it on."""
+        self._tell("on_train_end", net, 0, X=X, y=y, **kwargs)
+
+
 class SklearnCallbacks(Callback):
     """Tells the callbacks of ``estimator.set_callbacks`` about every epoch.
 
@@ -272,6 +311,12 @@ def wants_batches(callback: Callback) -> bool:
 def is_ours(callback: Callback) -> bool:
     """Whether a callback is of this package, and changes nothing that steps depend on."""
     return type(callback).__module__.startswith("sk_resnet.")
+
+
+def follows_estimator(item: Any) -> bool:
+    """Whether a callback looks at the estimator, not at one network of an ensemble."""
+    callback = item[1] if isinstance(item, (tuple, list)) else item
+    return getattr(callback, "follows_estimator", False)
 
 
 def sets_learning_rate(callbacks: list[Any]) -> bool:

@@ -1,4 +1,10 @@
-"""Convolution, norm and pooling by number of spatial dimensions."""
+"""Convolution, norm and pooling by number of spatial dimensions and of members.
+
+The members of a network share its layers: their channels lie side by side, those of one
+member after those of another, and convolutions have a group for each. Values of rows are
+laid out as (1, members * channels, samples) then, so that no layer has to transpose them.
+All parameters hold the members along their first axis.
+"""
 
 from typing import Any
 
@@ -14,18 +20,51 @@ KERNELS = (nn.Linear, nn.Conv2d, nn.Conv3d)
 NORM_TYPES = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
+class GroupedLinear(nn.Linear):
+    """A linear layer for each member: (1, members * in, n) → (1, members * out, n)."""
+
+    def __init__(
+        self, members: int, in_channels: int, out_channels: int, *, bias: bool
+    ) -> None:
+        super().__init__(in_channels, members * out_channels, bias=bias)
+        self.members = members
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.weight.view(self.members, -1, self.in_features)
+        x = x.view(self.members, self.in_features, -1)
+        if self.bias is None:
+            out = torch.bmm(weight, x)
+        else:
+            out = torch.baddbmm(self.bias.view(self.members, -1, 1), weight, x)
+        return out.view(1, self.out_features, -1)
+
+
+def linear(in_channels: int, out_channels: int, *, bias: bool, members: int) -> nn.Linear:
+    """Linear layer of one network, or of several members."""
+    if members == 1:
+        return nn.Linear(in_channels, out_channels, bias=bias)
+    return GroupedLinear(members, in_channels, out_channels, bias=bias)
+
+
 def convolution(
-    n_dims: int, in_channels: int, out_channels: int, kernel: int, stride: int = 1
+    n_dims: int,
+    in_channels: int,
+    out_channels: int,
+    kernel: int,
+    stride: int = 1,
+    *,
+    members: int = 1,
 ) -> nn.Module:
     """Convolution without bias that gives ceil(size / stride); linear for 0 dimensions."""
     if n_dims == 0:
-        return nn.Linear(in_channels, out_channels, bias=False)
+        return linear(in_channels, out_channels, bias=False, members=members)
     layer = CONVOLUTIONS[n_dims](
-        in_channels,
-        out_channels,
+        members * in_channels,
+        members * out_channels,
         _sizes(n_dims, kernel, 1),
         stride=_sizes(n_dims, stride, 1),
         padding=_sizes(n_dims, kernel // 2 if kernel % 2 else 0, 0),
+        groups=members,
         bias=False,
     )
     if kernel % 2:
@@ -96,34 +135,60 @@ class Subsample(nn.Module):
 class ZeroPadShortcut(nn.Module):
     """Option A of arXiv:1512.03385 §4.1: subsample, and pad new channels with zeros."""
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, stride: int, members: int = 1
+    ) -> None:
         super().__init__()
         self.kept, self.new = min(in_channels, out_channels), out_channels - in_channels
+        self.members = members
         self.subsample = Subsample(stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.subsample(x[:, : self.kept])
+        if self.members == 1:
+            return self._padded(self.subsample(x[:, : self.kept]))
+        x = self.subsample(x).unflatten(1, (self.members, -1))
+        x = self._padded(x.flatten(0, 1)[:, : self.kept])
+        x = x.unflatten(0, (-1, self.members)).flatten(1, 2)
+        layout = CHANNELS_LAST.get(x.ndim, torch.contiguous_format)
+        return x.contiguous(memory_format=layout)
+
+    def _padded(self, x: Tensor) -> Tensor:
         padding = (0, 0) * (x.ndim - 2) + (0, max(self.new, 0))
         return nn.functional.pad(x, padding)
 
 
 class Dropout(nn.Module):
-    """Elementwise dropout that draws from its own generator, not torch's global one."""
+    """Elementwise dropout; each member has a rate and a generator of its own.
 
-    def __init__(self, rate: float) -> None:
+    Torch's global generator is left alone. A member gets the masks that it would get alone.
+    """
+
+    def __init__(self, rate: float, members: int = 1) -> None:
         super().__init__()
-        self.rate = rate
-        self.generator: torch.Generator | None = None
+        self.rates = [rate] * members
+        self.generators: list[torch.Generator | None] = [None] * members
 
     def _mask(self, x: Tensor) -> Tensor:
-        return torch.empty_like(x)
+        # Rows are drawn in their own order, also where they are columns of a whole.
+        return x.new_empty(x.shape) if x.ndim == 2 else torch.empty_like(x)
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return x
-        keep = 1 - self.rate
-        mask = self._mask(x).bernoulli_(keep, generator=self.generator)
-        return x * mask.div_(keep)
+        if len(self.rates) == 1:
+            return x * self._drawn(x, 0)
+        if x.ndim == 3:  # rows: (1, members * channels, samples)
+            parts = x.view(len(self.rates), -1, x.shape[2]).transpose(1, 2)
+            masks = [self._drawn(part, i).expand_as(part) for i, part in enumerate(parts)]
+            return x * torch.stack(masks).transpose(1, 2).reshape(x.shape)
+        chunks = x.chunk(len(self.rates), dim=1)
+        masks = [self._drawn(part, i).expand_as(part) for i, part in enumerate(chunks)]
+        return x * torch.cat(masks, dim=1)
+
+    def _drawn(self, x: Tensor, member: int) -> Tensor:
+        keep = 1 - self.rates[member]
+        mask = self._mask(x).bernoulli_(keep, generator=self.generators[member])
+        return mask.div_(keep)
 
 
 class StochasticDepth(Dropout):

@@ -3,6 +3,7 @@
 import copy
 import math
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.utils import ClassifierTags, RegressorTags
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from sk_resnet._batches import ArrayDataset, Batch, Batches
 from sk_resnet._callbacks import held_epoch, is_ours, wants_batches
@@ -67,14 +69,8 @@ class ResidualNet(BareNet):
         verbose: int = 0,
     ) -> int:
         """Train for more epochs; return the epoch whose weights the network ends with."""
-        # Copies: the parameters of an estimator stay as the user gave them.
-        self.callbacks = [_copied(item) for item in callbacks]
-        self.initialize_callbacks()
-        self.verbose = verbose  # PrintLog and others are silent at 0
-        self.target = data.target
-        self._recipe = recipe
+        training, validation = self.prepare(data, recipe, execution, callbacks, verbose)
         self.make_optimizer()
-        training, validation = self._batches(data, recipe, execution.device)
         hooks = self._batch_hooks()
         run = Run(
             self.module_,
@@ -91,11 +87,8 @@ class ResidualNet(BareNet):
             self.notify("on_train_begin", X=data.training, y=None)
             self._epochs(run, execution, training, validation, recipe.n_epochs)
         finally:
-            del self._recipe
             self.module_.eval()
-        held = self._end(data.training)
-        self._check_finite(data.training)
-        return held
+        return self.end(data.training)
 
     def _epochs(
         self,
@@ -111,33 +104,85 @@ class ResidualNet(BareNet):
             on_one_thread=execution.on_one_thread,
             keep_memory=execution.device.type == "cpu" and not execution.on_one_thread,
         )
-        n_before = len(self.history)
         try:
             with run.ctrl_c, settings, in_place(overwriting_relus(self.module_)):
                 for _ in range(n_epochs):
                     self._epoch(run, training, validation)
         except KeyboardInterrupt:
-            n_done = sum("dur" in row for row in self.history[n_before:])
-            if run.ctrl_c.came or n_done == 0:
+            if run.ctrl_c.came or self.n_epochs_done == 0:
                 raise
-        finally:  # an epoch that was broken off is none
-            while len(self.history) > n_before and "dur" not in self.history[-1]:
-                del self.history[-1]
+        finally:
+            self.forget_unfinished_epoch()
 
     def _epoch(self, run: Run, training: Batches, validation: Batches | None) -> None:
-        datasets = {
-            "dataset_train": training.dataset,
-            "dataset_valid": validation.dataset if validation else None,
-        }
-        self.notify("on_epoch_begin", **datasets)
+        self.begin_epoch(training, validation)
         started = time.perf_counter()
-        self.history.record("lr", float(self.optimizer_.param_groups[0]["lr"]))
-        self._record("train", len(training), run.train(training), by_batch=run.hooks)
+        lr = float(self.optimizer_.param_groups[0]["lr"])
+        means = run.train(training)
+        self.record_training(means, lr, len(training), by_batch=run.hooks is not None)
         if validation is not None:
-            sums = run.validate(validation)
-            self._record("valid", len(validation), sums, by_batch=run.hooks)
-        self.history.record("dur", time.perf_counter() - started)
-        self.notify("on_epoch_end", **datasets)
+            means = run.validate(validation)
+            self.record_validation(means, len(validation), by_batch=run.hooks is not None)
+        self.end_epoch(training, validation, time.perf_counter() - started)
+
+    # Its acts, which a training as a member of another network has too
+
+    def prepare(
+        self,
+        data: Data,
+        recipe: Recipe,
+        execution: Execution,
+        callbacks: list[Any],
+        verbose: int,
+    ) -> tuple[Batches, Batches | None]:
+        """Make callbacks and batches for a training."""
+        # Copies: the parameters of an estimator stay as the user gave them.
+        self._n_epochs_before = len(self.history)
+        self.callbacks = [_copied(item) for item in callbacks]
+        self.initialize_callbacks()
+        self.verbose = verbose  # PrintLog and others are silent at 0
+        self.target, self.recipe = data.target, recipe
+        return self._batches(data, recipe, execution.device)
+
+    def begin_epoch(self, training: Batches, validation: Batches | None) -> None:
+        """Open a row of the history."""
+        self.notify("on_epoch_begin", **_datasets(training, validation))
+
+    def record_training(
+        self, means: list[float], lr: float, n_batches: int, *, by_batch: bool = False
+    ) -> None:
+        """Write the loss and sums of an epoch into its row."""
+        self.history.record("lr", lr)
+        self._record("train", n_batches, means, by_batch=by_batch)
+
+    def record_validation(
+        self, means: list[float], n_batches: int, *, by_batch: bool = False
+    ) -> None:
+        """Write the loss and sums of a validation into the row of its epoch."""
+        self._record("valid", n_batches, means, by_batch=by_batch)
+
+    def end_epoch(
+        self, training: Batches, validation: Batches | None, seconds: float
+    ) -> None:
+        """Close the row, and tell the callbacks, which may stop the training."""
+        self.history.record("dur", seconds)
+        self.notify("on_epoch_end", **_datasets(training, validation))
+
+    @property
+    def n_epochs_done(self) -> int:
+        """Epochs of this training that came to their end."""
+        return sum("dur" in row for row in self.history[self._n_epochs_before :])
+
+    def forget_unfinished_epoch(self) -> None:
+        """Drop the row of an epoch that was broken off."""
+        while len(self.history) > self._n_epochs_before and "dur" not in self.history[-1]:
+            del self.history[-1]
+
+    def end(self, training: ArrayDataset) -> int:
+        """End a training; return the epoch whose weights the network ends with."""
+        held = self._end(training)
+        self._check_finite(training)
+        return held
 
     def _end(self, training: ArrayDataset) -> int:
         """Tell the callbacks, and find out whether one puts other weights back."""
@@ -185,24 +230,10 @@ class ResidualNet(BareNet):
 
     def initialize_optimizer(self, triggered_directly: bool | None = None) -> "ResidualNet":
         """Optimizer of the recipe; the running averages of an earlier one are kept."""
-        recipe = self._recipe
-        of_channels = recipe.l1_structure == "channel"
-        groups = parameter_groups(
-            self.module_,
-            kernels(self.module_),
-            l1=recipe.l1,
-            l1_kernels=(inner_kernels if of_channels else kernels)(self.module_),
-            structure=recipe.l1_structure,
-            l2=recipe.l2,
-            l2_on=recipe.l2_on,
-            keep_zeros=recipe.keep_zeros,
+        parameters = dict(self.module_.named_parameters())
+        optimizer = make_optimizer(
+            self.recipe, self.module_, parameters, device=torch.device(self.device)
         )
-        lr: Any = recipe.lr
-        if torch.device(self.device).type == "cuda":
-            lr = torch.tensor(lr, device=self.device)  # a recorded step reads it there
-            for group in groups:
-                group["lr"] = lr.clone()  # or a change of one would be one of all
-        optimizer = OPTIMIZERS[recipe.optimizer].make(groups, lr, recipe.momentum)
         earlier = getattr(self, "optimizer_", None)
         if type(earlier) is type(optimizer):
             optimizer.state.update(earlier.state)
@@ -212,7 +243,7 @@ class ResidualNet(BareNet):
     # The history
 
     def _record(
-        self, prefix: str, n_batches: int, means: list[float], *, by_batch: Any
+        self, prefix: str, n_batches: int, means: list[float], *, by_batch: bool
     ) -> None:
         loss, *sums = means
         record = self.history[-1]
@@ -300,15 +331,20 @@ class ResidualNet(BareNet):
     def outputs(
         self, X: NDArray[Any], *, bfloat16: bool = False, features: bool = False
     ) -> NDArray[np.float32]:
-        """Outputs, or the features before the last layer, for raw samples."""
+        """Outputs, or the features before the last layer, for raw samples.
+
+        Those of several members have an axis in front.
+        """
         self.module_.eval()
         dataset, twin = self.get_dataset(X), folded(self.module_)
         network: Any = twin.features if features else twin
-        layer = self.module_.classifier
-        n_outputs = layer.in_features if features else layer.out_features
+        spec = self.module_.spec
+        n_outputs = spec.stages[-1].out_channels if features else spec.n_outputs
+        members = () if spec.members == 1 else (spec.members,)
+        shape = (*members, len(dataset), n_outputs)
         device, start = torch.device(self.device), 0
         # There, or the CPU would wait for each batch of a GPU.
-        out = torch.empty(len(dataset), n_outputs, dtype=torch.float32, device=device)
+        out = torch.empty(shape, dtype=torch.float32, device=device)
         macs = multiply_adds(self.module_, self.input_spec.network_shape[1:])
         size = prediction_size(len(dataset), self.batch_size, macs, device)
         for x, _ in Batches(dataset, size, device):
@@ -317,15 +353,59 @@ class ResidualNet(BareNet):
             # batch of a call has the same: predictions do not depend on their neighbours.
             if n < size:
                 x = nn.functional.pad(x, (0, 0) * (x.ndim - 1) + (0, size - n))
-            out[start : start + n] = autocast(network, x, bfloat16=bfloat16)[:n]
+            found = autocast(network, x, bfloat16=bfloat16)[..., :n, :]
+            out[..., start : start + n, :] = found
             start += n
         return out.cpu().numpy()
+
+
+def make_optimizer(
+    recipe: Recipe,
+    network: nn.Module,
+    parameters: Mapping[str, Tensor],
+    *,
+    device: torch.device,
+    members: int = 1,
+) -> Optimizer:
+    """Optimizer for parameters of a network, or for the slices of some of its members."""
+    of_channels = recipe.l1_structure == "channel"
+    groups = parameter_groups(
+        parameters,
+        kernels=kernels(network),
+        l1_kernels=(inner_kernels if of_channels else kernels)(network),
+        l1=recipe.l1,
+        structure=recipe.l1_structure,
+        l2=recipe.l2,
+        l2_on=recipe.l2_on,
+        keep_zeros=recipe.keep_zeros,
+        members=members,
+    )
+    lr: Any = recipe.lr
+    if device.type == "cuda":
+        lr = torch.tensor(lr, device=device)  # a recorded step reads it there
+        for group in groups:
+            group["lr"] = lr.clone()  # or a change of one would be one of all
+    return OPTIMIZERS[recipe.optimizer].make(groups, lr, recipe.momentum)
+
+
+def _datasets(training: Batches, validation: Batches | None) -> dict[str, Any]:
+    return {
+        "dataset_train": training.dataset,
+        "dataset_valid": validation.dataset if validation else None,
+    }
 
 
 def is_finite(module: nn.Module) -> bool:
     """Whether no parameter or buffer is infinite or NaN."""
     values = [value.flatten() for value in module.state_dict().values()]
     return bool(torch.cat(values).isfinite().all())
+
+
+def member_seed(seed: int, member: int) -> int:
+    """Seed of a member of an ensemble; the first has that of a network alone."""
+    if member == 0:
+        return seed
+    return int(np.random.SeedSequence([seed, member]).generate_state(1)[0])
 
 
 def make_net(

@@ -17,6 +17,7 @@ from sk_resnet._layers import (
     channels_innermost,
     convolution,
     global_average_pool,
+    linear,
     max_pool,
     norm,
 )
@@ -37,6 +38,7 @@ def sequence(
     channels: int,
     convolutions: tuple[Convolution, ...] = (),
     *,
+    members: int,
     dropout: float = 0.0,
 ) -> nn.Sequential:
     """Layers for letters of a `BlockOrder`; dropout stands before the last c."""
@@ -46,7 +48,7 @@ def sequence(
     for i, letter in enumerate(letters):
         number = letters[:i].count(letter) + 1
         if i == last and dropout > 0:
-            layers.add_module("dropout", Dropout(dropout))
+            layers.add_module("dropout", Dropout(dropout, members))
         if letter == "c":
             kernel, out_channels, stride = next(remaining)
             if kernel == 1 and stride > 1 and n_dims > 0:
@@ -54,11 +56,13 @@ def sequence(
                 # some numbers of channels, such as 6 to 13, when they are innermost.
                 layers.add_module("subsample", Subsample(stride))
                 stride = 1
-            layer = convolution(n_dims, channels, out_channels, kernel, stride)
+            layer = convolution(
+                n_dims, channels, out_channels, kernel, stride, members=members
+            )
             layers.add_module(f"conv{number}", layer)
             channels = out_channels
         elif letter == "b":
-            layers.add_module(f"norm{number}", norm(n_dims, channels))
+            layers.add_module(f"norm{number}", norm(n_dims, members * channels))
         else:
             layers.add_module(f"relu{number}", nn.ReLU())
     return layers
@@ -70,6 +74,7 @@ class Block(nn.Module):
     def __init__(self, network: NetworkSpec, block: BlockSpec) -> None:
         super().__init__()
         order, n_dims = ORDERS[network.order], network.n_dims
+        members = network.members
         forks_late = block.changes_shape or (network.activate_first and block.is_first)
         leading = order.leading if forks_late else ""
         letters = order.branch(len(network.kernels))[len(leading) :]
@@ -78,14 +83,21 @@ class Block(nn.Module):
         strides = [block.stride] + [1] * (len(network.kernels) - 1)
         convolutions = tuple(map(Convolution, network.kernels, outs, strides))
 
-        self.before_fork = sequence(leading, n_dims, block.in_channels)
+        self.before_fork = sequence(leading, n_dims, block.in_channels, members=members)
         self.branch = sequence(
-            letters, n_dims, block.in_channels, convolutions, dropout=network.dropout
+            letters,
+            n_dims,
+            block.in_channels,
+            convolutions,
+            members=members,
+            dropout=network.dropout,
         )
         if block.drop_rate > 0:
-            self.branch.add_module("drop", StochasticDepth(block.drop_rate))
+            self.branch.add_module("drop", StochasticDepth(block.drop_rate, members))
         self.shortcut = _shortcut(network, block)
-        self.after = sequence(order.after_addition, n_dims, block.out_channels)
+        self.after = sequence(
+            order.after_addition, n_dims, block.out_channels, members=members
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.before_fork(x)
@@ -101,17 +113,24 @@ def _shortcut(network: NetworkSpec, block: BlockSpec) -> nn.Module | None:
     if not block.changes_shape:
         return nn.Identity()
     if network.shortcut == "zero_pad":
-        return ZeroPadShortcut(block.in_channels, block.out_channels, block.stride)
+        return ZeroPadShortcut(
+            block.in_channels, block.out_channels, block.stride, network.members
+        )
     return sequence(
         ORDERS[network.order].projection,
         network.n_dims,
         block.in_channels,
         (Convolution(1, block.out_channels, block.stride),),
+        members=network.members,
     )
 
 
 class ResidualNetwork(nn.Module):
-    """Stem, stages of residual blocks, head: (n, channels, *spatial) → outputs."""
+    """Stem, stages of residual blocks, head: (n, channels, *spatial) → (n, outputs).
+
+    With several members: (members, n, channels, *spatial), or the same samples for all,
+    → (members, n, outputs).
+    """
 
     def __init__(self, spec: NetworkSpec) -> None:
         super().__init__()
@@ -119,7 +138,11 @@ class ResidualNetwork(nn.Module):
         order = ORDERS[spec.order]
         size = (7, spec.stem_channels, 2) if spec.imagenet_stem else (3, spec.stem_channels)
         self.stem = sequence(
-            order.stem, spec.n_dims, spec.in_channels, (Convolution(*size),)
+            order.stem,
+            spec.n_dims,
+            spec.in_channels,
+            (Convolution(*size),),
+            members=spec.members,
         )
         if spec.imagenet_stem:
             self.stem.add_module("pool", max_pool(spec.n_dims))
@@ -129,22 +152,43 @@ class ResidualNetwork(nn.Module):
             stage = cast(nn.Sequential, self.stages[block.stage])
             stage.append(Block(spec, block))
         channels = spec.stages[-1].out_channels
-        self.head = sequence(order.head, spec.n_dims, channels)
-        self.classifier = nn.Linear(channels, spec.n_outputs)
+        self.head = sequence(order.head, spec.n_dims, channels, members=spec.members)
+        self.classifier = linear(channels, spec.n_outputs, bias=True, members=spec.members)
 
     def features(self, x: Tensor) -> Tensor:
         """Pooled activations that the classifier reads."""
-        if self.spec.n_dims == 1:
+        return self._by_member(self._pooled(x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._by_member(self.classifier(self._pooled(x)))
+
+    def _pooled(self, x: Tensor) -> Tensor:
+        members, n_dims = self.spec.members, self.spec.n_dims
+        if members > 1 and x.ndim == n_dims + 2:  # the same samples for all
+            x = x.expand(members, *x.shape)
+        if members > 1:
+            x = x.transpose(0, 1).flatten(1, 2) if n_dims else _as_columns(x)
+        if n_dims == 1:
             x = x.unsqueeze(2)
-        if x.ndim > 2:
+        if n_dims > 0:
             x = channels_innermost(x)
         x = self.stem(x)
         for stage in self.stages:
             x = stage(x)
-        return global_average_pool(self.head(x))
+        x = self.head(x)
+        if n_dims == 0:
+            return x
+        x = global_average_pool(x)
+        return x if members == 1 else x.t().unsqueeze(0)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.classifier(self.features(x))
+    def _by_member(self, x: Tensor) -> Tensor:
+        members = self.spec.members
+        return x if members == 1 else x.unflatten(1, (members, -1))[0].transpose(1, 2)
+
+
+def _as_columns(x: Tensor) -> Tensor:
+    """Rows of members as their layers read them: (1, members * features, n)."""
+    return x.transpose(1, 2).reshape(1, -1, x.shape[1])
 
 
 def build_network(spec: NetworkSpec) -> ResidualNetwork:
@@ -154,7 +198,7 @@ def build_network(spec: NetworkSpec) -> ResidualNetwork:
 
 
 def new_network(spec: NetworkSpec, *, device: torch.device, seed: int) -> ResidualNetwork:
-    """Network with initial weights, in float32."""
+    """Network of one member with initial weights, in float32."""
     network = build_network(spec).float().to_empty(device=device)
     initialize(network, torch.Generator(device).manual_seed(seed))
     if device.type == "cuda" and spec.n_dims < 3:

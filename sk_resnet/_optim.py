@@ -1,14 +1,14 @@
 """Optimizers with a proximal L1 step, parameter groups, and schedules."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import SGD, AdamW, Optimizer, lr_scheduler
 
-from sk_resnet._penalty import STRUCTURES
+from sk_resnet._penalty import STRUCTURES, by_member
 
 
 class _EndsSteps:
@@ -58,8 +58,9 @@ class _EndsSteps:
         for group in self.param_groups:
             if l1 := group.get("l1", 0.0):
                 structure = STRUCTURES[group.get("structure", "weight")]
+                proximal_ = by_member(structure.proximal_, group.get("members", 1))
                 for w in filter(moves, group["params"]):
-                    yield w, structure.proximal_, self._step_size(group, w) * l1
+                    yield w, proximal_, self._step_size(group, w) * l1
 
 
 class ProximalSGD(_EndsSteps, SGD):
@@ -146,34 +147,36 @@ OPTIMIZERS = {
 
 
 def parameter_groups(
-    network: nn.Module,
-    kernels: dict[str, nn.Parameter],
+    parameters: Mapping[str, Tensor],
     *,
+    kernels: Container[str],
+    l1_kernels: Container[str],
     l1: float,
-    l1_kernels: dict[str, nn.Parameter],
     structure: str,
     l2: float,
     l2_on: str,
     keep_zeros: bool,
+    members: int = 1,
 ) -> list[dict[str, Any]]:
-    """Kernels under both penalties, kernels under l2 alone, norms and biases."""
-    with_l1 = {id(w) for w in l1_kernels.values()}
-    of_kernels = {id(w) for w in kernels.values()}
-    parts = {
-        "l1": [p for p in network.parameters() if id(p) in with_l1],
-        "l2": [p for p in network.parameters() if id(p) in of_kernels - with_l1],
-        "free": [p for p in network.parameters() if id(p) not in of_kernels],
-    }
+    """Kernels under both penalties, kernels under l2 alone, norms and biases.
+
+    Parameters come by name, and may be those of several members.
+    """
+    parts: dict[str, list[Tensor]] = {"l1": [], "l2": [], "free": []}
+    for name, parameter in parameters.items():
+        under = "l1" if name in l1_kernels else "l2" if name in kernels else "free"
+        parts[under].append(parameter)
     return [
         {
-            "params": parameters,
+            "params": listed,
             "l1": l1 if part == "l1" else 0.0,
             "structure": structure,
+            "members": members,
             "weight_decay": l2 if part != "free" or l2_on == "all" else 0.0,
             "keep_zeros": keep_zeros and part != "free",
         }
-        for part, parameters in parts.items()
-        if parameters
+        for part, listed in parts.items()
+        if listed
     ]
 
 

@@ -6,6 +6,7 @@ weights for optimizers that scale each one.
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -47,6 +48,23 @@ def channel_threshold_(w: Tensor, threshold: Tensor | float) -> Tensor:
     shrunk = (groups * (s / (s + t))).add_(0.0)  # -0.0 takes a value's bytes in a file
     by_channel.copy_(shrunk.view_as(by_channel))
     return w
+
+
+def by_member(
+    proximal_: Callable[[Tensor, Any], Tensor], members: int
+) -> Callable[[Tensor, Any], Tensor]:
+    """Proximal step for weights of several members, none of which sees another."""
+    if members == 1 or proximal_ is soft_threshold_:  # which is elementwise
+        return proximal_
+
+    def step_(w: Tensor, threshold: Any) -> Tensor:
+        varies = isinstance(threshold, Tensor) and threshold.ndim > 0
+        thresholds = threshold.chunk(members) if varies else [threshold] * members
+        for one, t in zip(w.chunk(members), thresholds, strict=True):
+            proximal_(one, t)
+        return w
+
+    return step_
 
 
 def weight_norm(w: Tensor) -> Tensor:

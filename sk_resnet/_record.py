@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from sk_resnet._compat_torch import (
     READS_A_VALUE,
@@ -74,19 +73,22 @@ def is_recordable(module: nn.Module) -> bool:
 
 def recorded(
     step: Step,
-    optimizer: Optimizer,
+    groups: list[dict[str, Any]],
     *,
     device: torch.device,
     n_steps: int,
     generators: Sequence[torch.Generator],
 ) -> Step:
-    """Step that records itself, where that pays for this many steps."""
+    """Step that records itself, where that pays for this many steps.
+
+    `groups` are those of its optimizers, whose rates may change from step to step.
+    """
     if device.type == "cuda":
         record: Record = partial(record_cuda_graph, generators=generators)
         return RecordedStep(step, record, CUDA_WARMUP)
     if n_steps < 3 * CPU_WARMUP:
         return step
-    record = partial(record_at_any_rate, groups=optimizer.param_groups)
+    record = partial(record_at_any_rate, groups=groups)
     return RecordedStep(step, record, CPU_WARMUP)
 
 

@@ -62,7 +62,7 @@ class Run:
             self.forward = compiled(self.forward, recipe.batch_size)
         for layer in network.modules():
             if isinstance(layer, Dropout):
-                layer.generator = noise
+                layer.generators = [noise]
         self._step: Callable[..., None] = self._whole_step
         # Neither a compiler's own code on a CPU nor what processes exchange is recorded.
         has_kernels = self.device.type == "cuda" or (
@@ -71,7 +71,7 @@ class Run:
         if records and is_alone and has_kernels and is_recordable(network):
             self._step = recorded(
                 self._whole_step,
-                optimizer,
+                optimizer.param_groups,
                 device=self.device,
                 n_steps=n_steps,
                 generators=[noise],

@@ -213,6 +213,8 @@ class NetworkSpec:
     stochastic_depth: float = 0.0
     # Channels between the convolutions of every block, where they were cut.
     cut_to: tuple[tuple[int, ...], ...] | None = None
+    # Networks of this architecture that are trained as one.
+    members: int = 1
 
     @property
     def n_layers(self) -> int:
@@ -255,8 +257,17 @@ class NetworkSpec:
                 channels = stage.out_channels
         return found
 
+    def widest_layer(self, sides: tuple[int, ...] = ()) -> int:
+        """Most values behind a layer, for one sample with these sides."""
+        places = math.prod(self.stem_sides(sides))
+        of_blocks = [
+            max((*b.inner_channels, b.out_channels)) * math.prod(b.sides)
+            for b in self.blocks(sides)
+        ]
+        return max(self.stem_channels * places, *of_blocks)
+
     def n_kernel_weights(self, block: BlockSpec) -> int:
-        """Weights of the convolutions of a block."""
+        """Weights of the convolutions of a block, in each member."""
         channels = [block.in_channels, *block.inner_channels, block.out_channels]
         sizes = [kernel**self.n_dims for kernel in self.kernels]
         branch = sum(map(math.prod, zip(sizes, channels, channels[1:], strict=False)))
@@ -341,7 +352,12 @@ MOST_WEIGHTS, MOST_BLOCKS = 10**10, 10**4
 
 
 def network_spec(
-    shape: Architecture, family: Family, *, input_shape: tuple[int, ...], n_outputs: int
+    shape: Architecture,
+    family: Family,
+    *,
+    input_shape: tuple[int, ...],
+    n_outputs: int,
+    members: int = 1,
 ) -> NetworkSpec:
     """Specification of a network for samples of shape (channels, *spatial)."""
     kind = resolve_block(shape.block)
@@ -385,13 +401,14 @@ def network_spec(
         dropout=shape.dropout,
         activate_first=family.activates_first,
         stochastic_depth=shape.stochastic_depth,
+        members=members,
     )
-    n_weights = sum(map(spec.n_kernel_weights, spec.blocks()))
+    n_weights = members * sum(map(spec.n_kernel_weights, spec.blocks()))
     if n_weights > MOST_WEIGHTS:
         raise ValueError(
             f"depth={shape.depth} and width={shape.width:g} make a network of "
             f"{n_weights:.1e} weights, more than the {MOST_WEIGHTS:.0e} that are allowed: "
-            "lower them."
+            "lower them, or n_estimators."
         )
     return spec
 

@@ -16,8 +16,8 @@ from sk_resnet._spec import MOST_BLOCKS, NetworkSpec
 from sk_resnet._target import LOSSES, Labels, LabelSets, Numbers, Target, target_from_dict
 from sk_resnet._version import __version__
 
-# 2: sparse weights as masks and values; 3: the target is in the state.
-FORMAT = 3
+# 2: sparse weights as masks and values; 3: the target is in the state; 4: several members.
+FORMAT = 4
 
 
 class ModelFileError(ValueError):

@@ -1,6 +1,7 @@
-"""What is done to finished networks: batch norms folded, channels cut, work counted."""
+"""What is done to finished networks: folded, cut, stacked as members, and counted."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 
 from sk_resnet._compat_torch import children_of, shallow_copy
-from sk_resnet._layers import KERNELS, NORM_TYPES, PaddedConvolution
+from sk_resnet._layers import KERNELS, NORM_TYPES, Dropout, PaddedConvolution
 from sk_resnet._network import (
     Block,
     ResidualNetwork,
@@ -55,10 +56,13 @@ def _with_norm(layer: Any, norm: Any) -> nn.Module:
 
 
 def multiply_adds(network: ResidualNetwork, sides: tuple[int, ...]) -> int:
-    """Multiplications of the convolutions and linear layers for one sample."""
+    """Multiplications of the convolutions and linear layers for one sample.
 
-    def work(part: nn.Module, places: tuple[int, ...]) -> int:
-        return math.prod(places) * sum(w.numel() for w in kernels(part).values())
+    Those of all members together.
+    """
+
+    def work(layers: nn.Module, places: tuple[int, ...]) -> int:
+        return math.prod(places) * sum(w.numel() for w in kernels(layers).values())
 
     spec = network.spec
     blocks = [block for stage in network.stages for block in stage.children()]
@@ -69,23 +73,99 @@ def multiply_adds(network: ResidualNetwork, sides: tuple[int, ...]) -> int:
     )
 
 
+def stacked(networks: Sequence[ResidualNetwork]) -> ResidualNetwork:
+    """Network whose members these are; it holds copies of their tensors.
+
+    They may differ in their rates of dropout.
+    """
+    rates = [network.spec.dropout for network in networks]
+    spec = replace(networks[0].spec, members=len(networks), dropout=max(rates))
+    states = [network.state_dict() for network in networks]
+    whole = build_network(spec)
+    whole.load_state_dict(
+        {
+            name: torch.cat([s[name] for s in states]) if first.ndim else first.clone()
+            for name, first in states[0].items()
+        },
+        assign=True,
+    )
+    for layer in whole.modules():
+        if type(layer) is Dropout:
+            layer.rates = rates
+    return whole.train(networks[0].training)
+
+
+def members(network: ResidualNetwork) -> list[ResidualNetwork]:
+    """Members of a network, as networks that share its memory."""
+    return [part(network, i, i + 1) for i in range(network.spec.members)]
+
+
+def part(network: ResidualNetwork, start: int, stop: int) -> ResidualNetwork:
+    """Network of some members, which shares the memory of the whole."""
+    rates = [layer.rates for layer in network.modules() if type(layer) is Dropout]
+    dropout = max(rates[0][start:stop]) if rates else 0.0
+    spec = replace(network.spec, members=stop - start, dropout=dropout)
+    found = build_network(spec)
+    found.load_state_dict(
+        {
+            name: slice_of(tensor, network.spec.members, start, stop)
+            for name, tensor in network.state_dict().items()
+        },
+        assign=True,
+    )
+    for layer in found.modules():
+        if type(layer) is Dropout:
+            layer.rates = rates[0][start:stop]
+    return found.train(network.training)
+
+
+def slice_of(tensor: Tensor, n_members: int, start: int, stop: int) -> Tensor:
+    """What belongs to some members in a tensor of all of them."""
+    if tensor.ndim == 0:  # a counter, which they share
+        return tensor
+    size = len(tensor) // n_members
+    return tensor[start * size : stop * size]
+
+
 def compacted(network: ResidualNetwork) -> ResidualNetwork:
     """Network without the inner channels of its blocks that have no weight behind them.
 
     A channel between two convolutions of a branch is cut when all weights that read it
-    are zero; one always stays. The outputs are the same up to the order of sums.
+    are zero; one always stays. The outputs are the same up to the order of sums. Members
+    keep as many channels as that of them that needs most.
     """
+    if network.spec.members == 1:
+        return _compacted(network, None)
+    singles = members(network)
+    widths = [_compacted(single, None).spec.cut_to or () for single in singles]
+    most = tuple(
+        tuple(max(sizes) for sizes in zip(*block, strict=True))
+        for block in zip(*widths, strict=True)
+    )
+    return stacked([_compacted(single, most) for single in singles])
+
+
+def _compacted(
+    network: ResidualNetwork, at_least: tuple[tuple[int, ...], ...] | None
+) -> ResidualNetwork:
+    """Network of one member that is cut to no fewer channels than these in each block."""
     state = dict(network.state_dict())
-    widths = []
-    for name, block in network.named_modules():
-        if isinstance(block, Block):
-            widths.append(_cut(f"{name}.branch", block.branch, state))
+    blocks = [(n, b) for n, b in network.named_modules() if isinstance(b, Block)]
+    widths = [
+        _cut(f"{name}.branch", block.branch, state, at_least[i] if at_least else None)
+        for i, (name, block) in enumerate(blocks)
+    ]
     small = build_network(replace(network.spec, cut_to=tuple(widths)))
     small.load_state_dict(state, assign=True)
     return small.train(network.training)
 
 
-def _cut(prefix: str, branch: nn.Sequential, state: dict[str, Tensor]) -> tuple[int, ...]:
+def _cut(
+    prefix: str,
+    branch: nn.Sequential,
+    state: dict[str, Tensor],
+    at_least: tuple[int, ...] | None,
+) -> tuple[int, ...]:
     """Cut the tensors of one branch in `state`; return the channels that stay."""
     kept: list[Tensor] = []
     layers = [
@@ -94,10 +174,11 @@ def _cut(prefix: str, branch: nn.Sequential, state: dict[str, Tensor]) -> tuple[
         if isinstance(layer, (*KERNELS, *NORM_TYPES))
     ]
     names = [name for name, layer in layers if isinstance(layer, KERNELS)]
-    for name in reversed(names[1:]):
-        weight = state[f"{name}.weight"]
+    for place in reversed(range(1, len(names))):
+        weight = state[f"{names[place]}.weight"]
         # What only channels read that are cut themselves is not read.
-        kept.insert(0, _read_channels(weight[kept[0]] if kept else weight))
+        fewest = at_least[place - 1] if at_least else 1
+        kept.insert(0, _read_channels(weight[kept[0]] if kept else weight, fewest))
     # Letters between two convolutions act on the channels that the second one reads.
     n_seen = 0
     for name, layer in layers:
@@ -113,6 +194,9 @@ def _cut(prefix: str, branch: nn.Sequential, state: dict[str, Tensor]) -> tuple[
     return tuple(len(channels) for channels in kept)
 
 
-def _read_channels(weight: Tensor) -> Tensor:
+def _read_channels(weight: Tensor, fewest: int) -> Tensor:
+    """Channels that a weight is not zero for, filled up with the first of the others."""
     used = weight.transpose(0, 1).flatten(1).ne(0).any(dim=1)
-    return used.nonzero().flatten() if used.any() else torch.zeros(1, dtype=torch.long)
+    n_missing = max(0, fewest - int(used.sum()))
+    used[(~used).nonzero().flatten()[:n_missing]] = True
+    return used.nonzero().flatten()

@@ -48,6 +48,10 @@ class Target(Protocol):
     def to(self, device: torch.device) -> Self:
         """Target whose tensors are on a device."""
 
+    @property
+    def loss_key(self) -> Any:
+        """Equal for targets whose `training_losses` are the same function."""
+
     def training_losses(self, outputs: Tensor, y: Tensor) -> Tensor:
         """Loss of each sample in training."""
 
@@ -74,6 +78,9 @@ class Target(Protocol):
 
     def check_training_part(self, encoded: NDArray[Any], shown: str) -> None:
         """Refuse a training part from which something of y is missing."""
+
+    def averaged(self, outputs: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Outputs that predict what (members, n, outputs) do on average."""
 
     def decide(self, outputs: NDArray[np.float32]) -> NDArray[Any]:
         """Encoded prediction."""
@@ -138,6 +145,10 @@ class Labels:
     def to(self, device: torch.device) -> Self:
         return self
 
+    @property
+    def loss_key(self) -> Any:
+        return self.kind, self.label_smoothing
+
     def training_losses(self, outputs: Tensor, y: Tensor) -> Tensor:
         return functional.cross_entropy(
             outputs, y, reduction="none", label_smoothing=self.label_smoothing
@@ -189,6 +200,10 @@ class Labels:
                 f"{self.classes[missing].tolist()[0]!r}: every class must be in the "
                 "training part; shuffle, or stratify."
             )
+
+    def averaged(self, outputs: NDArray[np.float32]) -> NDArray[np.float64]:
+        logs = special.log_softmax(outputs.astype(np.float64), axis=2)
+        return special.logsumexp(logs, axis=0) - np.log(len(outputs))
 
     def decide(self, outputs: NDArray[np.float32]) -> NDArray[np.intp]:
         return outputs.argmax(axis=1)
@@ -278,6 +293,11 @@ class LabelSets:
         weights = torch.tensor(self.class_weight, dtype=torch.float32, device=device)
         return replace(self, class_weight=weights)
 
+    @property
+    def loss_key(self) -> Any:
+        weights = None if self.class_weight is None else tuple(self.class_weight.tolist())
+        return self.kind, self.label_smoothing, weights
+
     def training_losses(self, outputs: Tensor, y: Tensor) -> Tensor:
         # Each label is smoothed towards one half, as one of two classes.
         smoothing = self.label_smoothing
@@ -307,6 +327,14 @@ class LabelSets:
 
     def check_training_part(self, encoded: NDArray[Any], shown: str) -> None:
         """Labels that no training sample has are learned as absent."""
+
+    def averaged(self, outputs: NDArray[np.float32]) -> NDArray[np.float64]:
+        # The logits of the mean probabilities.
+        wide = outputs.astype(np.float64)
+        present, absent = (
+            special.logsumexp(special.log_expit(x), axis=0) for x in (wide, -wide)
+        )
+        return present - absent
 
     def decide(self, outputs: NDArray[np.float32]) -> NDArray[np.int64]:
         return (outputs > 0).astype(np.int64)
@@ -423,6 +451,10 @@ class Numbers:
     def to(self, device: torch.device) -> Self:
         return self
 
+    @property
+    def loss_key(self) -> Any:
+        return self.kind, self.loss, self.quantile
+
     def training_losses(self, outputs: Tensor, y: Tensor) -> Tensor:
         return self.losses(outputs, y)
 
@@ -453,6 +485,9 @@ class Numbers:
 
     def check_training_part(self, encoded: NDArray[Any], shown: str) -> None:
         """Any part will do."""
+
+    def averaged(self, outputs: NDArray[np.float32]) -> NDArray[np.float64]:
+        return outputs.mean(axis=0, dtype=np.float64)
 
     def decide(self, outputs: NDArray[np.float32]) -> NDArray[np.float32]:
         return outputs

@@ -33,6 +33,8 @@ ORDER = [
     "_plan",
     "_run",
     "_net",
+    "_members",
+    "_fused",
     "_state",
     "_base",
     "_estimators",

@@ -274,7 +274,7 @@ def test_dropout_keeps_the_mean_and_stands_before_the_last_convolution():
     names = [name for name, _ in network.stages[0][0].branch.named_children()]
     assert names == ["conv1", "norm1", "relu1", "dropout", "conv2"]
     layer = Dropout(0.3)
-    layer.generator = torch.Generator().manual_seed(0)
+    layer.generators[0] = torch.Generator().manual_seed(0)
     x = torch.ones(100_000)
     dropped = layer(x)
     assert (dropped == 0).float().mean() == pytest.approx(0.3, abs=0.01)
@@ -348,7 +348,7 @@ def test_the_imagenet_stem_divides_the_sides_by_four():
 
 def test_stochastic_depth_drops_whole_samples_and_keeps_the_mean():
     layer = StochasticDepth(0.25)
-    layer.generator = torch.Generator().manual_seed(0)
+    layer.generators[0] = torch.Generator().manual_seed(0)
     x = torch.ones(4000, 2, 3)
     out = layer(x)
     assert out.unique().tolist() == pytest.approx([0.0, 1 / 0.75])
@@ -360,7 +360,7 @@ def test_stochastic_depth_drops_whole_samples_and_keeps_the_mean():
 
 def test_the_rates_of_stochastic_depth_grow_linearly():
     network = network_of(depth=20, stochastic_depth=0.5)
-    rates = [m.rate for m in network.modules() if isinstance(m, StochasticDepth)]
+    rates = [m.rates[0] for m in network.modules() if isinstance(m, StochasticDepth)]
     assert rates == pytest.approx([0.5 * (i + 1) / 9 for i in range(9)])
 
 
@@ -368,7 +368,7 @@ def test_a_dropped_branch_leaves_the_shortcut():
     spec = {"order": "full_preactivation", "depth": 20, "stochastic_depth": 0.5}
     network = network_of(**spec).train()
     block = network.stages[0][1]
-    block.branch.drop.rate = 1 - 1e-12
+    block.branch.drop.rates[0] = 1 - 1e-12
     block.branch.drop.generator = torch.Generator().manual_seed(0)
     x = torch.randn(4, 16, 6, 6)
     assert torch.equal(block(x), x)

@@ -82,9 +82,11 @@ def _probed(module: nn.Module) -> Iterator[dict[str, Tensor]]:
 def _without_generators(module: nn.Module) -> nn.Module:
     # Generators cannot be copied; the twin draws nothing.
     memo = {
-        id(layer.generator): None
+        id(generator): None
         for layer in module.modules()
-        if isinstance(layer, Dropout) and layer.generator is not None
+        if isinstance(layer, Dropout)
+        for generator in layer.generators
+        if generator is not None
     }
     return copy.deepcopy(module, memo)
 

@@ -1,0 +1,558 @@
+"""Networks that train together, as the members of one."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby, zip_longest
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from sk_resnet._batches import Batch, Batches
+from sk_resnet._callbacks import CtrlC
+from sk_resnet._data import Data
+from sk_resnet._layers import Dropout
+from sk_resnet._machine import training_settings
+from sk_resnet._net import ResidualNet, make_optimizer
+from sk_resnet._network import ResidualNetwork, overwriting_relus
+from sk_resnet._optim import SCHEDULES
+from sk_resnet._plan import Execution, Recipe
+from sk_resnet._record import recorded
+from sk_resnet._run import autocast
+from sk_resnet._surgery import part, slice_of, stacked
+
+
+@dataclass(frozen=True)
+class Training:
+    """All that one training needs."""
+
+    net: ResidualNet
+    data: Data
+    recipe: Recipe
+    execution: Execution
+    callbacks: list[Any]
+    verbose: int = 0
+
+    def run(self) -> int:
+        """Train alone; return the epoch whose weights the network ends with."""
+        return self.net.train(
+            self.data,
+            self.recipe,
+            self.execution,
+            callbacks=self.callbacks,
+            verbose=self.verbose,
+        )
+
+
+# What a training ends in: the epoch whose weights the network has, or an error.
+Outcome = int | BaseException
+
+
+class _Member:
+    """One training in a group, with what it has reached."""
+
+    batches: Batches
+    validation: Batches | None
+
+    def __init__(self, training: Training) -> None:
+        self.net, self.data = training.net, training.data
+        self.recipe, self.target = training.recipe, training.data.target
+        self.target_on_device = self.target.to(training.execution.device)
+        self.outcome: Outcome | None = None
+        self.is_training = True
+        self.attempt(self._begin, training)
+
+    def _begin(self, training: Training) -> None:
+        self.batches, self.validation = self.net.prepare(
+            training.data,
+            training.recipe,
+            training.execution,
+            training.callbacks,
+            training.verbose,
+        )
+        self.net.notify("on_train_begin", X=self.data.training, y=None)
+
+    def attempt(self, act: Callable[..., None], *args: Any) -> None:
+        """Do something of this member alone: its errors end its training only."""
+        if not self.is_training:
+            return
+        try:
+            act(*args)
+        except KeyboardInterrupt as stop:  # of a callback, as skorch stops a training
+            self.is_training = False
+            if self.net.n_epochs_done == 0:
+                self.outcome = stop
+        except Exception as error:
+            self.is_training = False
+            self.outcome = error
+
+    def end(self) -> Outcome:
+        """Outcome, behind the callbacks' last words."""
+        self.net.module_.eval()
+        self.net.forget_unfinished_epoch()
+        if self.outcome is None:
+            try:
+                self.outcome = self.net.end(self.data.training)
+            except Exception as error:
+                self.outcome = error
+        return self.outcome
+
+
+def train_together(
+    trainings: Sequence[Training], *, is_cancelled: Callable[[], bool] = lambda: False
+) -> list[Outcome]:
+    """Train networks of one architecture as one; return what each training ends in.
+
+    Each member sees its own samples in its own order, and has its own rates and
+    penalties: it is the network that it would have been alone, up to rounding. Callbacks
+    run here, each for its own network. An error, a divergence or an early stop ends the
+    training of one member; the others go on. Ctrl-C ends all of them.
+    """
+    by_member = [_Member(training) for training in trainings]
+    execution = trainings[0].execution
+    settings = training_settings(
+        execution.device,
+        on_one_thread=execution.on_one_thread,
+        keep_memory=execution.device.type == "cpu" and not execution.on_one_thread,
+    )
+    ctrl_c = CtrlC()
+
+    def check() -> None:
+        if ctrl_c.came or is_cancelled():
+            raise KeyboardInterrupt
+
+    group = None
+    try:
+        with ctrl_c, settings:
+            for _ in range(trainings[0].recipe.n_epochs):
+                training = [member for member in by_member if member.is_training]
+                if not training:
+                    break
+                if group is None:
+                    group = _Group(training, execution)
+                _epoch(group, training, check)
+                group.keep([m for m in group.members if m.is_training])
+    except KeyboardInterrupt:
+        if not (ctrl_c.came or is_cancelled()):
+            raise
+        for member in by_member:
+            if member.is_training:
+                member.outcome = KeyboardInterrupt()
+    finally:
+        if group is not None:
+            group.dissolve()
+    return [member.end() for member in by_member]
+
+
+def _epoch(group: "_Group", members: list[_Member], check: Callable[[], None]) -> None:
+    for member in members:
+        member.attempt(member.net.begin_epoch, member.batches, member.validation)
+    started = time.perf_counter()
+    rates = group.rates()
+    means = group.train(check)
+    validated = group.validate(check)
+    # The share of one member, so that the seconds of all of them add up.
+    seconds = (time.perf_counter() - started) / len(group.members)
+    for i, member in enumerate(group.members):
+        net = member.net
+        n_batches = len(member.batches)
+        member.attempt(net.record_training, means[i], rates[i], n_batches)
+        if member.validation is not None:
+            n_batches = len(member.validation)
+            member.attempt(net.record_validation, validated[i], n_batches)
+        member.attempt(net.end_epoch, member.batches, member.validation, seconds)
+
+
+# Share of a group that must have left before the others are moved together: until then
+# their slices are computed in vain, which is cheaper.
+LEFT_SHARE = 1 / 8
+
+
+@dataclass
+class _Rates:
+    """Neighbours in a group that share all rates and penalties, and so an optimizer."""
+
+    start: int
+    stop: int
+    optimizer: Optimizer
+    scheduler: Any
+    slices: dict[str, Tensor]
+
+
+class _Group:
+    """Members that train as one network, whose tensors those of theirs are slices of.
+
+    Callbacks may therefore read and write the networks of the members between epochs.
+    """
+
+    def __init__(self, members: list[_Member], execution: Execution) -> None:
+        # Neighbours share an optimizer, and step together where their last batches differ.
+        self.members = sorted(members, key=_order)
+        self.execution, self.device = execution, execution.device
+        recipe = self.members[0].recipe
+        self.n_epochs, self.n_batches = recipe.n_epochs, len(self.members[0].batches)
+        earlier = [_state_by_name(member.net) for member in self.members]
+        self._gather()
+        self.runs: list[_Rates] = []
+        for key, found in groupby(enumerate(self.members), lambda pair: _rates(pair[1])):
+            places = [place for place, _ in found]
+            self.runs.append(self._run(key, places[0], places[-1] + 1, earlier))
+
+    def _run(
+        self, recipe: Recipe, start: int, stop: int, earlier: list[dict[str, Any]]
+    ) -> _Rates:
+        slices = self._slices(start, stop)
+        n = stop - start
+        optimizer = make_optimizer(
+            recipe, self.network, slices, device=self.device, members=n
+        )
+        for name, w in slices.items():
+            if states := [state[name] for state in earlier[start:stop] if name in state]:
+                optimizer.state[w] = _joined(states)
+        scheduler = SCHEDULES[recipe.schedule](optimizer, self.n_epochs * self.n_batches)
+        return _Rates(start, stop, optimizer, scheduler, slices)
+
+    # Tensors
+
+    def _gather(self) -> None:
+        """Make one network of those of the members, and theirs slices of it."""
+        self._released: set[_Member] = set()
+        networks = [member.net.module_ for member in self.members]
+        whole = stacked(networks)
+        if self.device.type == "cuda" and whole.spec.n_dims < 3:
+            whole.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        state = whole.state_dict()
+        for i, network in enumerate(networks):
+            # Not load_state_dict, which takes as long as several steps.
+            for name, w in network.state_dict(keep_vars=True).items():
+                w.data = slice_of(state[name], len(networks), i, i + 1)
+        self.network = whole
+        self._parts = {(0, len(networks)): self._trainable(whole, self.members)}
+        self._steps: dict[Any, Callable[..., None]] = {}
+        n_outputs = whole.spec.n_outputs
+        size = 2 * self.members[0].recipe.batch_size  # the last batch may take in a tail
+        self._outputs = torch.empty(len(networks), size, n_outputs, device=self.device)
+        self._losses = torch.zeros(len(networks), device=self.device)
+
+    def _trainable(
+        self, network: ResidualNetwork, members: list[_Member]
+    ) -> ResidualNetwork:
+        for layer in network.modules():
+            if isinstance(layer, Dropout):
+                layer.generators = [member.net.noise for member in members]
+        for relu in overwriting_relus(network):  # nobody else sees this network
+            relu.inplace = True
+        return network.train()
+
+    def _part(self, start: int, stop: int) -> ResidualNetwork:
+        """Network of some of the members."""
+        if (start, stop) not in self._parts:
+            found = part(self.network, start, stop)
+            members = self.members[start:stop]
+            self._parts[start, stop] = self._trainable(found, members)
+        return self._parts[start, stop]
+
+    def _slices(self, start: int, stop: int) -> dict[str, Tensor]:
+        n = len(self.members)
+        return {
+            name: slice_of(w.detach(), n, start, stop)
+            for name, w in self.network.named_parameters()
+        }
+
+    def keep(self, training: list[_Member]) -> None:
+        """Let members go whose training has ended; move the others where it pays."""
+        n, kept = len(self.members), [m.is_training for m in self.members]
+        for member in self.members:
+            if not member.is_training and member not in self._released:
+                self._release(member)
+        if not training or n - len(training) < max(1, LEFT_SHARE * n):
+            return
+        self.members = training
+        self._gather()
+        runs, start = [], 0
+        for run in self.runs:
+            of_run = torch.tensor(kept[run.start : run.stop], device=self.device)
+            stop = start + int(of_run.sum())
+            if stop > start:
+                runs.append(self._shortened(run, start, stop, of_run))
+            start = stop
+        self.runs = runs
+
+    def _shortened(self, run: _Rates, start: int, stop: int, kept: Tensor) -> _Rates:
+        """Run of the members that are kept, with the optimizer and its schedule."""
+        slices = self._slices(start, stop)
+        state = run.optimizer.state
+        moved = {id(w): slices[name] for name, w in run.slices.items()}
+        for name, w in run.slices.items():
+            if w in state:
+                state[slices[name]] = {
+                    key: _selected(value, kept) for key, value in state.pop(w).items()
+                }
+        for group in run.optimizer.param_groups:
+            group["params"] = [moved[id(w)] for w in group["params"]]
+            group["members"] = stop - start
+        return replace(run, start=start, stop=stop, slices=slices)
+
+    def _release(self, member: _Member) -> None:
+        """Give a member tensors and an optimizer of its own."""
+        self._released.add(member)
+        network, place = member.net.module_, self.members.index(member)
+        run = next(run for run in self.runs if run.start <= place < run.stop)
+        for w in network.state_dict(keep_vars=True).values():
+            w.data = w.data.clone()
+        n, at = run.stop - run.start, place - run.start
+        # Not to continue with, or they would have it all the time.
+        member.net.__dict__.pop("optimizer_", None)
+        member.net.make_optimizer()
+        for name, w in network.named_parameters():
+            state = run.optimizer.state.get(run.slices[name], {})
+            if state:
+                member.net.optimizer_.state[w] = {
+                    key: _own(value, n, at) for key, value in state.items()
+                }
+
+    def dissolve(self) -> None:
+        """Give every member its own."""
+        for member in self.members:
+            if member not in self._released:
+                self._release(member)
+
+    # Training
+
+    def rates(self) -> list[float]:
+        """Learning rate of each member."""
+        found = [float(run.optimizer.param_groups[0]["lr"]) for run in self.runs]
+        sizes = [run.stop - run.start for run in self.runs]
+        return [lr for lr, n in zip(found, sizes, strict=True) for _ in range(n)]
+
+    def train(self, check: Callable[[], None]) -> list[list[float]]:
+        """Train for an epoch; loss and sums of each member, for a mean weight of 1."""
+        self.network.train()
+        self._losses.zero_()
+        sums = _Sums(self.members)
+        for batches in zip(*(member.batches for member in self.members), strict=True):
+            self._do_step(batches)
+            for run in self.runs:
+                run.scheduler.step()
+            sums.add(batches, self._outputs)
+            check()
+        return sums.means(self._losses, [len(m.batches.dataset) for m in self.members])
+
+    def _do_step(self, batches: Sequence[Batch]) -> None:
+        inputs: list[Tensor] = []
+        bounds: list[tuple[int, int]] = []
+        place = 0
+        for _, found in groupby(batches, lambda batch: len(batch[1])):
+            neighbours = list(found)
+            bounds.append((place, place + len(neighbours)))
+            place += len(neighbours)
+            inputs += [torch.stack([batch[0] for batch in neighbours])]
+            inputs += [torch.stack([batch[1] for batch in neighbours])]
+            inputs += [torch.stack([batch.weight for batch in neighbours])]
+        key = tuple(bounds), inputs[0].shape[1]
+        if key not in self._steps:
+            self._steps[key] = self._recorded(bounds, is_last=len(self._steps) > 0)
+        self._steps[key](*inputs)
+
+    def _recorded(
+        self, bounds: list[tuple[int, int]], *, is_last: bool
+    ) -> Callable[..., None]:
+        networks = [self._part(start, stop) for start, stop in bounds]
+
+        def step(*inputs: Tensor) -> None:
+            self._step(bounds, networks, inputs)
+
+        n_steps = self.n_epochs * (1 if is_last else self.n_batches)
+        return recorded(
+            step,
+            [group for run in self.runs for group in run.optimizer.param_groups],
+            device=self.device,
+            n_steps=n_steps,
+            generators=[member.net.noise for member in self.members],
+        )
+
+    def _step(
+        self,
+        bounds: list[tuple[int, int]],
+        networks: list[ResidualNetwork],
+        inputs: Sequence[Tensor],
+    ) -> None:
+        self._gradients(bounds, networks, inputs)
+        grads = [
+            [w.grad for w in of_part]
+            for of_part in zip(*(list(n.parameters()) for n in networks), strict=True)
+        ]
+        whole = [torch.cat(parts) if len(parts) > 1 else parts[0] for parts in grads]
+        sizes = [run.stop - run.start for run in self.runs]
+        names = [name for name, _ in self.network.named_parameters()]
+        for name, grad in zip(names, whole, strict=True):
+            assert grad is not None
+            one = len(grad) // len(self.members)
+            split = grad.split([one * n for n in sizes])
+            for run, own in zip(self.runs, split, strict=True):
+                run.slices[name].grad = own
+        for run in self.runs:
+            run.optimizer.step()
+            run.optimizer.zero_grad()
+        for network in networks:
+            network.zero_grad()
+
+    def _gradients(
+        self,
+        bounds: list[tuple[int, int]],
+        networks: list[ResidualNetwork],
+        inputs: Sequence[Tensor],
+    ) -> None:
+        for i, ((start, stop), network) in enumerate(zip(bounds, networks, strict=True)):
+            x, y, weight = inputs[3 * i : 3 * i + 3]
+            outputs = self._forward(network, x)
+            losses = self._training_losses(self.members[start:stop], outputs, y)
+            n = x.shape[1]
+            loss = (losses * (weight / n)).sum(1)
+            loss.sum().backward()
+            self._losses[start:stop] += loss.detach() * n
+            self._outputs[start:stop, :n].copy_(outputs.detach())
+
+    def _forward(self, network: ResidualNetwork, x: Tensor) -> Tensor:
+        bfloat16 = self.execution.bfloat16
+        if network.spec.members == 1:
+            return autocast(network, x[0], bfloat16=bfloat16).unsqueeze(0)
+        return autocast(network, x, bfloat16=bfloat16)
+
+    def _training_losses(
+        self, members: list[_Member], outputs: Tensor, y: Tensor
+    ) -> Tensor:
+        """Losses of (members, n) samples; neighbours with one kind of loss at once."""
+        losses, place = [], 0
+        for _, found in groupby(members, lambda member: member.target.loss_key):
+            neighbours = list(found)
+            own = slice(place, place + len(neighbours))
+            place = own.stop
+            target = neighbours[0].target_on_device
+            flat = target.training_losses(outputs[own].flatten(0, 1), y[own].flatten(0, 1))
+            losses.append(flat.view(len(neighbours), -1))
+        return torch.cat(losses) if len(losses) > 1 else losses[0]
+
+    # Validation
+
+    @torch.no_grad()
+    def validate(self, check: Callable[[], None]) -> list[list[float]]:
+        """Loss and sums of each member's validation set; nothing for those without."""
+        self.network.eval()
+        totals: list[Any] = [0.0] * len(self.members)
+        empty: Iterator[Batch] = iter(())
+        every = [m.validation if m.validation is not None else empty for m in self.members]
+        for batches in zip_longest(*every):
+            outputs = self._forward(self.network, _padded(batches))
+            for i, batch in enumerate(batches):
+                if batch is not None:
+                    totals[i] = totals[i] + self._validation_sums(i, batch, outputs[i])
+            check()
+        return [
+            (total / len(member.validation.dataset)).tolist() if member.validation else []
+            for member, total in zip(self.members, totals, strict=True)
+        ]
+
+    def _validation_sums(self, place: int, batch: Batch, outputs: Tensor) -> Tensor:
+        target, (_, y) = self.members[place].target_on_device, batch
+        outputs = outputs[: len(y)]
+        loss = target.losses(outputs, y).dot(batch.weight)
+        return target.sums(loss, outputs, y, batch.weight)
+
+
+class _Sums:
+    """What the scores of an epoch are made from.
+
+    Taken at its end: small networks feel each operation of a step.
+    """
+
+    def __init__(self, members: list[_Member]) -> None:
+        self.members = members
+        self.outputs: list[Tensor] = []
+        self.batches: list[Sequence[Batch]] = []
+
+    def add(self, batches: Sequence[Batch], outputs: Tensor) -> None:
+        """Keep a step."""
+        longest = max(len(batch[1]) for batch in batches)
+        self.outputs.append(outputs[:, :longest].clone())
+        self.batches.append(batches)
+
+    def means(self, losses: Tensor, sizes: list[int]) -> list[list[float]]:
+        """Loss and sums of each member, over the number of its samples."""
+        found = []
+        for i, member in enumerate(self.members):
+            own = [batches[i] for batches in self.batches]
+            outputs = [
+                out[i, : len(b[1])] for out, b in zip(self.outputs, own, strict=True)
+            ]
+            y = torch.cat([batch[1] for batch in own])
+            weight = torch.cat([batch.weight for batch in own])
+            found.append(
+                member.target_on_device.sums(losses[i], torch.cat(outputs), y, weight)
+                / sizes[i]
+            )
+        return [means.tolist() for means in found]
+
+
+def _order(member: _Member) -> tuple[Any, ...]:
+    recipe = member.recipe
+    return (
+        len(member.batches.dataset),
+        recipe.lr,
+        recipe.momentum,
+        recipe.l2,
+        recipe.l2_on,
+        recipe.l1,
+        recipe.l1_structure,
+        recipe.keep_zeros,
+        str(member.target.loss_key),
+    )
+
+
+def _rates(member: _Member) -> Recipe:
+    """Recipe of a member as far as its optimizer depends on it."""
+    return replace(member.recipe, augmentations=())
+
+
+def _padded(batches: Sequence[Batch | None]) -> Tensor:
+    """Samples of all members; those that have fewer, or none, get zeros behind."""
+    given = [batch[0] for batch in batches if batch is not None]
+    size = max(len(x) for x in given)
+    x = given[0].new_zeros(len(batches), size, *given[0].shape[1:])
+    for row, batch in zip(x, batches, strict=True):
+        if batch is not None:
+            row[: len(batch[0])] = batch[0]
+    return x
+
+
+def _state_by_name(net: ResidualNet) -> dict[str, dict[str, Any]]:
+    """States that an earlier training left in the optimizer of a net."""
+    optimizer = getattr(net, "optimizer_", None)
+    if optimizer is None:
+        return {}
+    named = net.module_.named_parameters()
+    return {name: optimizer.state[w] for name, w in named if w in optimizer.state}
+
+
+def _joined(states: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        key: torch.cat([state[key] for state in states])
+        if isinstance(value, Tensor) and value.ndim
+        else (value.clone() if isinstance(value, Tensor) else value)
+        for key, value in states[0].items()
+    }
+
+
+def _selected(value: Any, kept: Tensor) -> Any:
+    """Slices of the members that are kept in a state of an optimizer."""
+    if not isinstance(value, Tensor) or value.ndim == 0:
+        return value
+    return value.unflatten(0, (len(kept), -1))[kept].flatten(0, 1)
+
+
+def _own(value: Any, n_members: int, place: int) -> Any:
+    if not isinstance(value, Tensor):
+        return value
+    return slice_of(value, n_members, place, place + 1).clone()

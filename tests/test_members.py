@@ -1,0 +1,373 @@
+"""Networks that train as one are the networks that they would be alone."""
+
+import numpy as np
+import pytest
+import torch
+
+import sk_resnet._base as base
+from sk_resnet import EarlyStopping, ResNetClassifier, ResNetRegressor, WideResNetClassifier
+from sk_resnet._members import train_together
+from sk_resnet._network import build_network, inner_kernels, new_network
+from sk_resnet._optim import OPTIMIZERS, SCHEDULES
+from sk_resnet._penalty import STRUCTURES
+from sk_resnet._spec import BLOCKS, FAMILIES, ORDERS, SHORTCUTS, Architecture, network_spec
+from sk_resnet._surgery import compacted, folded, members, stacked
+
+RNG = np.random.default_rng(0)
+ROWS = RNG.normal(size=(100, 7)).astype(np.float32)
+CLASSES = (ROWS[:, 0] > 0).astype(int) + (ROWS[:, 1] > 0.5)
+SAMPLES = {
+    0: ROWS[:48],
+    1: RNG.normal(size=(48, 2, 20)).astype(np.float32),
+    2: RNG.normal(size=(48, 3, 8, 8)).astype(np.float32),
+    3: RNG.normal(size=(48, 1, 5, 4, 5)).astype(np.float32),
+}
+SMALL = {"depth": 4, "max_epochs": 2, "batch_size": 25, "device": "cpu", "lr": 0.05}
+# The steps of 10 updates may differ in their rounding.
+CLOSE = 1e-5
+
+
+def trainings(estimators, X, y, **fit):
+    """What fits would train, which then do not."""
+    found = []
+
+    def note(given):
+        found.extend(given)
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(base, "train", note)
+        for estimator in estimators:
+            with pytest.raises(KeyboardInterrupt):
+                estimator.fit(X, y, **fit)
+    return found
+
+
+def weights(module):
+    return {name: w for name, w in module.state_dict().items() if w.ndim}
+
+
+def assert_members_equal_single_fits(make, X, y, *, atol=CLOSE, n=3, **fit):
+    singles = [make(i).fit(X, y, **fit) for i in range(n)]
+    together = trainings([make(i) for i in range(n)], X, y, **fit)
+    held = train_together(together)
+    assert held == [single.best_epoch_ for single in singles]
+    for single, training in zip(singles, together, strict=True):
+        for name, w in weights(single.module_).items():
+            found = weights(training.net.module_)[name]
+            torch.testing.assert_close(found, w, atol=atol, rtol=0, msg=name)
+        last = training.net.history[-1]
+        for name, value in single.history_[-1].items():
+            if name not in ("seconds", "epoch"):
+                assert last[name] == pytest.approx(value, rel=1e-3, abs=1e-3), name
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("block", [*BLOCKS, (3, 1, 2)], ids=str)
+@pytest.mark.parametrize("n_dims", SAMPLES)
+@pytest.mark.parametrize("shortcut", SHORTCUTS)
+def test_a_stack_gives_what_its_members_give(order, block, n_dims, shortcut):
+    n_kernels = len(BLOCKS[block].kernels) if block in BLOCKS else 3
+    shape = Architecture(
+        2 + n_kernels * (3 if n_dims else 1),
+        width=1.5,
+        block=block,
+        order=order,
+        shortcut=shortcut,
+    )
+    x = torch.from_numpy(np.stack([SAMPLES[n_dims][i : i + 5] for i in range(3)]))
+    spec = network_spec(shape, FAMILIES["resnet"], input_shape=x.shape[2:], n_outputs=3)
+    generator = torch.Generator().manual_seed(0)
+    networks = [new_network(spec, device=torch.device("cpu"), seed=i) for i in range(3)]
+    for network in networks:
+        for name, value in network.state_dict().items():
+            if name.endswith("running_mean"):
+                value.normal_(0, 0.1, generator=generator)
+        for w in inner_kernels(network).values():
+            w.data[:, torch.rand(w.shape[1], generator=generator) < 0.5] = 0
+    whole = stacked(networks)
+    for mode in (True, False):
+        whole.train(mode)
+        with torch.no_grad():
+            expected = torch.stack([n.train(mode)(x[i]) for i, n in enumerate(networks)])
+            torch.testing.assert_close(whole(x), expected, atol=1e-4, rtol=1e-4)
+    with torch.no_grad():
+        features = torch.stack([n.features(x[0]) for n in networks])
+        torch.testing.assert_close(whole.features(x[0]), features, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(folded(whole)(x), expected, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(compacted(whole)(x), expected, atol=1e-4, rtol=1e-4)
+        for i, member in enumerate(members(whole)):
+            torch.testing.assert_close(member(x[i]), expected[i], atol=1e-4, rtol=1e-4)
+
+
+def test_a_member_shares_the_memory_of_the_whole():
+    spec = network_spec(
+        Architecture(4), FAMILIES["resnet"], input_shape=(7,), n_outputs=3, members=3
+    )
+    whole = build_network(spec).to_empty(device="cpu")
+    member = members(whole)[1]
+    member.classifier.weight.data.fill_(7)
+    assert (whole.classifier.weight[3:6] == 7).all()
+    assert member.spec.members == 1
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("structure", STRUCTURES)
+def test_rates_and_penalties_are_those_of_each_member(optimizer, structure):
+    def make(i):
+        return ResNetClassifier(
+            **{**SMALL, "lr": [0.05, 0.02, 0.05][i]},
+            optimizer=optimizer,
+            momentum=0.8 + 0.05 * i,
+            l1=1e-4 * (i // 2),
+            l1_structure=structure,
+            l2=[0.01, 0.1, 0.01][i],
+            random_state=i,
+        )
+
+    X, y = ROWS, CLASSES
+    singles = [make(i) for i in range(3)]
+    for single in singles:
+        single._settle = lambda lr: None  # which follows a training
+    together = trainings([make(i) for i in range(3)], X, y)
+    train_together(together)
+    for single, training in zip(singles, together, strict=True):
+        single.fit(X, y)
+        for name, w in weights(single.module_).items():
+            torch.testing.assert_close(
+                weights(training.net.module_)[name], w, atol=2e-4, rtol=0
+            )
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        lambda i: {"dropout": 0.2 * i},
+        lambda i: {"stochastic_depth": 0.3, "depth": 8},
+        lambda i: {"label_smoothing": 0.1 * i},
+        lambda i: {"validation_split": 0.2},
+        lambda i: {"augment": ["jitter", "mixup"]},
+        lambda i: {"batch_size": 15},
+        lambda i: {"class_weight": "balanced"},
+        lambda i: {"l2_on": "all"},
+        lambda i: {"max_epochs": 6, "callbacks": [EarlyStopping(patience=1 + i)]},
+        lambda i: {"batch_size": 10, "max_epochs": 4},  # recorded
+    ],
+)
+def test_members_are_what_they_would_be_alone(parameters):
+    def make(i):
+        return ResNetClassifier(**{**SMALL, **parameters(i)}, random_state=i)
+
+    assert_members_equal_single_fits(make, ROWS, CLASSES, atol=5e-5)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_members_follow_every_schedule(schedule):
+    def make(i):
+        return ResNetClassifier(**{**SMALL, "lr": 0.02 * (i + 1)}, schedule=schedule)
+
+    assert_members_equal_single_fits(
+        lambda i: make(i).set_params(random_state=i), ROWS, CLASSES
+    )
+
+
+@pytest.mark.parametrize("n_dims", [1, 2, 3])
+@pytest.mark.parametrize("order", ORDERS)
+def test_members_convolve_their_own_samples(n_dims, order):
+    def make(i):
+        return ResNetClassifier(
+            8,
+            order=order,
+            dropout=0.1 * i,
+            max_epochs=2,
+            batch_size=16,
+            lr=0.01,
+            device="cpu",
+            precision="float32",
+            random_state=i,
+        )
+
+    assert_members_equal_single_fits(make, SAMPLES[n_dims], CLASSES[:48], atol=1e-3)
+
+
+def test_members_in_bfloat16_are_close_to_single_fits():
+    def make(i):
+        return WideResNetClassifier(
+            10,
+            width=1,
+            augment=["crop", "flip"],
+            max_epochs=1,
+            batch_size=16,
+            lr=0.001,
+            device="cpu",
+            precision="bfloat16",
+            random_state=i,
+        )
+
+    assert_members_equal_single_fits(make, SAMPLES[2], CLASSES[:48], atol=1e-2)
+
+
+@pytest.mark.parametrize("loss", ["squared_error", "quantile"])
+def test_members_learn_numbers(loss):
+    def make(i):
+        return ResNetRegressor(**SMALL, loss=loss, quantile=0.5 + 0.1 * i, random_state=i)
+
+    assert_members_equal_single_fits(make, ROWS, ROWS[:, :2] + 1, atol=5e-5)
+
+
+@pytest.mark.parametrize("class_weight", [None, "balanced"])
+def test_members_learn_sets_of_labels(class_weight):
+    def make(i):
+        return ResNetClassifier(**SMALL, class_weight=class_weight, random_state=i)
+
+    assert_members_equal_single_fits(make, ROWS, np.eye(3, dtype=int)[CLASSES])
+
+
+def test_folds_of_other_sizes_step_together_until_their_last_batch():
+    singles, together = [], []
+    for i, n in enumerate([96, 97, 98, 98]):
+        make = ResNetClassifier(**{**SMALL, "batch_size": 10}, random_state=i)
+        together += trainings([make], ROWS[:n], CLASSES[:n])
+        singles.append(
+            ResNetClassifier(**{**SMALL, "batch_size": 10}, random_state=i).fit(
+                ROWS[:n], CLASSES[:n]
+            )
+        )
+    train_together(together)
+    for single, training in zip(singles, together, strict=True):
+        for name, w in weights(single.module_).items():
+            found = weights(training.net.module_)[name]
+            torch.testing.assert_close(found, w, atol=5e-5, rtol=0)
+
+
+def test_a_member_that_diverges_leaves_the_others_alone():
+    made = [
+        ResNetRegressor(**{**SMALL, "lr": lr, "max_epochs": 6}, random_state=0)
+        for lr in (0.05, 1e30, 0.05)
+    ]
+    together = trainings(made, ROWS, ROWS[:, 0])
+    outcomes = train_together(together)
+    assert isinstance(outcomes[1], ValueError)
+    assert "lower lr" in str(outcomes[1])
+    single = ResNetRegressor(**{**SMALL, "max_epochs": 6}, random_state=0)
+    single.fit(ROWS, ROWS[:, 0])
+    for place in (0, 2):
+        assert outcomes[place] == 6
+        for name, w in weights(single.module_).items():
+            found = weights(together[place].net.module_)[name]
+            torch.testing.assert_close(found, w, atol=5e-5, rtol=0)
+
+
+def test_cancelled_members_all_end():
+    made = [ResNetClassifier(**SMALL, random_state=i) for i in range(3)]
+    calls = iter([False, False, True])
+    outcomes = train_together(
+        trainings(made, ROWS, CLASSES), is_cancelled=lambda: next(calls, True)
+    )
+    assert all(isinstance(outcome, KeyboardInterrupt) for outcome in outcomes)
+
+
+# Ensembles
+
+ENSEMBLE = {"n_estimators": 3, "random_state": 0}
+
+
+def test_an_ensemble_averages_its_members():
+    model = ResNetClassifier(**SMALL, **ENSEMBLE).fit(ROWS, CLASSES)
+    each = model.member_probabilities(ROWS)
+    assert each.shape == (3, 100, 3)
+    np.testing.assert_allclose(each.mean(0), model.predict_proba(ROWS), atol=1e-12)
+    np.testing.assert_allclose(
+        np.log(model.predict_proba(ROWS)), model.predict_log_proba(ROWS), atol=1e-9
+    )
+    assert (model.predict(ROWS) == each.mean(0).argmax(1)).all()
+    assert not np.allclose(each[0], each[1])
+    single = ResNetClassifier(**SMALL, random_state=0).fit(ROWS, CLASSES)
+    np.testing.assert_allclose(each[0], single.predict_proba(ROWS), atol=1e-4)
+    assert model.n_parameters_ == 3 * single.n_parameters_
+    assert model.embed(ROWS).shape == (100, 3 * 64)
+    assert len(model.history_) == single.n_epochs_ == model.n_epochs_
+
+
+def test_an_ensemble_of_regressors_averages_numbers():
+    model = ResNetRegressor(**SMALL, **ENSEMBLE).fit(ROWS, ROWS[:, 0])
+    each = model.member_predictions(ROWS)
+    assert each.shape == (3, 100)
+    np.testing.assert_allclose(each.mean(0), model.predict(ROWS), atol=1e-6)
+    assert model.fit(ROWS, ROWS[:, :2]).member_predictions(ROWS).shape == (3, 100, 2)
+
+
+def test_an_ensemble_of_label_sets_averages_probabilities():
+    model = ResNetClassifier(**SMALL, **ENSEMBLE).fit(ROWS, np.eye(3, dtype=int)[CLASSES])
+    each = model.member_probabilities(ROWS)
+    np.testing.assert_allclose(each.mean(0), model.predict_proba(ROWS), atol=1e-12)
+
+
+def test_one_estimator_is_an_ensemble_of_one():
+    model = ResNetClassifier(**SMALL, n_estimators=1, random_state=0).fit(ROWS, CLASSES)
+    auto = ResNetClassifier(**SMALL, random_state=0).fit(ROWS, CLASSES)
+    assert (model.predict_proba(ROWS) == auto.predict_proba(ROWS)).all()
+    assert model.member_probabilities(ROWS).shape == (1, 100, 3)
+
+
+def test_members_of_an_ensemble_stop_by_themselves():
+    model = ResNetClassifier(
+        **{**SMALL, "max_epochs": 8}, **ENSEMBLE, callbacks=[EarlyStopping(patience=2)]
+    )
+    model.fit(ROWS, CLASSES)
+    assert model.best_epoch_.shape == (3,)
+    assert (model.best_epoch_ <= model.n_epochs_).all()
+
+
+@pytest.mark.parametrize("n_dims", [0, 2])
+def test_ensembles_are_saved_continued_and_cut(n_dims, tmp_path):
+    import joblib
+
+    X, y = SAMPLES[n_dims], CLASSES[:48]
+    model = ResNetClassifier(
+        **{**SMALL, "depth": 8, "lr": 0.01},
+        **ENSEMBLE,
+        l1=0.01,
+        l1_structure="channel",
+    )
+    model.fit(X, y)
+    joblib.dump(model, tmp_path / "model.joblib")
+    loaded = joblib.load(tmp_path / "model.joblib")
+    assert (loaded.predict_proba(X) == model.predict_proba(X)).all()
+    np.testing.assert_allclose(
+        model.compact().predict_proba(X), model.predict_proba(X), atol=1e-5
+    )
+    before = model.predict_proba(X)
+    model.partial_fit(X, y)
+    loaded.partial_fit(X, y)
+    for estimator in (model, loaded):
+        assert estimator.n_epochs_ == 3
+        assert not np.allclose(estimator.predict_proba(X), before)
+        each = estimator.member_probabilities(X)
+        np.testing.assert_allclose(each.mean(0), estimator.predict_proba(X), atol=1e-12)
+
+
+def test_continuing_an_ensemble_takes_its_momentum_along():
+    def train(n_estimators):
+        model = ResNetClassifier(**SMALL, n_estimators=n_estimators, random_state=0)
+        for _ in range(3):
+            model.partial_fit(ROWS, CLASSES, classes=[0, 1, 2])
+        return model.member_probabilities(ROWS)[0]
+
+    np.testing.assert_allclose(train(3), train(1), atol=1e-4)
+
+
+def test_another_number_of_estimators_cannot_continue():
+    model = ResNetClassifier(**SMALL, **ENSEMBLE, warm_start=True).fit(ROWS, CLASSES)
+    with pytest.raises(ValueError, match="n_estimators"):
+        model.set_params(n_estimators=2).fit(ROWS, CLASSES)
+
+
+def test_an_ensemble_stays_as_it_was_when_a_training_diverges():
+    model = ResNetRegressor(**SMALL, **ENSEMBLE, warm_start=True).fit(ROWS, ROWS[:, 0])
+    before = model.predict(ROWS)
+    with pytest.raises(ValueError, match="lower lr"):
+        model.set_params(lr=1e30).fit(ROWS, ROWS[:, 0])
+    assert (model.predict(ROWS) == before).all()
+    model.set_params(lr=0.01).fit(ROWS, ROWS[:, 0])
+    assert model.n_epochs_ == 4
