@@ -18,10 +18,10 @@ from sklearn.utils import check_random_state, get_tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sk_resnet._callbacks import (
-    EpochProgress,
     SklearnCallbacks,
     as_callbacks,
     callback_parameters,
+    epoch_progress,
     monitors_validation,
     sets_learning_rate,
     with_parameters,
@@ -32,6 +32,7 @@ from sk_resnet._compat_sklearn import (
     RealNotInt,
     StrOptions,
     callback_context,
+    callback_state,
     fit_context,
     has_callbacks,
 )
@@ -539,15 +540,15 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
 
     def _train(self, data: Data, recipe: Recipe, callbacks: list[Any]) -> None:
         net, execution = self.net_, self._execution(recipe.batch_size)
-        if self.verbose:
-            callbacks = [*callbacks, EpochProgress(recipe.n_epochs)]
         self.precision_ = "bfloat16" if execution.bfloat16 else "float32"
         self.batch_size_ = net.batch_size = recipe.batch_size
-        held = None
+        held, verbose = None, self.verbose
         try:
-            held = net.train(
-                data, recipe, execution, callbacks=callbacks, verbose=self.verbose
-            )
+            with epoch_progress(recipe.n_epochs, shown=bool(verbose)) as bar:
+                callbacks = [*callbacks, *bar]
+                held = net.train(
+                    data, recipe, execution, callbacks=callbacks, verbose=verbose
+                )
         finally:  # also after Ctrl-C: the epochs that are done stay usable
             self._summarize(held)
 
@@ -590,8 +591,10 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
             diverged = isinstance(error, DivergenceError)
             if is_trained and not diverged and is_finite(self.net_.module_):
                 raise
+            # scikit-learn has yet to end the callbacks that this fit began.
+            open_callbacks = callback_state(self)
             self.__dict__.clear()
-            self.__dict__.update(before)
+            self.__dict__.update({**before, **open_callbacks})
             if net and target:
                 self._take_back(net, target, weights)
             raise

@@ -4,6 +4,8 @@ import copy
 import math
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from skorch.callbacks import Callback, LRScheduler
@@ -125,25 +127,27 @@ class EarlyStopping(Callback):
 
 
 class EpochProgress(Callback):
-    """A bar over the epochs, with the losses beside it."""
+    """Moves a bar over the epochs, and shows the losses beside it."""
 
-    def __init__(self, n_epochs: int) -> None:
-        self.n_epochs = n_epochs
-
-    def on_train_begin(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
-        """Draw the empty bar."""
-        self.bar_ = tqdm(total=self.n_epochs, unit="epoch", dynamic_ncols=True)
+    def __init__(self, bar: tqdm) -> None:
+        self.bar = bar
 
     def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
         """Advance by one epoch."""
         record = net.history[-1]
         shown = ("train_loss", "valid_loss", "valid_accuracy", "valid_r2")
-        self.bar_.set_postfix({k: f"{record[k]:.3f}" for k in shown if k in record})
-        self.bar_.update()
+        self.bar.set_postfix({k: f"{record[k]:.3f}" for k in shown if k in record})
+        self.bar.update()
 
-    def on_train_end(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
-        """Leave the bar as it stands."""
-        self.bar_.close()
+
+@contextmanager
+def epoch_progress(n_epochs: int, *, shown: bool) -> Iterator[list[Callback]]:
+    """Callback of a bar, where it is shown; the bar is closed at the end and on errors."""
+    if not shown:
+        yield []
+        return
+    with tqdm(total=n_epochs, unit="epoch", dynamic_ncols=True) as bar:
+        yield [EpochProgress(bar)]
 
 
 class SklearnCallbacks(Callback):
