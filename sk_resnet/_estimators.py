@@ -14,7 +14,7 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 
 from sk_resnet._base import BaseResNet
 from sk_resnet._compat_sklearn import Interval, StrOptions
-from sk_resnet._data import check_kinds, check_no_dates
+from sk_resnet._data import check_kinds, check_learns_numbers
 from sk_resnet._target import LOSSES, Labels, LabelSets, Numbers, Target
 
 NO_CLASSES = "classes must be passed on the first call to partial_fit."
@@ -377,7 +377,7 @@ class _Regressor(RegressorMixin, BaseResNet):
 
     def _check_raw_y(self, y: Any) -> None:
         super()._check_raw_y(y)
-        check_no_dates(y)
+        check_learns_numbers(y)
 
     def _checked_y(self, y: Any) -> Any:
         y = check_array(y, dtype=np.float64, ensure_2d=False, allow_nd=True, input_name="y")

@@ -6,8 +6,10 @@ import pytest
 import scipy.sparse
 import torch
 from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import LogisticRegression
 from skorch.callbacks import Callback
 
+import sk_resnet
 from sk_resnet import EarlyStopping, ResNetClassifier, ResNetRegressor
 
 ROWS = {"depth": 4, "max_epochs": 2, "batch_size": 16, "random_state": 0}
@@ -459,6 +461,44 @@ def test_dates_are_no_numbers_to_learn(rows, kind):
     X, y = rows
     with pytest.raises(TypeError, match="y must hold numbers, got dates"):
         ResNetRegressor(**ROWS).fit(X, y.astype(kind))
+
+
+DIGITS = np.array(["1", "2.5", "3"])[np.arange(60) % 3]
+
+
+@pytest.mark.parametrize(
+    "y",
+    [
+        DIGITS,
+        DIGITS.tolist(),
+        DIGITS.astype(object),
+        DIGITS.astype(bytes),
+        pd.Series(DIGITS, dtype="string"),
+        np.column_stack([DIGITS, DIGITS]),
+    ],
+    ids=["array", "list", "objects", "bytes", "pandas", "columns"],
+)
+def test_strings_of_digits_are_no_numbers_to_learn(rows, y):
+    X, numbers = rows
+    for use in (ResNetRegressor(**ROWS).fit, ResNetRegressor(**ROWS).partial_fit):
+        with pytest.raises(ValueError, match=r"y must hold numbers, got strings: convert"):
+            use(X, y)
+    with pytest.raises(ValueError, match="y must hold numbers, got strings"):
+        ResNetRegressor(**ROWS).fit(X, numbers, X_val=X, y_val=y)
+
+
+@pytest.mark.parametrize("kind", ["M8[D]", "m8[s]"])
+def test_dates_and_durations_are_labels_as_in_scikit_learn(rows, kind, tmp_path):
+    X, y = rows
+    y = y.astype(kind)
+    model = ResNetClassifier(**ROWS).fit(X, y)
+    peer = LogisticRegression().fit(X, y)
+    assert model.predict(X).dtype == peer.predict(X).dtype == y.dtype
+    np.testing.assert_array_equal(model.classes_, peer.classes_)
+    assert model.partial_fit(X, y).score(X, y) > 0.5
+    sk_resnet.save(model, tmp_path / "model.skr")
+    again = sk_resnet.load(tmp_path / "model.skr")
+    np.testing.assert_array_equal(again.predict(X), model.predict(X))
 
 
 @pytest.mark.parametrize("large", [1e39, 1e300])
