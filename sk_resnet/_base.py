@@ -221,8 +221,8 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
         """Target for a further training: the same, with the parameters of today."""
 
     @abstractmethod
-    def _checked_validation_y(self, y: Any, target: Target) -> None:
-        """Refuse what the target does not know."""
+    def _check_known(self, y: Any, target: Target, name: str) -> None:
+        """Refuse y that the target does not know; `name` is that of the argument."""
 
     # Fitting
 
@@ -417,7 +417,7 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
             target = self._new_target(y, classes, in_part=in_part)
             spec = self._input_spec(X)
         if others.get("validation_set"):
-            self._checked_validation_y(others["validation_set"][1], target)
+            self._check_known(others["validation_set"][1], target, "y_val")
         return training_data(
             X,
             y,

@@ -175,17 +175,18 @@ class _Classifier(ClassifierMixin, BaseResNet):
         target = replace(target, label_smoothing=float(self.label_smoothing))
         return target.weighted_for(self.class_weight, y)
 
-    def _checked_validation_y(self, y: Any, target: Any) -> None:
+    def _check_known(self, y: Any, target: Any, name: str) -> None:
         expected = (target.n_outputs,) if isinstance(target, LabelSets) else ()
         if y.shape[1:] != expected:
             raise ValueError(
-                f"y_val must have the layout of y, (n_samples, {target.n_outputs}) for "
-                f"multilabel y and else (n_samples,), got {y.shape}."
+                f"{name} must have the layout of y in the fit, (n_samples, "
+                f"{target.n_outputs}) for multilabel y and else (n_samples,), got "
+                f"{y.shape}."
             )
         if unknown := target.unknown(y):
             raise ValueError(
-                f"y_val has classes {unknown} that are not in y: remove their samples from "
-                "the validation set."
+                f"{name} has classes {unknown} that are not in y of the fit: remove their "
+                "samples."
             )
 
     def partial_fit(
@@ -389,19 +390,23 @@ class _Regressor(RegressorMixin, BaseResNet):
         return y
 
     def _new_target(self, y: Any, classes: Any, *, in_part: bool) -> Target:
-        n_outputs = 1 if y.ndim == 1 else y.shape[1]
-        return Numbers(n_outputs, y.ndim == 1, self.loss, float(self.quantile))
+        return Numbers(_n_outputs(y), y.ndim == 1, self.loss, float(self.quantile))
 
     def _continued_target(self, y: Any, target: Any, *, in_part: bool) -> Target:
-        self._checked_validation_y(y, target)
-        return replace(target, loss=self.loss, quantile=float(self.quantile))
-
-    def _checked_validation_y(self, y: Any, target: Any) -> None:
-        n_outputs = 1 if y.ndim == 1 else y.shape[1]
+        n_outputs = _n_outputs(y)
         if n_outputs != target.n_outputs:
             raise ValueError(
                 f"y has {n_outputs} numbers a sample, but this model was fitted on "
                 f"{target.n_outputs}: change y, or set warm_start=False to start anew."
+            )
+        return replace(target, loss=self.loss, quantile=float(self.quantile))
+
+    def _check_known(self, y: Any, target: Any, name: str) -> None:
+        n_outputs = _n_outputs(y)
+        if n_outputs != target.n_outputs:
+            raise ValueError(
+                f"{name} has {n_outputs} numbers a sample, but y of the fit has "
+                f"{target.n_outputs}: give it the same columns."
             )
 
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> "BaseResNet":
@@ -445,6 +450,11 @@ class _Regressor(RegressorMixin, BaseResNet):
         """
         outputs = self._outputs(X)
         return self.net_.target.decode(outputs)
+
+
+def _n_outputs(y: NDArray[Any]) -> int:
+    """Numbers a sample."""
+    return 1 if y.ndim == 1 else y.shape[1]
 
 
 class ResNetClassifier(_Classifier):

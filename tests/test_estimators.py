@@ -28,6 +28,7 @@ from sk_resnet import (
     WideResNetRegressor,
 )
 from sk_resnet._spec import FAMILIES
+from sk_resnet.inspection import diagnose
 
 TINY = {"depth": 4, "width": 0.5, "batch_size": 16, "max_epochs": 4, "random_state": 0}
 CLASSIFIERS = [ResNetClassifier, WideResNetClassifier]
@@ -255,8 +256,33 @@ def test_label_sets_take_part_in_everything(label_sets, tmp_path):
 def test_label_sets_to_validate_on_have_the_same_columns(label_sets):
     X, y = label_sets
     for wrong in (y[:, :3], y[:, 0]):
-        with pytest.raises(ValueError, match=r"y_val must have the layout of y, .* 4\)"):
+        with pytest.raises(ValueError, match=r"y_val must have the layout of y .* 4\)"):
             ResNetClassifier(**TINY).fit(X, y, X_val=X, y_val=wrong)
+
+
+@pytest.mark.parametrize("kind", REGRESSORS)
+def test_numbers_to_validate_on_have_the_same_columns(kind, numbers):
+    X, y = numbers
+    one, two = y[:, 0], y[:, :2]
+    model = kind(**TINY).fit(X, one)
+    for use in (
+        lambda: kind(**TINY).fit(X, one, X_val=X, y_val=two),
+        lambda: model.set_params(warm_start=True).fit(X, one, X_val=X, y_val=two),
+        lambda: diagnose(model, X, one, X, two),
+    ):
+        with pytest.raises(ValueError, match="y_val has 2 numbers a sample") as found:
+            use()
+        assert "warm_start" not in str(found.value)
+    with pytest.raises(ValueError, match=r"\by has 2 numbers .* set warm_start=False"):
+        model.fit(X, two)
+
+
+def test_diagnosed_y_is_named_as_the_user_names_it(rows):
+    X, y = rows
+    model = ResNetClassifier(**TINY).fit(X, y)
+    for name, one, other in (("y", y + 7, y), ("y_val", y, y + 7)):
+        with pytest.raises(ValueError, match=rf"^{name} has classes .* that are not in y"):
+            diagnose(model, X, one, X, other)
 
 
 def test_partial_fit_of_label_sets_needs_no_classes(label_sets):

@@ -183,7 +183,8 @@ def diagnose(
     X, y = _some_rows(X, y)
     target = estimator.net_.target
     losses = [row["train_loss"] for row in estimator.history_]
-    training, validation = _part(estimator, X, y), _part(estimator, X_val, y_val)
+    training = _part(estimator, X, y, "y")
+    validation = _part(estimator, X_val, y_val, "y_val")
     figures = {
         **_score_figures(training, validation, target),
         # Not of the first epoch: new weights may be far from y at any rate.
@@ -202,7 +203,7 @@ def diagnose(
     if shallower is not None:
         check_is_fitted(shallower)
         _require_fewer_layers(shallower, estimator)
-        scores = _part(shallower, X, y).scores
+        scores = _part(shallower, X, y, "y").scores
         figures["shallower_training_score"] = float(scores.mean())
         findings += _degradation(figures, target.score_name, _standard_error(scores))
     findings += _units(figures)
@@ -218,11 +219,11 @@ class _Part:
     scores: NDArray[np.float64]
 
 
-def _part(estimator: Any, X: Any, y: Any) -> _Part:
+def _part(estimator: Any, X: Any, y: Any, name: str) -> _Part:
     net = estimator.net_
     X, y = estimator._checked(X, y, reset=False)
     check_shape(X, net.input_spec)
-    estimator._checked_validation_y(y, net.target)
+    estimator._check_known(y, net.target, name)
     encoded = net.target.encode(y)
     outputs = net.outputs(X, bfloat16=estimator.precision == "bfloat16")
     return _Part(X, encoded, net.target.sample_scores(outputs, encoded))
