@@ -149,8 +149,8 @@ def diagnose(
     NotFittedError
         For an estimator that is not fitted.
     ValueError
-        If `shallower` has as many layers or more, and for labels that were not in the y
-        of the fit.
+        If `shallower` has as many layers or more, for labels that were not in the y of
+        the fit, and for fewer than 2 training samples.
 
     Notes
     -----
@@ -184,6 +184,11 @@ def diagnose(
     target = estimator.net_.target
     losses = [row["train_loss"] for row in estimator.history_]
     training = _part(estimator, X, y, "y")
+    if len(training.X) < 2:
+        raise ValueError(
+            "diagnose needs at least 2 training samples, got 1: give X and y of the fit. "
+            "Batch norm has no variance over one sample."
+        )
     validation = _part(estimator, X_val, y_val, "y_val")
     figures = {
         **_score_figures(training, validation, target),
