@@ -753,6 +753,20 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
             )
 
 
+def evaluation_data(
+    estimator: BaseResNet, X: Any, y: Any, name: str
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Checked samples and encoded y to measure a fitted estimator on.
+
+    `name` is that of y where the user gave it, for errors.
+    """
+    X, y = estimator._checked(X, y, reset=False)
+    check_shape(X, estimator.net_.input_spec)
+    target = estimator.net_.target
+    estimator._check_known(y, target, name)
+    return X, target.encode(y)
+
+
 def _differs(module: torch.nn.Module, weights: dict[str, NDArray[Any]]) -> bool:
     now = weights_to_arrays(module)
     return not all(np.array_equal(now[name], w) for name, w in weights.items())

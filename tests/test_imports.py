@@ -131,6 +131,13 @@ def test_private_names_of_others_stand_in_one_file_for_each_library(module):
             assert node.attr in ours, ast.unparse(node)
 
 
+@pytest.mark.parametrize("module", [m for m in ORDER if m.startswith("inspection")])
+def test_inspection_reads_no_private_attributes_of_estimators(module):
+    for node in ast.walk(tree_of(module)):
+        if isinstance(node, ast.Attribute) and private(node.attr):
+            assert ast.unparse(node.value) in ("self", "cls"), ast.unparse(node)
+
+
 # The number of a worker process, which multiprocessing keeps to itself.
 OF_THE_STANDARD_LIBRARY = {"_identity"}
 

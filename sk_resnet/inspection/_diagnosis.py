@@ -12,7 +12,8 @@ from scipy import sparse
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from sk_resnet._data import check_shape, to_numpy
+from sk_resnet._base import evaluation_data
+from sk_resnet._data import to_numpy
 from sk_resnet._net import ResidualNet
 from sk_resnet._target import Target
 from sk_resnet.inspection._probe import dead_share, probe_samples
@@ -226,10 +227,7 @@ class _Part:
 
 def _part(estimator: Any, X: Any, y: Any, name: str) -> _Part:
     net = estimator.net_
-    X, y = estimator._checked(X, y, reset=False)
-    check_shape(X, net.input_spec)
-    estimator._check_known(y, net.target, name)
-    encoded = net.target.encode(y)
+    X, encoded = evaluation_data(estimator, X, y, name)
     outputs = net.outputs(X, bfloat16=estimator.precision == "bfloat16")
     return _Part(X, encoded, net.target.sample_scores(outputs, encoded))
 
