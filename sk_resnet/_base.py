@@ -171,7 +171,7 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
 
         Returns
         -------
-        params : dict
+        dict
             Parameters by name.
         """
         params = super().get_params(deep=deep)
@@ -187,7 +187,7 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
 
         Returns
         -------
-        self : object
+        object
             The estimator.
 
         Raises
@@ -258,7 +258,7 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
 
         Returns
         -------
-        self : object
+        object
             The fitted estimator.
 
         Raises
@@ -657,7 +657,7 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
 
         Returns
         -------
-        x : ndarray of shape (n_samples, n_channels, ...)
+        ndarray of shape (n_samples, n_channels, ...)
             For ``torch.from_numpy`` and `module_`.
         """
         return self.net_.input_spec.transform(self._checked_samples(X))
@@ -672,7 +672,7 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
 
         Returns
         -------
-        features : ndarray of shape (n_samples, n_channels_of_the_last_stage)
+        ndarray of shape (n_samples, n_channels_of_the_last_stage)
             Activations of the last block, averaged over all places.
         """
         return self._outputs(X, features=True)
@@ -684,7 +684,7 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
 
         Returns
         -------
-        shares : dict
+        dict
             By the name of the kernel in ``module_``, from the stem to the last layer.
         """
         check_is_fitted(self)
@@ -701,7 +701,7 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
 
         Returns
         -------
-        estimator : object
+        object
             Fitted estimator of the same parameters, which `partial_fit` and
             ``warm_start`` train on as it is.
         """

@@ -70,7 +70,7 @@ class ResNetEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
 
         Returns
         -------
-        self : object
+        object
             The fitted transformer.
         """
         estimator = clone(self._estimator())
@@ -83,7 +83,7 @@ class ResNetEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         return self
 
     def transform(self, X: Any) -> NDArray[np.float32]:
-        """Features of samples.
+        """Return the features of samples.
 
         Parameters
         ----------
@@ -92,7 +92,7 @@ class ResNetEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
 
         Returns
         -------
-        features : ndarray of shape (n_samples, n_features_out)
+        ndarray of shape (n_samples, n_features_out)
             Averages over all places of the last block's activations.
         """
         check_is_fitted(self)

@@ -213,7 +213,7 @@ class _Classifier(ClassifierMixin, BaseResNet):
 
         Returns
         -------
-        self : object
+        object
             The estimator, trained for one more epoch.
         """
         continues = self.__sklearn_is_fitted__()
@@ -253,7 +253,7 @@ class _Classifier(ClassifierMixin, BaseResNet):
 
         Returns
         -------
-        y : ndarray of shape (n_samples,) or (n_samples, n_labels)
+        ndarray of shape (n_samples,) or (n_samples, n_labels)
             Labels, of the type of those in fit; for multilabel y the indicator of those
             with a probability above one half, sparse where that of fit was.
         """
@@ -270,7 +270,7 @@ class _Classifier(ClassifierMixin, BaseResNet):
 
         Returns
         -------
-        probabilities : ndarray of shape (n_samples, n_classes)
+        ndarray of shape (n_samples, n_classes)
             In the order of ``classes_``; rows sum to 1, unless y was multilabel.
         """
         outputs = self._outputs(X)
@@ -286,7 +286,7 @@ class _Classifier(ClassifierMixin, BaseResNet):
 
         Returns
         -------
-        log_probabilities : ndarray of shape (n_samples, n_classes)
+        ndarray of shape (n_samples, n_classes)
             In the order of ``classes_``.
         """
         outputs = self._outputs(X)
@@ -428,7 +428,7 @@ class _Regressor(RegressorMixin, BaseResNet):
 
         Returns
         -------
-        self : object
+        object
             The estimator, trained for one more epoch.
         """
         return self._partial_fit(X, y, sample_weight=sample_weight)
@@ -445,7 +445,7 @@ class _Regressor(RegressorMixin, BaseResNet):
 
         Returns
         -------
-        y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
+        ndarray of shape (n_samples,) or (n_samples, n_outputs)
             In the units and in the shape of y in fit.
         """
         outputs = self._outputs(X)

@@ -85,7 +85,7 @@ def regularization_path(
 
     Returns
     -------
-    path : RegularizationPath
+    RegularizationPath
         What the models reach, in the order of their fits.
 
     Raises

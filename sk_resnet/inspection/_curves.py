@@ -70,7 +70,7 @@ class TrainingCurveDisplay:
 
         Returns
         -------
-        display : TrainingCurveDisplay
+        TrainingCurveDisplay
             Drawn.
         """
         check_is_fitted(estimator)
@@ -96,7 +96,7 @@ class TrainingCurveDisplay:
 
         Returns
         -------
-        display : TrainingCurveDisplay
+        TrainingCurveDisplay
             Itself.
         """
         if not self.history:
@@ -217,7 +217,7 @@ class GradientFlowDisplay:
 
         Returns
         -------
-        display : GradientFlowDisplay
+        GradientFlowDisplay
             Drawn.
         """
         check_is_fitted(estimator)
@@ -248,7 +248,7 @@ class GradientFlowDisplay:
 
         Returns
         -------
-        display : GradientFlowDisplay
+        GradientFlowDisplay
             Itself.
         """
         self.axes_ = drawing_axes(ax, 2, figsize=(10, 3.4))
@@ -355,7 +355,7 @@ class RegularizationPathDisplay:
 
         Returns
         -------
-        display : RegularizationPathDisplay
+        RegularizationPathDisplay
             Drawn.
         """
         display = cls(
@@ -388,7 +388,7 @@ class RegularizationPathDisplay:
 
         Returns
         -------
-        display : RegularizationPathDisplay
+        RegularizationPathDisplay
             Drawn.
         """
         from sk_resnet._path import regularization_path
@@ -405,7 +405,7 @@ class RegularizationPathDisplay:
 
         Returns
         -------
-        display : RegularizationPathDisplay
+        RegularizationPathDisplay
             Itself.
         """
         self.axes_ = drawing_axes(ax, 2, figsize=(9, 3.4))

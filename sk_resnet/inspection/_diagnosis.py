@@ -142,7 +142,7 @@ def diagnose(
 
     Returns
     -------
-    diagnosis : Diagnosis
+    Diagnosis
         ``print`` it.
 
     Raises

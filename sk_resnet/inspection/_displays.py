@@ -102,7 +102,7 @@ class WeightDisplay:
 
         Returns
         -------
-        display : WeightDisplay
+        WeightDisplay
             Drawn.
         """
         check_is_fitted(estimator)
@@ -125,7 +125,7 @@ class WeightDisplay:
 
         Returns
         -------
-        display : WeightDisplay
+        WeightDisplay
             Itself.
         """
         n = len(self.weights)
@@ -204,7 +204,7 @@ class NetworkDisplay:
 
         Returns
         -------
-        display : NetworkDisplay
+        NetworkDisplay
             Drawn.
         """
         check_is_fitted(estimator)
@@ -227,7 +227,7 @@ class NetworkDisplay:
 
         Returns
         -------
-        display : NetworkDisplay
+        NetworkDisplay
             Itself.
         """
         self.ax_ = drawing_axes(ax, figsize=(9, 3.4))

@@ -107,7 +107,7 @@ def summary(estimator: Any) -> str:
 
     Returns
     -------
-    table : str
+    str
         One line for each part; shapes are ``(channels, *spatial)``, counts for a sample.
 
     Raises

@@ -70,7 +70,7 @@ def suggest(trial: Any, space: dict[str, Any]) -> dict[str, Any]:
 
     Returns
     -------
-    parameters : dict
+    dict
         For ``estimator.set_params``.
 
     Examples

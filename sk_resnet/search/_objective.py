@@ -157,7 +157,7 @@ class CrossValidationObjective:
 
         Returns
         -------
-        score : float
+        float
             Mean over the folds; NaN where training diverged, which fails the trial.
         """
         study = getattr(trial, "study", None)  # FixedTrial and FrozenTrial have none
@@ -231,7 +231,7 @@ class CrossValidationObjective:
 
         Returns
         -------
-        parameters : dict
+        dict
             For ``study.enqueue_trial``, which `create_study` calls. What has no nearest,
             such as a width that is no choice, is left to the sampler.
         """
@@ -250,7 +250,7 @@ class CrossValidationObjective:
 
         Returns
         -------
-        parameters : dict
+        dict
             For ``estimator.set_params``.
         """
         fixed = require_optuna().trial.FixedTrial(study.best_trial.params)
@@ -266,7 +266,7 @@ class CrossValidationObjective:
 
         Returns
         -------
-        estimator : estimator
+        estimator
             Fitted.
         """
         model = clone(self.estimator).set_params(**self.best_parameters(study))

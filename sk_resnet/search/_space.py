@@ -51,7 +51,7 @@ def search_space(
 
     Returns
     -------
-    space : dict of str to optuna distribution
+    dict of str to optuna distribution
         For `suggest`, `CrossValidationObjective`, or ``OptunaSearchCV``. Depths are
         valid for the block and layout; no width takes more than 2 GiB in training.
 

@@ -50,7 +50,7 @@ def create_study(
 
     Returns
     -------
-    study : optuna.Study
+    optuna.Study
         New or resumed.
 
     Raises
@@ -131,7 +131,7 @@ def retry_stale_trials(study: Any, *, older_than: float, max_retry: int = 3) -> 
 
     Returns
     -------
-    n : int
+    int
         Number of trials that were put in the queue.
 
     Examples
