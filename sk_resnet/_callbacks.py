@@ -213,8 +213,18 @@ def as_callbacks(items: Any) -> list[Any]:
                 f"got {item!r}: see skorch.callbacks, and set_callbacks for those of "
                 "scikit-learn."
             )
-        result.append((item[0], callback) if named else callback)
+        result.append((_checked_name(item[0]), callback) if named else callback)
     return result
+
+
+def _checked_name(name: Any) -> str:
+    """Name of a callback, which set_params can find between two of ``__``."""
+    if not isinstance(name, str) or not name or "__" in name:
+        raise ValueError(
+            "The name of a callback must be a string without '__', such as 'stop', got "
+            f"{name!r}: rename it."
+        )
+    return name
 
 
 def _named(items: Any) -> dict[str, Any]:
@@ -238,7 +248,8 @@ def callback_parameters(items: Any) -> dict[str, Any]:
 def with_parameters(items: Any, changes: dict[str, Any]) -> list[Any]:
     """Callbacks of which copies take the changes that name them."""
     named = _named(items)
-    names = [item[0] for item in items or [] if isinstance(item, (tuple, list))]
+    pairs = [item for item in items or [] if isinstance(item, (tuple, list))]
+    names = [_checked_name(item[0]) for item in pairs]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"callbacks must have names of their own, got {twice} twice.")
     for key, value in sorted(changes.items()):  # a callback before its parameters

@@ -7,7 +7,7 @@ import scipy.sparse
 import torch
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
-from skorch.callbacks import Callback
+from skorch.callbacks import Callback, PrintLog
 
 import sk_resnet
 from sk_resnet import EarlyStopping, ResNetClassifier, ResNetRegressor
@@ -537,6 +537,17 @@ def test_callbacks_of_one_name_cannot_be_set():
     model = ResNetClassifier(callbacks=pair)
     with pytest.raises(ValueError, match=r"names of their own, got \['a'\] twice"):
         model.set_params(callbacks__a__patience=3)
+
+
+@pytest.mark.parametrize("name", ["early__stop", "", None, 1, EarlyStopping()])
+def test_names_of_callbacks_that_could_not_be_set(rows, name):
+    model = ResNetClassifier(**ROWS, callbacks=[("a", EarlyStopping()), (name, PrintLog)])
+    match = "name of a callback must be a string without '__', such as 'stop', got"
+    with pytest.raises(ValueError, match=match):
+        model.fit(*rows)
+    for key in ("callbacks__a__patience", f"callbacks__{name}__sink"):
+        with pytest.raises(ValueError, match=match):
+            model.set_params(**{key: 3})
 
 
 def test_a_callback_is_switched_off_by_none():
