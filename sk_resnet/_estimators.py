@@ -1,5 +1,6 @@
 """The four estimators: what their y is, what they predict, and their parameters."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from numbers import Real
@@ -399,6 +400,7 @@ class _Regressor(RegressorMixin, BaseResNet):
                 f"y has {n_outputs} numbers a sample, but this model was fitted on "
                 f"{target.n_outputs}: change y, or set warm_start=False to start anew."
             )
+        _warn_if_far(target.encode(y))
         return replace(target, loss=self.loss, quantile=float(self.quantile))
 
     def _check_known(self, y: Any, target: Any, name: str) -> None:
@@ -450,6 +452,22 @@ class _Regressor(RegressorMixin, BaseResNet):
         """
         outputs = self._outputs(X)
         return self.net_.target.decode(outputs)
+
+
+# Standard deviations between y of a further training and that of the first.
+FAR = 1000
+
+
+def _warn_if_far(encoded: NDArray[Any]) -> None:
+    """Warn of y that is far from what it is standardized by."""
+    if (distance := float(np.abs(encoded).max())) > FAR:
+        warnings.warn(
+            f"y lies up to {distance:.4g} standard deviations from the mean of y of the "
+            "first fit (1 where that y was constant), so that training may diverge: make "
+            "the first fit or call of partial_fit with samples of the whole range of y.",
+            UserWarning,
+            stacklevel=2,
+        )
 
 
 def _n_outputs(y: NDArray[Any]) -> int:

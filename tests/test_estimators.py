@@ -260,6 +260,19 @@ def test_label_sets_to_validate_on_have_the_same_columns(label_sets):
             ResNetClassifier(**TINY).fit(X, y, X_val=X, y_val=wrong)
 
 
+def test_numbers_far_from_those_of_the_first_call_are_a_warning(rows):
+    X, _ = rows
+    near, far = np.linspace(0, 500, 60), np.linspace(0, 5000, 60)
+    settings = {**TINY, "lr": 1e-9, "warm_start": True}
+    model = ResNetRegressor(**settings).partial_fit(X, np.full(60, 7.0))
+    model.partial_fit(X, near)  # no warning
+    match = r"4993 standard deviations .* of the first fit \(1 where that y was constant\)"
+    for train_on in (model.partial_fit, model.fit):
+        with pytest.warns(UserWarning, match=match):
+            train_on(X, far)
+    ResNetRegressor(**settings).partial_fit(X, near).partial_fit(X, far)
+
+
 @pytest.mark.parametrize("kind", REGRESSORS)
 def test_numbers_to_validate_on_have_the_same_columns(kind, numbers):
     X, y = numbers
