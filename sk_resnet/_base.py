@@ -2,6 +2,7 @@
 
 import copy
 from abc import ABC, abstractmethod
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,6 +17,7 @@ from sklearn.base import BaseEstimator
 from sklearn.callback import CallbackSupportMixin
 from sklearn.utils import check_random_state, get_tags
 from sklearn.utils.validation import check_is_fitted, validate_data
+from torch.optim import Optimizer
 
 from sk_resnet._callbacks import (
     SklearnCallbacks,
@@ -582,6 +584,7 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
         net = self.net_ if continues else None
         weights = self._copied_weights(net) if net else {}
         target = net.target if net else None
+        optimizer = _copied_optimizer(net) if net else None
         try:
             yield
         except BaseException as error:
@@ -596,20 +599,28 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
             self.__dict__.clear()
             self.__dict__.update({**before, **open_callbacks})
             if net and target:
-                self._take_back(net, target, weights)
+                self._take_back(net, target, weights, optimizer)
             raise
 
     def _take_back(
-        self, net: ResidualNet, target: Target, weights: dict[str, NDArray[Any]]
+        self,
+        net: ResidualNet,
+        target: Target,
+        weights: dict[str, NDArray[Any]],
+        optimizer: Optimizer | None,
     ) -> None:
         """Undo what a training did to a net."""
-        if _differs(net.module_, weights):  # so the optimizer's state is lost
+        if _differs(net.module_, weights):
             device = torch.device(net.device)
             module = arrays_to_weights(build_network(net.module_.spec), weights, device)
             self._adopt(module, net.input_spec, target, device)
+            if optimizer is not None:
+                _move_optimizer(optimizer, net.module_, module)
         else:
             net.target = target
             del net.history[self.n_epochs_ :]
+        if optimizer is not None:
+            self.net_.take_optimizer(optimizer)
 
     @staticmethod
     def _copied_weights(net: ResidualNet) -> dict[str, NDArray[Any]]:
@@ -751,6 +762,33 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
                 "The state of this model is broken: its classes, its batch size or its "
                 "kind of estimator are not those of its network."
             )
+
+
+def _copied_optimizer(net: ResidualNet) -> Optimizer | None:
+    """Optimizer with averages of its own, as a further training changes them in place."""
+    optimizer: Any = copy.copy(getattr(net, "optimizer_", None))
+    if optimizer is not None:
+        copies = {w: _clones(kept) for w, kept in optimizer.state.items()}
+        optimizer.state = defaultdict(dict, copies)
+    return optimizer
+
+
+def _clones(values: dict[str, Any]) -> dict[str, Any]:
+    tensors = {k: v.clone() for k, v in values.items() if isinstance(v, torch.Tensor)}
+    return {**values, **tensors}
+
+
+def _move_optimizer(
+    optimizer: Optimizer, module: torch.nn.Module, copied: torch.nn.Module
+) -> None:
+    """Let an optimizer act on the parameters of a copy of its network."""
+    pairs = zip(module.parameters(), copied.parameters(), strict=True)
+    new: dict[torch.Tensor, torch.Tensor] = dict(pairs)
+    optimizer.state = defaultdict(dict, {new[w]: s for w, s in optimizer.state.items()})
+    optimizer.param_groups = [
+        {**group, "params": [new[w] for w in group["params"]]}
+        for group in optimizer.param_groups
+    ]
 
 
 def evaluation_data(

@@ -1,5 +1,7 @@
 """Every error says what must hold, what was got, and what to do."""
 
+import copy
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -277,6 +279,33 @@ def test_training_on_that_diverges_changes_nothing(rows, method, grows):
     assert model.n_epochs_ == epochs == len(model.history_)
     model.set_params(lr=0.01, l2=0.0).partial_fit(X, y)
     assert np.isfinite(model.predict_proba(X)).all()
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("fails", [{"lr": 1e20}, {"lr": 1e20, "optimizer": "heavy_ball"}])
+def test_training_that_diverged_leaves_the_momentum(rows, optimizer, fails):
+    X, y = rows
+    model = ResNetClassifier(**ROWS, optimizer=optimizer, warm_start=True).fit(X, y)
+    expected = moments(model)
+    assert any(expected)
+    with pytest.raises(ValueError, match="infinite|nan|inf"):
+        model.set_params(**fails).partial_fit(X, y)
+    with pytest.raises(ValueError, match="patience"):
+        model.set_params(callbacks=[EarlyStopping(patience=0)]).fit(X, y)
+    torch.testing.assert_close(moments(model), expected, rtol=0, atol=0)
+    parameters = list(model.module_.parameters())
+    groups = model.net_.optimizer_.param_groups
+    assert {id(w) for group in groups for w in group["params"]} == set(map(id, parameters))
+    model.set_params(lr=1e-9, callbacks=None, optimizer=optimizer)
+    model.partial_fit(X[:2], y[:2])
+    kept = zip(moments(model), expected, strict=True)
+    assert all(one.keys() == other.keys() for one, other in kept)
+
+
+def moments(model):
+    """What the optimizer keeps for each parameter, as copies."""
+    state = model.net_.optimizer_.state
+    return [copy.deepcopy(dict(state.get(w, {}))) for w in model.module_.parameters()]
 
 
 def test_values_too_large_for_float32_change_nothing(rows):
