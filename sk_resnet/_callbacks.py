@@ -6,9 +6,13 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
+from sklearn.callback import CallbackContext
+from skorch import NeuralNet
 from skorch.callbacks import Callback, LRScheduler
+from skorch.history import History
 from tqdm import tqdm
 
 BATCH_HOOKS = ("on_batch_begin", "on_batch_end", "on_grad_computed")
@@ -84,7 +88,9 @@ class EarlyStopping(Callback):
         parameters = ", ".join(f"{k}={v!r}" for k, v in self.get_params().items())
         return f"EarlyStopping({parameters})"
 
-    def on_train_begin(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
+    def on_train_begin(
+        self, net: NeuralNet, X: Any = None, y: Any = None, **kwargs: Any
+    ) -> None:
         """Check the parameters and forget an earlier run."""
         if self.patience < 1:
             raise ValueError(f"patience must be at least 1 epoch, got {self.patience}.")
@@ -99,7 +105,7 @@ class EarlyStopping(Callback):
     def _minimises(self) -> bool:
         return self.monitor.endswith("loss")
 
-    def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
+    def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
         """Compare the epoch with the best so far."""
         record = net.history[-1]
         if self.monitor not in record:
@@ -119,7 +125,9 @@ class EarlyStopping(Callback):
             self.stopped_epoch_ = epoch
             raise KeyboardInterrupt  # skorch's way to stop
 
-    def on_train_end(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
+    def on_train_end(
+        self, net: NeuralNet, X: Any = None, y: Any = None, **kwargs: Any
+    ) -> None:
         """Put the weights of the best epoch back."""
         if self._best_state is not None and self.best_epoch_ < len(net.history):
             net.module_.load_state_dict(self._best_state)
@@ -132,7 +140,7 @@ class EpochProgress(Callback):
     def __init__(self, bar: tqdm) -> None:
         self.bar = bar
 
-    def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
+    def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
         """Advance by one epoch."""
         record = net.history[-1]
         shown = ("train_loss", "valid_loss", "valid_accuracy", "valid_r2")
@@ -156,15 +164,15 @@ class SklearnCallbacks(Callback):
     `arguments` are those that scikit-learn's callbacks get: the estimator and its data.
     """
 
-    def __init__(self, context: Any, arguments: dict[str, Any]) -> None:
+    def __init__(self, context: CallbackContext, arguments: dict[str, Any]) -> None:
         self.context, self.arguments = context, arguments
 
-    def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
+    def on_epoch_begin(self, net: NeuralNet, **kwargs: Any) -> None:
         """Open a task under the fit."""
         self.task_ = self.context.subcontext(task_name="epoch")
         self.task_.call_on_fit_task_begin(**self.arguments)
 
-    def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
+    def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
         """Close it, and stop where a callback asks for that."""
         if self.task_.call_on_fit_task_end(**self.arguments):
             raise KeyboardInterrupt
@@ -189,7 +197,7 @@ class CtrlC:
                 signal.signal(signal.SIGINT, self._note)
         return self
 
-    def _note(self, number: int, frame: Any) -> None:
+    def _note(self, number: int, frame: FrameType | None) -> None:
         self.came = True
         assert self._previous is not None
         self._previous(number, frame)
@@ -295,7 +303,7 @@ def sets_learning_rate(callbacks: list[Any]) -> bool:
     return any(isinstance(callback, LRScheduler) for callback in alone)
 
 
-def held_epoch(callback: Callback, history: Any) -> int | None:
+def held_epoch(callback: Callback, history: History) -> int | None:
     """Epoch whose weights a callback put back, if it tells."""
     if found := getattr(callback, "best_epoch_", None):
         return int(found)

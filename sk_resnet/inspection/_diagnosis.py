@@ -12,7 +12,7 @@ from scipy import sparse
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from sk_resnet._base import evaluation_data
+from sk_resnet._base import BaseResNet, evaluation_data
 from sk_resnet._data import to_numpy
 from sk_resnet._net import ResidualNet
 from sk_resnet._target import Target
@@ -119,7 +119,13 @@ class Diagnosis:
 
 @torch.inference_mode(False)
 def diagnose(
-    estimator: Any, X: Any, y: Any, X_val: Any, y_val: Any, *, shallower: Any = None
+    estimator: BaseResNet,
+    X: Any,
+    y: Any,
+    X_val: Any,
+    y_val: Any,
+    *,
+    shallower: BaseResNet | None = None,
 ) -> Diagnosis:
     """Tell under- from overfitting, and degradation from vanishing gradients.
 
@@ -225,7 +231,7 @@ class _Part:
     scores: NDArray[np.float64]
 
 
-def _part(estimator: Any, X: Any, y: Any, name: str) -> _Part:
+def _part(estimator: BaseResNet, X: Any, y: Any, name: str) -> _Part:
     net = estimator.net_
     X, encoded = evaluation_data(estimator, X, y, name)
     outputs = net.outputs(X, bfloat16=estimator.precision == "bfloat16")
@@ -339,7 +345,7 @@ def _gradients(figures: dict[str, float]) -> list[Finding]:
     return []
 
 
-def _require_fewer_layers(shallower: Any, estimator: Any) -> None:
+def _require_fewer_layers(shallower: BaseResNet, estimator: BaseResNet) -> None:
     other, own = (model.module_.spec.n_layers for model in (shallower, estimator))
     if other >= own:
         raise ValueError(
