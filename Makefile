@@ -24,7 +24,8 @@ test: lint
 	$(PYTEST) --durations=15
 
 # With the lower bounds of pyproject.toml as exact versions. PyPI's torch for Linux brings
-# gigabytes of CUDA: PIP_EXTRA_INDEX_URL can name an index of CPU builds.
+# gigabytes of CUDA: PIP_EXTRA_INDEX_URL can name an index of CPU builds, and OLDEST_TORCH
+# a version that one can be had of.
 oldest: $(OLDEST)/.installed
 	$(PYTEST) --durations=15
 
@@ -73,6 +74,7 @@ $(OLDEST)/.installed: pyproject.toml
 	grep -oE '"[a-z-]+(\[[a-z]+\])?>=[0-9.]+"' pyproject.toml | sed -E 's/"|\[[a-z]+\]//g; s/>=/==/' > $(OLDEST)/constraints.txt
 # Later ones warn of the names that matplotlib 3.9 uses, and warnings are errors in the tests.
 	echo "pyparsing<3.3" >> $(OLDEST)/constraints.txt
+	if test -n "$(OLDEST_TORCH)"; then sed -i.bak 's/^torch==.*/torch==$(OLDEST_TORCH)/' $(OLDEST)/constraints.txt; fi
 	$(BIN)/python -m pip install -c $(OLDEST)/constraints.txt torch
 	$(BIN)/python -m pip install -c $(OLDEST)/constraints.txt -e ".[test,tune,secure]"
 	touch $@

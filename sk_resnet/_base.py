@@ -2,6 +2,7 @@
 
 import copy
 from abc import ABC, abstractmethod
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,13 +18,14 @@ from sklearn.base import BaseEstimator
 from sklearn.callback import CallbackSupportMixin
 from sklearn.utils import check_random_state, get_tags
 from sklearn.utils.validation import check_is_fitted, validate_data
+from torch.optim import Optimizer
 
 from sk_resnet._callbacks import (
-    EpochProgress,
     OncePerEpoch,
     SklearnCallbacks,
     as_callbacks,
     callback_parameters,
+    epoch_progress,
     follows_estimator,
     monitors_validation,
     sets_learning_rate,
@@ -35,6 +37,7 @@ from sk_resnet._compat_sklearn import (
     RealNotInt,
     StrOptions,
     callback_context,
+    callback_state,
     fit_context,
     has_callbacks,
 )
@@ -176,7 +179,7 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
 
         Returns
         -------
-        params : dict
+        dict
             Parameters by name.
         """
         params = super().get_params(deep=deep)
@@ -192,7 +195,7 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
 
         Returns
         -------
-        self : object
+        object
             The estimator.
 
         Raises
@@ -226,8 +229,8 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
         """Target for a further training: the same, with the parameters of today."""
 
     @abstractmethod
-    def _checked_validation_y(self, y: Any, target: Target) -> None:
-        """Refuse what the target does not know."""
+    def _check_known(self, y: Any, target: Target, name: str) -> None:
+        """Refuse y that the target does not know; `name` is that of the argument."""
 
     # Fitting
 
@@ -263,7 +266,7 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
 
         Returns
         -------
-        self : object
+        object
             The fitted estimator.
 
         Raises
@@ -422,7 +425,7 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
             target = self._new_target(y, classes, in_part=in_part)
             spec = self._input_spec(X)
         if others.get("validation_set"):
-            self._checked_validation_y(others["validation_set"][1], target)
+            self._check_known(others["validation_set"][1], target, "y_val")
         return training_data(
             X,
             y,
@@ -563,27 +566,28 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
     ) -> None:
         """Train all members; `followers` are told of each epoch once."""
         execution, nets = self._execution(recipe.batch_size), self._member_nets
-        if self.verbose:
-            followers = [*followers, EpochProgress(recipe.n_epochs)]
         self.precision_ = "bfloat16" if execution.bfloat16 else "float32"
         self.batch_size_ = recipe.batch_size
         for net in {self.net_, *nets}:
-            net.batch_size = recipe.batch_size
-        if len(nets) > 1:
-            self.net_.target = data.target
-            followers += [cb for cb in callbacks if follows_estimator(cb)]
-            callbacks = [cb for cb in callbacks if not follows_estimator(cb)]
-            followers = [OncePerEpoch(followers, begin=self._gather)]
-        trainings = [
-            Training(net, data, recipe, execution, [*callbacks, *followers], self.verbose)
-            for net in nets
-        ]
-        held = None
+            net.batch_size, net.target = recipe.batch_size, data.target
+        held, verbose = None, self.verbose
         try:
-            held = train(trainings)
+            with epoch_progress(recipe.n_epochs, shown=bool(verbose)) as bar:
+                heard = self._heard(callbacks, [*followers, *bar])
+                held = train(
+                    [Training(net, data, recipe, execution, heard, verbose) for net in nets]
+                )
         finally:  # also after Ctrl-C: the epochs that are done stay usable
             self._gather()
             self._summarize(held)
+
+    def _heard(self, callbacks: list[Any], followers: list[Any]) -> list[Any]:
+        """Callbacks that each member gets."""
+        if len(self._member_nets) == 1:
+            return [*callbacks, *followers]
+        followers = [*followers, *filter(follows_estimator, callbacks)]
+        own = [callback for callback in callbacks if not follows_estimator(callback)]
+        return [*own, OncePerEpoch(followers, begin=self._gather)]
 
     def _gather(self) -> None:
         """Bring the weights of the members into the network that predicts."""
@@ -627,6 +631,8 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
         net = self.net_ if continues else None
         weights = self._copied_weights(net) if net else {}
         target = net.target if net else None
+        nets = self._member_nets if net else []
+        optimizers = [_copied_optimizer(member) for member in nets]
         try:
             yield
         except BaseException as error:
@@ -636,25 +642,36 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
             diverged = isinstance(error, DivergenceError)
             if is_trained and not diverged and is_finite(self.net_.module_):
                 raise
+            # scikit-learn has yet to end the callbacks that this fit began.
+            open_callbacks = callback_state(self)
             self.__dict__.clear()
-            self.__dict__.update(before)
+            self.__dict__.update({**before, **open_callbacks})
             if net and target:
-                self._take_back(net, target, weights)
+                self._take_back(nets, target, weights, optimizers)
             raise
 
     def _take_back(
-        self, net: ResidualNet, target: Target, weights: dict[str, NDArray[Any]]
+        self,
+        nets: list[ResidualNet],
+        target: Target,
+        weights: dict[str, NDArray[Any]],
+        optimizers: list[Optimizer | None],
     ) -> None:
-        """Undo what a training did to a net."""
-        is_single = len(self._member_nets) == 1
-        if not is_single or _differs(net.module_, weights):
-            # Which loses the state of the optimizer.
+        """Undo what a training did to the members."""
+        net = self.net_
+        if len(nets) > 1 or _differs(net.module_, weights):
             device = torch.device(net.device)
             module = arrays_to_weights(build_network(net.module_.spec), weights, device)
             self._adopt(module, net.input_spec, target, device)
         else:
             net.target = target
             del net.history[self.n_epochs_ :]
+        for earlier, now, optimizer in zip(
+            nets, self._member_nets, optimizers, strict=True
+        ):
+            if optimizer is not None:
+                _move_optimizer(optimizer, earlier.module_, now.module_)
+                now.take_optimizer(optimizer)
 
     @staticmethod
     def _copied_weights(net: ResidualNet) -> dict[str, NDArray[Any]]:
@@ -708,7 +725,7 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
 
         Returns
         -------
-        x : ndarray of shape (n_samples, n_channels, ...)
+        ndarray of shape (n_samples, n_channels, ...)
             For ``torch.from_numpy`` and `module_`.
         """
         return self.net_.input_spec.transform(self._checked_samples(X))
@@ -723,7 +740,7 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
 
         Returns
         -------
-        features : ndarray of shape (n_samples, n_estimators * n_channels)
+        ndarray of shape (n_samples, n_estimators * n_channels_of_the_last_stage)
             Activations of the last block, averaged over all places; those of the
             networks of an ensemble side by side.
         """
@@ -737,7 +754,7 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
 
         Returns
         -------
-        shares : dict
+        dict
             By the name of the kernel in ``module_``, from the stem to the last layer.
         """
         check_is_fitted(self)
@@ -754,7 +771,7 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
 
         Returns
         -------
-        estimator : object
+        object
             Fitted estimator of the same parameters, which `partial_fit` and
             ``warm_start`` train on as it is.
         """
@@ -805,6 +822,47 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
                 "The state of this model is broken: its classes, its batch size or its "
                 "kind of estimator are not those of its network."
             )
+
+
+def _copied_optimizer(net: ResidualNet) -> Optimizer | None:
+    """Optimizer with averages of its own, as a further training changes them in place."""
+    optimizer: Any = copy.copy(getattr(net, "optimizer_", None))
+    if optimizer is not None:
+        copies = {w: _clones(kept) for w, kept in optimizer.state.items()}
+        optimizer.state = defaultdict(dict, copies)
+    return optimizer
+
+
+def _clones(values: dict[str, Any]) -> dict[str, Any]:
+    tensors = {k: v.clone() for k, v in values.items() if isinstance(v, torch.Tensor)}
+    return {**values, **tensors}
+
+
+def _move_optimizer(
+    optimizer: Optimizer, module: torch.nn.Module, copied: torch.nn.Module
+) -> None:
+    """Let an optimizer act on the parameters of a copy of its network."""
+    pairs = zip(module.parameters(), copied.parameters(), strict=True)
+    new: dict[torch.Tensor, torch.Tensor] = dict(pairs)
+    optimizer.state = defaultdict(dict, {new[w]: s for w, s in optimizer.state.items()})
+    optimizer.param_groups = [
+        {**group, "params": [new[w] for w in group["params"]]}
+        for group in optimizer.param_groups
+    ]
+
+
+def evaluation_data(
+    estimator: BaseResNet, X: Any, y: Any, name: str
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Checked samples and encoded y to measure a fitted estimator on.
+
+    `name` is that of y where the user gave it, for errors.
+    """
+    X, y = estimator._checked(X, y, reset=False)
+    check_shape(X, estimator.net_.input_spec)
+    target = estimator.net_.target
+    estimator._check_known(y, target, name)
+    return X, target.encode(y)
 
 
 def _differs(module: torch.nn.Module, weights: dict[str, NDArray[Any]]) -> bool:

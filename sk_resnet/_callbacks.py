@@ -4,10 +4,15 @@ import copy
 import math
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
+from sklearn.callback import CallbackContext
+from skorch import NeuralNet
 from skorch.callbacks import Callback, LRScheduler
+from skorch.history import History
 from tqdm import tqdm
 
 BATCH_HOOKS = ("on_batch_begin", "on_batch_end", "on_grad_computed")
@@ -83,7 +88,9 @@ class EarlyStopping(Callback):
         parameters = ", ".join(f"{k}={v!r}" for k, v in self.get_params().items())
         return f"EarlyStopping({parameters})"
 
-    def on_train_begin(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
+    def on_train_begin(
+        self, net: NeuralNet, X: Any = None, y: Any = None, **kwargs: Any
+    ) -> None:
         """Check the parameters and forget an earlier run."""
         if self.patience < 1:
             raise ValueError(f"patience must be at least 1 epoch, got {self.patience}.")
@@ -98,7 +105,7 @@ class EarlyStopping(Callback):
     def _minimises(self) -> bool:
         return self.monitor.endswith("loss")
 
-    def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
+    def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
         """Compare the epoch with the best so far."""
         record = net.history[-1]
         if self.monitor not in record:
@@ -118,7 +125,9 @@ class EarlyStopping(Callback):
             self.stopped_epoch_ = epoch
             raise KeyboardInterrupt  # skorch's way to stop
 
-    def on_train_end(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
+    def on_train_end(
+        self, net: NeuralNet, X: Any = None, y: Any = None, **kwargs: Any
+    ) -> None:
         """Put the weights of the best epoch back."""
         if self._best_state is not None and self.best_epoch_ < len(net.history):
             net.module_.load_state_dict(self._best_state)
@@ -126,25 +135,27 @@ class EarlyStopping(Callback):
 
 
 class EpochProgress(Callback):
-    """A bar over the epochs, with the losses beside it."""
+    """Moves a bar over the epochs, and shows the losses beside it."""
 
-    def __init__(self, n_epochs: int) -> None:
-        self.n_epochs = n_epochs
+    def __init__(self, bar: tqdm) -> None:
+        self.bar = bar
 
-    def on_train_begin(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
-        """Draw the empty bar."""
-        self.bar_ = tqdm(total=self.n_epochs, unit="epoch", dynamic_ncols=True)
-
-    def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
+    def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
         """Advance by one epoch."""
         record = net.history[-1]
         shown = ("train_loss", "valid_loss", "valid_accuracy", "valid_r2")
-        self.bar_.set_postfix({k: f"{record[k]:.3f}" for k in shown if k in record})
-        self.bar_.update()
+        self.bar.set_postfix({k: f"{record[k]:.3f}" for k in shown if k in record})
+        self.bar.update()
 
-    def on_train_end(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
-        """Leave the bar as it stands."""
-        self.bar_.close()
+
+@contextmanager
+def epoch_progress(n_epochs: int, *, shown: bool) -> Iterator[list[Callback]]:
+    """Callback of a bar, where it is shown; the bar is closed at the end and on errors."""
+    if not shown:
+        yield []
+        return
+    with tqdm(total=n_epochs, unit="epoch", dynamic_ncols=True) as bar:
+        yield [EpochProgress(bar)]
 
 
 class OncePerEpoch(Callback):
@@ -191,15 +202,15 @@ class SklearnCallbacks(Callback):
     `arguments` are those that scikit-learn's callbacks get: the estimator and its data.
     """
 
-    def __init__(self, context: Any, arguments: dict[str, Any]) -> None:
+    def __init__(self, context: CallbackContext, arguments: dict[str, Any]) -> None:
         self.context, self.arguments = context, arguments
 
-    def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
+    def on_epoch_begin(self, net: NeuralNet, **kwargs: Any) -> None:
         """Open a task under the fit."""
         self.task_ = self.context.subcontext(task_name="epoch")
         self.task_.call_on_fit_task_begin(**self.arguments)
 
-    def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
+    def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
         """Close it, and stop where a callback asks for that."""
         if self.task_.call_on_fit_task_end(**self.arguments):
             raise KeyboardInterrupt
@@ -224,7 +235,7 @@ class CtrlC:
                 signal.signal(signal.SIGINT, self._note)
         return self
 
-    def _note(self, number: int, frame: Any) -> None:
+    def _note(self, number: int, frame: FrameType | None) -> None:
         self.came = True
         assert self._previous is not None
         self._previous(number, frame)
@@ -248,8 +259,18 @@ def as_callbacks(items: Any) -> list[Any]:
                 f"got {item!r}: see skorch.callbacks, and set_callbacks for those of "
                 "scikit-learn."
             )
-        result.append((item[0], callback) if named else callback)
+        result.append((_checked_name(item[0]), callback) if named else callback)
     return result
+
+
+def _checked_name(name: Any) -> str:
+    """Name of a callback, which set_params can find between two of ``__``."""
+    if not isinstance(name, str) or not name or "__" in name:
+        raise ValueError(
+            "The name of a callback must be a string without '__', such as 'stop', got "
+            f"{name!r}: rename it."
+        )
+    return name
 
 
 def _named(items: Any) -> dict[str, Any]:
@@ -273,7 +294,8 @@ def callback_parameters(items: Any) -> dict[str, Any]:
 def with_parameters(items: Any, changes: dict[str, Any]) -> list[Any]:
     """Callbacks of which copies take the changes that name them."""
     named = _named(items)
-    names = [item[0] for item in items or [] if isinstance(item, (tuple, list))]
+    pairs = [item for item in items or [] if isinstance(item, (tuple, list))]
+    names = [_checked_name(item[0]) for item in pairs]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"callbacks must have names of their own, got {twice} twice.")
     for key, value in sorted(changes.items()):  # a callback before its parameters
@@ -325,7 +347,7 @@ def sets_learning_rate(callbacks: list[Any]) -> bool:
     return any(isinstance(callback, LRScheduler) for callback in alone)
 
 
-def held_epoch(callback: Callback, history: Any) -> int | None:
+def held_epoch(callback: Callback, history: History) -> int | None:
     """Epoch whose weights a callback put back, if it tells."""
     if found := getattr(callback, "best_epoch_", None):
         return int(found)

@@ -25,6 +25,7 @@ __all__ = [
     "RealNotInt",
     "StrOptions",
     "callback_context",
+    "callback_state",
     "check_parameters",
     "check_sample_weight",
     "fit_context",
@@ -40,6 +41,12 @@ def check_parameters(estimator: BaseEstimator) -> None:
 def callback_context(estimator: Any, n_tasks: int) -> Any:
     """Context in which scikit-learn's callbacks follow a fit of this many epochs."""
     return estimator._init_callback_context(max_subtasks=n_tasks)
+
+
+def callback_state(estimator: Any) -> dict[str, Any]:
+    """Attributes by which `fit_context` ends the callbacks of a fit, also on errors."""
+    names = ("_callback_fit_ctx", "_skl_callbacks_to_teardown")
+    return {name: vars(estimator)[name] for name in names if name in vars(estimator)}
 
 
 def has_callbacks(estimator: Any) -> bool:

@@ -3,8 +3,9 @@
 from typing import Any
 
 from skorch import NeuralNet
+from torch.optim import Optimizer
 
-for _name in ("_default_callbacks", "_initialize_optimizer"):
+for _name in ("_current_init_context", "_default_callbacks", "_initialize_optimizer"):
     if not hasattr(NeuralNet, _name):
         raise ImportError(
             f"sk_resnet cannot use this version of skorch (NeuralNet has no {_name}): "
@@ -31,3 +32,8 @@ class BareNet(NeuralNet):
         verbose, self.verbose = self.verbose, 0  # or skorch says that there was one
         super()._initialize_optimizer()
         self.verbose = verbose
+
+    def take_optimizer(self, optimizer: Optimizer) -> None:
+        """Set ``optimizer_``, which skorch allows while it initializes alone."""
+        with self._current_init_context("optimizer"):
+            self.optimizer_ = optimizer

@@ -68,12 +68,21 @@ def check_kinds(y: Any) -> None:
         )
 
 
-def check_no_dates(y: Any) -> None:
-    """Refuse dates and durations as numbers to learn."""
-    if np.asarray(y).dtype.kind in "mM":
+def check_learns_numbers(y: Any) -> None:
+    """Refuse dates, durations and strings as numbers to learn."""
+    values = np.asarray(y)
+    if values.dtype.kind in "mM":
         raise TypeError(
             "y must hold numbers, got dates or durations: turn them into numbers, such as "
             "seconds since a date."
+        )
+    # Strings of digits would become numbers, while they may be the names of classes.
+    if values.dtype.kind in "SU" or (
+        values.dtype.kind == "O" and isinstance(next(values.flat, None), (str, bytes))
+    ):
+        raise ValueError(
+            "y must hold numbers, got strings: convert them, as by y.astype(float), or use "
+            "a classifier if they name classes."
         )
 
 

@@ -10,7 +10,7 @@ from sklearn.base import (
     TransformerMixin,
     clone,
 )
-from sklearn.utils import get_tags
+from sklearn.utils import Tags, get_tags
 from sklearn.utils.validation import check_is_fitted
 
 from sk_resnet._estimators import ResNetClassifier
@@ -52,7 +52,12 @@ class ResNetEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
     True
     """
 
-    def __init__(self, estimator: Any = None, *, random_state: Any = None) -> None:
+    def __init__(
+        self,
+        estimator: BaseEstimator | None = None,
+        *,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
         self.estimator = estimator
         self.random_state = random_state
 
@@ -70,7 +75,7 @@ class ResNetEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
 
         Returns
         -------
-        self : object
+        object
             The fitted transformer.
         """
         estimator = clone(self._estimator())
@@ -83,7 +88,7 @@ class ResNetEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         return self
 
     def transform(self, X: Any) -> NDArray[np.float32]:
-        """Features of samples.
+        """Return the features of samples.
 
         Parameters
         ----------
@@ -92,20 +97,20 @@ class ResNetEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
 
         Returns
         -------
-        features : ndarray of shape (n_samples, n_features_out)
+        ndarray of shape (n_samples, n_features_out)
             Averages over all places of the last block's activations.
         """
         check_is_fitted(self)
         return self.estimator_.embed(X)
 
-    def _estimator(self) -> Any:
+    def _estimator(self) -> BaseEstimator:
         return ResNetClassifier() if self.estimator is None else self.estimator
 
     @property
     def _n_features_out(self) -> int:
         return self.estimator_.module_.classifier.in_features
 
-    def __sklearn_tags__(self) -> Any:
+    def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         of_estimator = get_tags(self._estimator())
         tags.target_tags = of_estimator.target_tags

@@ -1,5 +1,6 @@
 """The four estimators: what their y is, what they predict, and their parameters."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from numbers import Real
@@ -14,7 +15,7 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 
 from sk_resnet._base import BaseResNet
 from sk_resnet._compat_sklearn import Interval, StrOptions
-from sk_resnet._data import check_kinds, check_no_dates
+from sk_resnet._data import check_kinds, check_learns_numbers
 from sk_resnet._target import LOSSES, Labels, LabelSets, Numbers, Target
 
 NO_CLASSES = "classes must be passed on the first call to partial_fit."
@@ -177,17 +178,18 @@ class _Classifier(ClassifierMixin, BaseResNet):
         target = replace(target, label_smoothing=float(self.label_smoothing))
         return target.weighted_for(self.class_weight, y)
 
-    def _checked_validation_y(self, y: Any, target: Any) -> None:
+    def _check_known(self, y: Any, target: Any, name: str) -> None:
         expected = (target.n_outputs,) if isinstance(target, LabelSets) else ()
         if y.shape[1:] != expected:
             raise ValueError(
-                f"y_val must have the layout of y, (n_samples, {target.n_outputs}) for "
-                f"multilabel y and else (n_samples,), got {y.shape}."
+                f"{name} must have the layout of y in the fit, (n_samples, "
+                f"{target.n_outputs}) for multilabel y and else (n_samples,), got "
+                f"{y.shape}."
             )
         if unknown := target.unknown(y):
             raise ValueError(
-                f"y_val has classes {unknown} that are not in y: remove their samples from "
-                "the validation set."
+                f"{name} has classes {unknown} that are not in y of the fit: remove their "
+                "samples."
             )
 
     def partial_fit(
@@ -214,7 +216,7 @@ class _Classifier(ClassifierMixin, BaseResNet):
 
         Returns
         -------
-        self : object
+        object
             The estimator, trained for one more epoch.
         """
         continues = self.__sklearn_is_fitted__()
@@ -254,7 +256,7 @@ class _Classifier(ClassifierMixin, BaseResNet):
 
         Returns
         -------
-        y : ndarray of shape (n_samples,) or (n_samples, n_labels)
+        ndarray of shape (n_samples,) or (n_samples, n_labels)
             Labels, of the type of those in fit; for multilabel y the indicator of those
             with a probability above one half, sparse where that of fit was.
         """
@@ -271,7 +273,7 @@ class _Classifier(ClassifierMixin, BaseResNet):
 
         Returns
         -------
-        probabilities : ndarray of shape (n_samples, n_classes)
+        ndarray of shape (n_samples, n_classes)
             In the order of ``classes_``; rows sum to 1, unless y was multilabel.
         """
         outputs = self._outputs(X)
@@ -287,7 +289,7 @@ class _Classifier(ClassifierMixin, BaseResNet):
 
         Returns
         -------
-        log_probabilities : ndarray of shape (n_samples, n_classes)
+        ndarray of shape (n_samples, n_classes)
             In the order of ``classes_``.
         """
         outputs = self._outputs(X)
@@ -399,7 +401,7 @@ class _Regressor(RegressorMixin, BaseResNet):
 
     def _check_raw_y(self, y: Any) -> None:
         super()._check_raw_y(y)
-        check_no_dates(y)
+        check_learns_numbers(y)
 
     def _checked_y(self, y: Any) -> Any:
         y = check_array(y, dtype=np.float64, ensure_2d=False, allow_nd=True, input_name="y")
@@ -411,19 +413,24 @@ class _Regressor(RegressorMixin, BaseResNet):
         return y
 
     def _new_target(self, y: Any, classes: Any, *, in_part: bool) -> Target:
-        n_outputs = 1 if y.ndim == 1 else y.shape[1]
-        return Numbers(n_outputs, y.ndim == 1, self.loss, float(self.quantile))
+        return Numbers(_n_outputs(y), y.ndim == 1, self.loss, float(self.quantile))
 
     def _continued_target(self, y: Any, target: Any, *, in_part: bool) -> Target:
-        self._checked_validation_y(y, target)
-        return replace(target, loss=self.loss, quantile=float(self.quantile))
-
-    def _checked_validation_y(self, y: Any, target: Any) -> None:
-        n_outputs = 1 if y.ndim == 1 else y.shape[1]
+        n_outputs = _n_outputs(y)
         if n_outputs != target.n_outputs:
             raise ValueError(
                 f"y has {n_outputs} numbers a sample, but this model was fitted on "
                 f"{target.n_outputs}: change y, or set warm_start=False to start anew."
+            )
+        _warn_if_far(target.encode(y))
+        return replace(target, loss=self.loss, quantile=float(self.quantile))
+
+    def _check_known(self, y: Any, target: Any, name: str) -> None:
+        n_outputs = _n_outputs(y)
+        if n_outputs != target.n_outputs:
+            raise ValueError(
+                f"{name} has {n_outputs} numbers a sample, but y of the fit has "
+                f"{target.n_outputs}: give it the same columns."
             )
 
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> "BaseResNet":
@@ -445,7 +452,7 @@ class _Regressor(RegressorMixin, BaseResNet):
 
         Returns
         -------
-        self : object
+        object
             The estimator, trained for one more epoch.
         """
         return self._partial_fit(X, y, sample_weight=sample_weight)
@@ -462,7 +469,7 @@ class _Regressor(RegressorMixin, BaseResNet):
 
         Returns
         -------
-        y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
+        ndarray of shape (n_samples,) or (n_samples, n_outputs)
             In the units and in the shape of y in fit.
         """
         outputs = self._outputs(X)
@@ -485,6 +492,27 @@ class _Regressor(RegressorMixin, BaseResNet):
         """
         outputs = self._member_outputs(X)
         return np.stack([self.net_.target.decode(one) for one in outputs])
+
+
+# Standard deviations between y of a further training and that of the first.
+FAR = 1000
+
+
+def _warn_if_far(encoded: NDArray[Any]) -> None:
+    """Warn of y that is far from what it is standardized by."""
+    if (distance := float(np.abs(encoded).max())) > FAR:
+        warnings.warn(
+            f"y lies up to {distance:.4g} standard deviations from the mean of y of the "
+            "first fit (1 where that y was constant), so that training may diverge: make "
+            "the first fit or call of partial_fit with samples of the whole range of y.",
+            UserWarning,
+            stacklevel=2,
+        )
+
+
+def _n_outputs(y: NDArray[Any]) -> int:
+    """Numbers a sample."""
+    return 1 if y.ndim == 1 else y.shape[1]
 
 
 class ResNetClassifier(_Classifier):

@@ -40,7 +40,7 @@ def trusted_types() -> tuple[str, ...]:
 
     Returns
     -------
-    names : tuple of str
+    tuple of str
         For ``trusted`` of skops, or ``skops_trusted_types`` of mlflow.
 
     Examples
@@ -148,7 +148,7 @@ def load(path: str | os.PathLike[str], *, trusted: Sequence[str] = ()) -> Any:
 
     Returns
     -------
-    model : estimator
+    estimator
         As it was saved, on the CPU where its device is not available.
 
     Raises

@@ -47,11 +47,11 @@ class RegularizationPath:
     scores: NDArray[np.float64]
     sparsities: NDArray[np.float64]
     n_bytes: NDArray[np.int64]
-    estimators: list[Any]
+    estimators: list[BaseResNet]
 
 
 def regularization_path(
-    estimator: Any,
+    estimator: BaseResNet,
     X: Any,
     y: Any,
     l1s: Sequence[float],
@@ -85,7 +85,7 @@ def regularization_path(
 
     Returns
     -------
-    path : RegularizationPath
+    RegularizationPath
         What the models reach, in the order of their fits.
 
     Raises

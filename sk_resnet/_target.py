@@ -437,6 +437,11 @@ class Numbers:
     def fitted(self, encoded: NDArray[Any], weight: NDArray[Any]) -> Self:
         if self.mean is not None:
             return self
+        # In units in which the squares of tiny numbers do not underflow. Division by 1 is
+        # exact, so that all others keep their bits.
+        largest = np.abs(encoded).max(axis=0)
+        unit = np.where((largest > 0) & (largest < 1e-130), largest, 1.0)
+        encoded = encoded / unit
         mean = np.average(encoded, axis=0, weights=weight)
         deviation = np.sqrt(np.average((encoded - mean) ** 2, axis=0, weights=weight))
         if not np.isfinite(deviation).all():
@@ -446,7 +451,8 @@ class Numbers:
             )
         # A constant output has a deviation of rounding errors only.
         constant = deviation <= 10 * np.finfo(np.float64).eps * np.abs(mean)
-        return replace(self, mean=mean, scale=np.where(constant, 1.0, deviation))
+        scale = np.where(constant, 1.0, deviation * unit)
+        return replace(self, mean=mean * unit, scale=scale)
 
     def to(self, device: torch.device) -> Self:
         return self

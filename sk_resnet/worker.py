@@ -1,16 +1,22 @@
 """One more worker for a study: ``python -m sk_resnet.worker --help``."""
 
+from __future__ import annotations
+
 import argparse
 import importlib
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from sk_resnet.search import CrossValidationObjective, create_study, retry_stale_trials
+
+if TYPE_CHECKING:
+    from optuna import Study, Trial
+    from optuna.trial import FrozenTrial
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -51,13 +57,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.stale_after is not None:
         retry_stale_trials(study, older_than=options.stale_after)
 
-    def noted(trial: Any) -> Any:
+    def noted(trial: Trial) -> Any:
         value = objective(trial)
         if isinstance(value, float) and math.isnan(value):
             trial.set_user_attr("error", "The score is NaN.")
         return value
 
-    def stop_at_the_end(study: Any, trial: Any) -> None:
+    def stop_at_the_end(study: Study, trial: FrozenTrial) -> None:
         if _n_ended(study) >= options.n_trials:
             study.stop()
 
@@ -69,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"{options.study}: no trial was completed")
 
 
-def _n_ended(study: Any) -> int:
+def _n_ended(study: Study) -> int:
     """Trials that count: complete, pruned, or diverged; not those of dead workers."""
     return sum(
         trial.state.name in ("COMPLETE", "PRUNED") or "error" in trial.user_attrs
@@ -77,7 +83,7 @@ def _n_ended(study: Any) -> int:
     )
 
 
-def _made(name: str) -> Any:
+def _made(name: str) -> Callable[[Trial], float]:
     module, _, function = name.partition(":")
     if not function:
         raise SystemExit(f"objective must be module:function, got {name!r}.")

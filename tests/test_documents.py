@@ -14,9 +14,9 @@ from sk_resnet import inspection, search
 from sk_resnet import worker as _worker  # noqa: F401 (numpydoc looks it up)
 
 ROOT = Path(__file__).parents[1]
-# Summaries, examples and See Also sections that a method need not have, the line that
-# opens a docstring, and scikit-learn's way to name what is returned.
-NOT_ASKED = {"ES01", "EX01", "SA01", "SA04", "GL01", "RT02", "RT03"}
+# Summaries, examples and See Also sections that a method need not have, and the line that
+# opens a docstring.
+NOT_ASKED = {"ES01", "EX01", "SA01", "SA04", "GL01"}
 METHODS = (
     "fit",
     "partial_fit",
@@ -44,6 +44,7 @@ def public_names():
         if name.endswith(("Classifier", "Regressor")):
             kind = getattr(sk_resnet, name)
             yield from (f"{name}.{m}" for m in METHODS if hasattr(kind, m))
+    yield from ("ResNetEmbedder.fit", "ResNetEmbedder.transform")
     for name in search.__all__:
         yield f"search.{name}"
     for method in OF_OBJECTIVES:

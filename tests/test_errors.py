@@ -1,13 +1,17 @@
 """Every error says what must hold, what was got, and what to do."""
 
+import copy
+
 import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse
 import torch
 from sklearn.exceptions import NotFittedError
-from skorch.callbacks import Callback
+from sklearn.linear_model import LogisticRegression
+from skorch.callbacks import Callback, PrintLog
 
+import sk_resnet
 from sk_resnet import EarlyStopping, ResNetClassifier, ResNetRegressor
 
 ROWS = {"depth": 4, "max_epochs": 2, "batch_size": 16, "random_state": 0}
@@ -277,6 +281,33 @@ def test_training_on_that_diverges_changes_nothing(rows, method, grows):
     assert np.isfinite(model.predict_proba(X)).all()
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("fails", [{"lr": 1e20}, {"lr": 1e20, "optimizer": "heavy_ball"}])
+def test_training_that_diverged_leaves_the_momentum(rows, optimizer, fails):
+    X, y = rows
+    model = ResNetClassifier(**ROWS, optimizer=optimizer, warm_start=True).fit(X, y)
+    expected = moments(model)
+    assert any(expected)
+    with pytest.raises(ValueError, match="infinite|nan|inf"):
+        model.set_params(**fails).partial_fit(X, y)
+    with pytest.raises(ValueError, match="patience"):
+        model.set_params(callbacks=[EarlyStopping(patience=0)]).fit(X, y)
+    torch.testing.assert_close(moments(model), expected, rtol=0, atol=0)
+    parameters = list(model.module_.parameters())
+    groups = model.net_.optimizer_.param_groups
+    assert {id(w) for group in groups for w in group["params"]} == set(map(id, parameters))
+    model.set_params(lr=1e-9, callbacks=None, optimizer=optimizer)
+    model.partial_fit(X[:2], y[:2])
+    kept = zip(moments(model), expected, strict=True)
+    assert all(one.keys() == other.keys() for one, other in kept)
+
+
+def moments(model):
+    """What the optimizer keeps for each parameter, as copies."""
+    state = model.net_.optimizer_.state
+    return [copy.deepcopy(dict(state.get(w, {}))) for w in model.module_.parameters()]
+
+
 def test_values_too_large_for_float32_change_nothing(rows):
     X, y = rows
     model = ResNetClassifier(**ROWS, standardize=False).fit(X, y)
@@ -461,6 +492,44 @@ def test_dates_are_no_numbers_to_learn(rows, kind):
         ResNetRegressor(**ROWS).fit(X, y.astype(kind))
 
 
+DIGITS = np.array(["1", "2.5", "3"])[np.arange(60) % 3]
+
+
+@pytest.mark.parametrize(
+    "y",
+    [
+        DIGITS,
+        DIGITS.tolist(),
+        DIGITS.astype(object),
+        DIGITS.astype(bytes),
+        pd.Series(DIGITS, dtype="string"),
+        np.column_stack([DIGITS, DIGITS]),
+    ],
+    ids=["array", "list", "objects", "bytes", "pandas", "columns"],
+)
+def test_strings_of_digits_are_no_numbers_to_learn(rows, y):
+    X, numbers = rows
+    for use in (ResNetRegressor(**ROWS).fit, ResNetRegressor(**ROWS).partial_fit):
+        with pytest.raises(ValueError, match=r"y must hold numbers, got strings: convert"):
+            use(X, y)
+    with pytest.raises(ValueError, match="y must hold numbers, got strings"):
+        ResNetRegressor(**ROWS).fit(X, numbers, X_val=X, y_val=y)
+
+
+@pytest.mark.parametrize("kind", ["M8[D]", "m8[s]"])
+def test_dates_and_durations_are_labels_as_in_scikit_learn(rows, kind, tmp_path):
+    X, y = rows
+    y = y.astype(kind)
+    model = ResNetClassifier(**ROWS).fit(X, y)
+    peer = LogisticRegression().fit(X, y)
+    assert model.predict(X).dtype == peer.predict(X).dtype == y.dtype
+    np.testing.assert_array_equal(model.classes_, peer.classes_)
+    assert model.partial_fit(X, y).score(X, y) > 0.5
+    sk_resnet.save(model, tmp_path / "model.skr")
+    again = sk_resnet.load(tmp_path / "model.skr")
+    np.testing.assert_array_equal(again.predict(X), model.predict(X))
+
+
 @pytest.mark.parametrize("large", [1e39, 1e300])
 def test_numbers_too_large_beside_those_of_the_training(rows, large):
     X, y = rows
@@ -497,6 +566,17 @@ def test_callbacks_of_one_name_cannot_be_set():
     model = ResNetClassifier(callbacks=pair)
     with pytest.raises(ValueError, match=r"names of their own, got \['a'\] twice"):
         model.set_params(callbacks__a__patience=3)
+
+
+@pytest.mark.parametrize("name", ["early__stop", "", None, 1, EarlyStopping()])
+def test_names_of_callbacks_that_could_not_be_set(rows, name):
+    model = ResNetClassifier(**ROWS, callbacks=[("a", EarlyStopping()), (name, PrintLog)])
+    match = "name of a callback must be a string without '__', such as 'stop', got"
+    with pytest.raises(ValueError, match=match):
+        model.fit(*rows)
+    for key in ("callbacks__a__patience", f"callbacks__{name}__sink"):
+        with pytest.raises(ValueError, match=match):
+            model.set_params(**{key: 3})
 
 
 def test_a_callback_is_switched_off_by_none():

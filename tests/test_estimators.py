@@ -2,6 +2,7 @@
 
 import inspect
 import re
+from types import SimpleNamespace
 
 import joblib
 import numpy as np
@@ -26,8 +27,11 @@ from sk_resnet import (
     ResNetRegressor,
     WideResNetClassifier,
     WideResNetRegressor,
+    inspection,
 )
 from sk_resnet._spec import FAMILIES
+from sk_resnet.inspection import diagnose
+from sk_resnet.search import PruningCallback
 
 TINY = {"depth": 4, "width": 0.5, "batch_size": 16, "max_epochs": 4, "random_state": 0}
 CLASSIFIERS = [ResNetClassifier, WideResNetClassifier]
@@ -255,8 +259,46 @@ def test_label_sets_take_part_in_everything(label_sets, tmp_path):
 def test_label_sets_to_validate_on_have_the_same_columns(label_sets):
     X, y = label_sets
     for wrong in (y[:, :3], y[:, 0]):
-        with pytest.raises(ValueError, match=r"y_val must have the layout of y, .* 4\)"):
+        with pytest.raises(ValueError, match=r"y_val must have the layout of y .* 4\)"):
             ResNetClassifier(**TINY).fit(X, y, X_val=X, y_val=wrong)
+
+
+def test_numbers_far_from_those_of_the_first_call_are_a_warning(rows):
+    X, _ = rows
+    near, far = np.linspace(0, 500, 60), np.linspace(0, 5000, 60)
+    settings = {**TINY, "lr": 1e-9, "warm_start": True}
+    model = ResNetRegressor(**settings).partial_fit(X, np.full(60, 7.0))
+    model.partial_fit(X, near)  # no warning
+    match = r"4993 standard deviations .* of the first fit \(1 where that y was constant\)"
+    for train_on in (model.partial_fit, model.fit):
+        with pytest.warns(UserWarning, match=match):
+            train_on(X, far)
+    ResNetRegressor(**settings).partial_fit(X, near).partial_fit(X, far)
+
+
+@pytest.mark.parametrize("kind", REGRESSORS)
+def test_numbers_to_validate_on_have_the_same_columns(kind, numbers):
+    X, y = numbers
+    one, two = y[:, 0], y[:, :2]
+    model = kind(**TINY).fit(X, one)
+    for use in (
+        lambda: kind(**TINY).fit(X, one, X_val=X, y_val=two),
+        lambda: model.set_params(warm_start=True).fit(X, one, X_val=X, y_val=two),
+        lambda: diagnose(model, X, one, X, two),
+    ):
+        with pytest.raises(ValueError, match="y_val has 2 numbers a sample") as found:
+            use()
+        assert "warm_start" not in str(found.value)
+    with pytest.raises(ValueError, match=r"\by has 2 numbers .* set warm_start=False"):
+        model.fit(X, two)
+
+
+def test_diagnosed_y_is_named_as_the_user_names_it(rows):
+    X, y = rows
+    model = ResNetClassifier(**TINY).fit(X, y)
+    for name, one, other in (("y", y + 7, y), ("y_val", y, y + 7)):
+        with pytest.raises(ValueError, match=rf"^{name} has classes .* that are not in y"):
+            diagnose(model, X, one, X, other)
 
 
 def test_partial_fit_of_label_sets_needs_no_classes(label_sets):
@@ -296,10 +338,14 @@ def test_classes_of_one_signature_have_one_init():
     assert shared == {n: p.default for n, p in other.items() if n not in own[1]}
 
 
-def described_parameters(kind):
-    text = inspect.getdoc(kind).split("Parameters\n----------\n")[1]
-    text = text.split("\n\nAttributes")[0]
-    return dict(re.findall(r"(?m)^(\w+) :(.*(?:\n .*)*)", text))
+def section(thing, name):
+    """Text of a section of a docstring."""
+    text = inspect.getdoc(thing).split(f"{name}\n{'-' * len(name)}\n")[1]
+    return re.split(r"\n\n[A-Z][\w ]+\n---", text)[0]
+
+
+def described(thing, name="Parameters"):
+    return dict(re.findall(r"(?m)^(\w+) :(.*(?:\n .*)*)", section(thing, name)))
 
 
 # What the text of a parameter may differ in: by family, and by the kind of y.
@@ -308,7 +354,7 @@ OF_TARGET = {"label_smoothing", "class_weight", "loss", "quantile", "validation_
 
 
 def test_text_that_is_repeated_stays_equal():
-    texts = [described_parameters(kind) for kind in ALL]
+    texts = [described(kind) for kind in ALL]
     for kind, text in zip(ALL, texts, strict=True):
         assert list(text) == list(inspect.signature(kind).parameters)
     for name in set(texts[0]) & set(texts[2]):
@@ -320,6 +366,43 @@ def test_text_that_is_repeated_stays_equal():
             assert texts[2][name] == texts[3][name]
         else:
             assert len(found) == 1, name
+
+
+DISPLAYS = [getattr(inspection, n) for n in inspection.__all__ if n.endswith("Display")]
+# Whose axes are as many as the network has stages.
+OF_STAGES = {inspection.WeightDisplay}
+
+
+def test_text_that_displays_repeat_stays_equal():
+    figures = {described(kind, "Attributes")["figure_"] for kind in DISPLAYS}
+    axes, estimators = set(), set()
+    for kind in DISPLAYS:
+        makers = [
+            kind.from_estimator,
+            *([kind.from_path] if hasattr(kind, "from_path") else []),
+        ]
+        for method, what in [(kind.plot, "Itself."), *((m, "Drawn.") for m in makers)]:
+            assert section(method, "Returns") == f"{kind.__name__}\n    {what}"
+            text = described(method)["ax"]
+            axes |= set() if kind in OF_STAGES else {re.sub(r"array of \d ", "", text)}
+        estimators.add(described(kind.from_estimator)["estimator"].partition("\n")[0])
+    assert len(figures) == len(axes) == len(estimators) == 1
+
+
+def test_text_that_callbacks_repeat_stays_equal():
+    net = SimpleNamespace(history=[{"epoch": 1, "train_loss": 1.0}])
+    errors = set()
+    for kind, callback in (
+        (EarlyStopping, EarlyStopping("no column")),
+        (PruningCallback, PruningCallback(None, "no column")),
+    ):
+        with pytest.raises(ValueError, match="which is not recorded") as found:
+            callback.on_epoch_end(net)
+        errors.add(str(found.value).removeprefix(kind.__name__))
+        assert re.search(
+            r"default=.*\n +Column of ``history_``", described(kind)["monitor"]
+        )
+    assert len(errors) == 1
 
 
 @pytest.mark.parametrize("kind", ALL)

@@ -133,6 +133,38 @@ def test_private_names_of_others_stand_in_one_file_for_each_library(module):
             assert node.attr in ours, ast.unparse(node)
 
 
+# Parameters whose types have names, in the modules around the core.
+OF_NAMED_TYPES = {
+    "ax",
+    "axes",
+    "axis",
+    "estimator",
+    "net",
+    "path",
+    "random_state",
+    "shallower",
+    "space",
+    "study",
+    "trial",
+}
+AROUND = [m for m in ORDER if m.startswith(("inspection", "search"))]
+AROUND += ["_callbacks", "_embedder", "_path", "worker"]
+
+
+@pytest.mark.parametrize("module", AROUND)
+def test_annotations_name_the_types_that_have_names(module):
+    for node in ast.walk(tree_of(module)):
+        if isinstance(node, ast.arg) and node.arg in OF_NAMED_TYPES:
+            assert ast.unparse(node.annotation) not in ("Any", "dict[str, Any]"), node.arg
+
+
+@pytest.mark.parametrize("module", [m for m in ORDER if m.startswith("inspection")])
+def test_inspection_reads_no_private_attributes_of_estimators(module):
+    for node in ast.walk(tree_of(module)):
+        if isinstance(node, ast.Attribute) and private(node.attr):
+            assert ast.unparse(node.value) in ("self", "cls"), ast.unparse(node)
+
+
 # The number of a worker process, which multiprocessing keeps to itself.
 OF_THE_STANDARD_LIBRARY = {"_identity"}
 

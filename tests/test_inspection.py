@@ -533,6 +533,15 @@ def test_labels_that_were_not_fitted_are_refused(rows):
         diagnose(model, X, y, X[:, :4], y)
 
 
+@pytest.mark.parametrize("kind", [ResNetClassifier, ResNetRegressor])
+def test_one_training_sample_cannot_be_diagnosed(rows, kind):
+    X, y = rows
+    model = kind(**ROWS).fit(X, y)
+    with pytest.raises(ValueError, match="at least 2 training samples, got 1: give X and"):
+        diagnose(model, X[:1], y[:1], X, y)
+    assert diagnose(model, X, y, X[:1], y[:1]).figures["n_validation"] == 1
+
+
 @pytest.mark.parametrize("kind", ["numbers", "sparse labels"])
 def test_paths_of_any_y_are_drawn(kind):
     X = np.random.default_rng(0).normal(size=(60, 5))

@@ -25,6 +25,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils import estimator_html_repr
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from skorch.callbacks import Callback
+from tqdm import tqdm
 
 from sk_resnet import (
     EarlyStopping,
@@ -312,3 +313,59 @@ def test_ctrl_c_keeps_the_epochs_that_are_done(rows, callback, ctrl_c_handler):
 def test_a_callback_stops_without_an_error(rows):
     model = ResNetClassifier(**TINY).set_params(max_epochs=9, callbacks=[StopAtEpoch2])
     assert model.fit(*rows).n_epochs_ == 2
+
+
+class FailsAtEpoch2(Callback):
+    def on_epoch_end(self, net, **kwargs):
+        if len(net.history) == 2:
+            raise RuntimeError("as asked")
+
+
+# How a fit ends early, and the parameters that make it end so.
+ENDS = {
+    "error": (RuntimeError, {"callbacks": [FailsAtEpoch2]}),
+    "Ctrl-C": (KeyboardInterrupt, {"callbacks": [CtrlCAtEpoch2]}),
+    "divergence": (ValueError, {"lr": 1e20, "standardize": False}),
+    "bad parameter": (ValueError, {"callbacks": [EarlyStopping(patience=0)]}),
+}
+every_end = pytest.mark.parametrize(("error", "settings"), ENDS.values(), ids=ENDS)
+
+
+@pytest.mark.usefixtures("ctrl_c_handler")
+@every_end
+def test_no_bar_of_verbose_stays_open(rows, error, settings):
+    model = ResNetClassifier(**{**TINY, **settings}, verbose=1)
+    with pytest.raises(error):
+        model.fit(*rows)
+    assert not list(tqdm._instances)
+
+
+class Counts(StopAfter):
+    """Counts the fits that it was set up for, and that it was told the end of."""
+
+    def __init__(self):
+        super().__init__(99)
+        self.n_begun = self.n_ended = 0
+
+    def setup(self, estimator, context):
+        self.n_begun += 1
+
+    def teardown(self, estimator, context):
+        self.n_ended += 1
+
+
+@pytest.mark.usefixtures("ctrl_c_handler")
+@every_end
+@pytest.mark.parametrize("fitted", [False, True])
+def test_callbacks_of_scikit_learn_are_ended(rows, error, settings, fitted):
+    model, callback = ResNetClassifier(**TINY), Counts()
+    if fitted:
+        model.fit(*rows)
+    model.set_params(**settings).set_callbacks(callback)
+    with pytest.raises(error):
+        model.fit(*rows)
+    assert callback.n_begun == callback.n_ended == 1
+    assert {name for name in vars(model) if "callback" in name} == {
+        "callbacks",
+        "_skl_callbacks",
+    }

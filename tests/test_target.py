@@ -151,6 +151,31 @@ def test_a_constant_number_stays_finite():
     assert score == r2_score(y, target.decode(outputs)) == 1.0
 
 
+@pytest.mark.parametrize("unit", [1e-150, 1e-162, 1e-200, 1e-300])
+def test_numbers_whose_squares_underflow_are_no_constant(unit):
+    y = np.random.default_rng(0).normal(5, 2, size=(50, 2))
+    weight = np.random.default_rng(1).uniform(size=50)
+    tiny = Numbers(2, False).fitted(y * [1, unit], weight)
+    usual = Numbers(2, False).fitted(y, weight)
+    np.testing.assert_array_equal(tiny.scale[0], usual.scale[0])
+    np.testing.assert_array_equal(tiny.mean[0], usual.mean[0])
+    np.testing.assert_allclose(tiny.scale, usual.scale * [1, unit], rtol=1e-12)
+    np.testing.assert_allclose(tiny.encode(y * [1, unit]), usual.encode(y), atol=1e-6)
+    constant = Numbers(1, True).fitted(np.full((10, 1), unit), np.ones(10))
+    assert constant.scale == 1
+
+
+@pytest.mark.parametrize("middle", [0.0, 3.0, 1e6])
+def test_usual_numbers_are_standardized_to_the_same_bits(middle):
+    y = np.random.default_rng(0).normal(middle, 2, size=(50, 1))
+    weight = np.random.default_rng(1).uniform(size=50)
+    target = Numbers(1, True).fitted(y, weight)
+    mean = np.average(y, axis=0, weights=weight)
+    variance = np.average((y - mean) ** 2, axis=0, weights=weight)
+    np.testing.assert_array_equal(target.mean, mean)
+    np.testing.assert_array_equal(target.scale, np.sqrt(variance))
+
+
 def test_numbers_too_large_to_be_standardized():
     with pytest.raises(ValueError, match="y has values whose squares are too large"):
         Numbers(1, True).fitted(np.array([[1e200], [-1e200]]), np.ones(2))

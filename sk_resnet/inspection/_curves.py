@@ -1,13 +1,22 @@
 """Displays of trainings: curves over the epochs, the depth and the strength of l1."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_is_fitted
 
+from sk_resnet._base import BaseResNet
 from sk_resnet.inspection._displays import drawing_axes, logarithmic, whole_numbers
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from sk_resnet._path import RegularizationPath
+    from sk_resnet.inspection._displays import SeveralAxes
 
 # R² has no lower bound: one bad epoch, or model, would flatten all others.
 LOWEST_SHOWN = -1.0
@@ -58,7 +67,9 @@ class TrainingCurveDisplay:
         self.stopped_epoch = stopped_epoch
 
     @classmethod
-    def from_estimator(cls, estimator: Any, *, ax: Any = None) -> "TrainingCurveDisplay":
+    def from_estimator(
+        cls, estimator: BaseResNet, *, ax: SeveralAxes | None = None
+    ) -> TrainingCurveDisplay:
         """Draw the history of a fitted estimator.
 
         Parameters
@@ -70,7 +81,7 @@ class TrainingCurveDisplay:
 
         Returns
         -------
-        display : TrainingCurveDisplay
+        TrainingCurveDisplay
             Drawn.
         """
         check_is_fitted(estimator)
@@ -79,14 +90,15 @@ class TrainingCurveDisplay:
             for _, callback in getattr(estimator.net_, "callbacks_", [])
         ]
         validated = any("valid_loss" in row for row in estimator.history_)
+        best = estimator.best_epoch_  # of each member, where there are several
         display = cls(
             estimator.history_,
-            best_epoch=estimator.best_epoch_ if validated else None,
+            best_epoch=best if validated and isinstance(best, int) else None,
             stopped_epoch=next((epoch for epoch in stopped if epoch), None),
         )
         return display.plot(ax=ax)
 
-    def plot(self, *, ax: Any = None) -> "TrainingCurveDisplay":
+    def plot(self, *, ax: SeveralAxes | None = None) -> TrainingCurveDisplay:
         """Draw the curves.
 
         Parameters
@@ -96,7 +108,7 @@ class TrainingCurveDisplay:
 
         Returns
         -------
-        display : TrainingCurveDisplay
+        TrainingCurveDisplay
             Itself.
         """
         if not self.history:
@@ -138,7 +150,7 @@ def _score_name(history: Sequence[dict[str, Any]]) -> str:
     return scores[0] if scores else "score"
 
 
-def _score_limits(axes: Any) -> None:
+def _score_limits(axes: Axes) -> None:
     """Let a score below LOWEST_SHOWN leave the axes where others are above."""
     lowest, highest = axes.dataLim.intervaly
     if lowest < LOWEST_SHOWN < highest:
@@ -205,7 +217,9 @@ class GradientFlowDisplay:
         self.activation_norms = np.asarray(activation_norms)
 
     @classmethod
-    def from_estimator(cls, estimator: Any, *, ax: Any = None) -> "GradientFlowDisplay":
+    def from_estimator(
+        cls, estimator: BaseResNet, *, ax: SeveralAxes | None = None
+    ) -> GradientFlowDisplay:
         """Draw what `GradientFlow` recorded in the fit.
 
         Parameters
@@ -217,7 +231,7 @@ class GradientFlowDisplay:
 
         Returns
         -------
-        display : GradientFlowDisplay
+        GradientFlowDisplay
             Drawn.
         """
         check_is_fitted(estimator)
@@ -236,7 +250,7 @@ class GradientFlowDisplay:
         )
         return display.plot(ax=ax)
 
-    def plot(self, *, ax: Any = None) -> "GradientFlowDisplay":
+    def plot(self, *, ax: SeveralAxes | None = None) -> GradientFlowDisplay:
         """Draw up to six epochs, from the first (dark) to the last (light).
 
         Dotted lines part the stages.
@@ -248,7 +262,7 @@ class GradientFlowDisplay:
 
         Returns
         -------
-        display : GradientFlowDisplay
+        GradientFlowDisplay
             Itself.
         """
         self.axes_ = drawing_axes(ax, 2, figsize=(10, 3.4))
@@ -343,7 +357,9 @@ class RegularizationPathDisplay:
         self.score_name = score_name
 
     @classmethod
-    def from_path(cls, path: Any, *, ax: Any = None) -> "RegularizationPathDisplay":
+    def from_path(
+        cls, path: RegularizationPath, *, ax: SeveralAxes | None = None
+    ) -> RegularizationPathDisplay:
         """Draw the result of `regularization_path`.
 
         Parameters
@@ -355,7 +371,7 @@ class RegularizationPathDisplay:
 
         Returns
         -------
-        display : RegularizationPathDisplay
+        RegularizationPathDisplay
             Drawn.
         """
         display = cls(
@@ -369,8 +385,14 @@ class RegularizationPathDisplay:
 
     @classmethod
     def from_estimator(
-        cls, estimator: Any, X: Any, y: Any, l1s: Sequence[float], *, ax: Any = None
-    ) -> "RegularizationPathDisplay":
+        cls,
+        estimator: BaseResNet,
+        X: Any,
+        y: Any,
+        l1s: Sequence[float],
+        *,
+        ax: SeveralAxes | None = None,
+    ) -> RegularizationPathDisplay:
         """Fit the models of a path, and draw it.
 
         Parameters
@@ -388,14 +410,14 @@ class RegularizationPathDisplay:
 
         Returns
         -------
-        display : RegularizationPathDisplay
+        RegularizationPathDisplay
             Drawn.
         """
         from sk_resnet._path import regularization_path
 
         return cls.from_path(regularization_path(estimator, X, y, l1s), ax=ax)
 
-    def plot(self, *, ax: Any = None) -> "RegularizationPathDisplay":
+    def plot(self, *, ax: SeveralAxes | None = None) -> RegularizationPathDisplay:
         """Draw score and zeros over l1, and the score over bytes.
 
         Parameters
@@ -405,7 +427,7 @@ class RegularizationPathDisplay:
 
         Returns
         -------
-        display : RegularizationPathDisplay
+        RegularizationPathDisplay
             Itself.
         """
         self.axes_ = drawing_axes(ax, 2, figsize=(9, 3.4))

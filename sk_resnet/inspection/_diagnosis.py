@@ -12,7 +12,8 @@ from scipy import sparse
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from sk_resnet._data import check_shape, to_numpy
+from sk_resnet._base import BaseResNet, evaluation_data
+from sk_resnet._data import to_numpy
 from sk_resnet._net import ResidualNet
 from sk_resnet._target import Target
 from sk_resnet.inspection._probe import dead_share, probe_samples
@@ -118,7 +119,13 @@ class Diagnosis:
 
 @torch.inference_mode(False)
 def diagnose(
-    estimator: Any, X: Any, y: Any, X_val: Any, y_val: Any, *, shallower: Any = None
+    estimator: BaseResNet,
+    X: Any,
+    y: Any,
+    X_val: Any,
+    y_val: Any,
+    *,
+    shallower: BaseResNet | None = None,
 ) -> Diagnosis:
     """Tell under- from overfitting, and degradation from vanishing gradients.
 
@@ -141,7 +148,7 @@ def diagnose(
 
     Returns
     -------
-    diagnosis : Diagnosis
+    Diagnosis
         ``print`` it.
 
     Raises
@@ -149,8 +156,8 @@ def diagnose(
     NotFittedError
         For an estimator that is not fitted.
     ValueError
-        If `shallower` has as many layers or more, and for labels that were not in the y
-        of the fit.
+        If `shallower` has as many layers or more, for labels that were not in the y of
+        the fit, and for fewer than 2 training samples.
 
     Notes
     -----
@@ -183,7 +190,13 @@ def diagnose(
     X, y = _some_rows(X, y)
     target = estimator.net_.target
     losses = [row["train_loss"] for row in estimator.history_]
-    training, validation = _part(estimator, X, y), _part(estimator, X_val, y_val)
+    training = _part(estimator, X, y, "y")
+    if len(training.X) < 2:
+        raise ValueError(
+            "diagnose needs at least 2 training samples, got 1: give X and y of the fit. "
+            "Batch norm has no variance over one sample."
+        )
+    validation = _part(estimator, X_val, y_val, "y_val")
     figures = {
         **_score_figures(training, validation, target),
         # Not of the first epoch: new weights may be far from y at any rate.
@@ -202,7 +215,7 @@ def diagnose(
     if shallower is not None:
         check_is_fitted(shallower)
         _require_fewer_layers(shallower, estimator)
-        scores = _part(shallower, X, y).scores
+        scores = _part(shallower, X, y, "y").scores
         figures["shallower_training_score"] = float(scores.mean())
         findings += _degradation(figures, target.score_name, _standard_error(scores))
     findings += _units(figures)
@@ -218,12 +231,9 @@ class _Part:
     scores: NDArray[np.float64]
 
 
-def _part(estimator: Any, X: Any, y: Any) -> _Part:
+def _part(estimator: BaseResNet, X: Any, y: Any, name: str) -> _Part:
     net = estimator.net_
-    X, y = estimator._checked(X, y, reset=False)
-    check_shape(X, net.input_spec)
-    estimator._checked_validation_y(y, net.target)
-    encoded = net.target.encode(y)
+    X, encoded = evaluation_data(estimator, X, y, name)
     outputs = net.outputs(X, bfloat16=estimator.precision == "bfloat16")
     return _Part(X, encoded, net.target.sample_scores(outputs, encoded))
 
@@ -335,7 +345,7 @@ def _gradients(figures: dict[str, float]) -> list[Finding]:
     return []
 
 
-def _require_fewer_layers(shallower: Any, estimator: Any) -> None:
+def _require_fewer_layers(shallower: BaseResNet, estimator: BaseResNet) -> None:
     other, own = (model.module_.spec.n_layers for model in (shallower, estimator))
     if other >= own:
         raise ValueError(

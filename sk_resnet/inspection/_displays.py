@@ -1,17 +1,26 @@
 """Displays of a network, made like scikit-learn's, and the axes that all displays use."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_is_fitted
 
+from sk_resnet._base import BaseResNet
 from sk_resnet._network import kernels
 from sk_resnet.inspection._summary import network_rows
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
 
-def drawing_axes(ax: Any, n: int = 1, **kwargs: Any) -> Any:
+    SeveralAxes: TypeAlias = Sequence[Axes] | NDArray[np.object_]
+
+
+def drawing_axes(ax: Axes | SeveralAxes | None, n: int = 1, **kwargs: Any) -> Any:
     """Given axes, or new ones: one, or an array of n."""
     try:
         import matplotlib.pyplot as plt
@@ -21,19 +30,19 @@ def drawing_axes(ax: Any, n: int = 1, **kwargs: Any) -> Any:
         ) from None
     if ax is None:
         return plt.subplots(1, n, layout="constrained", **kwargs)[1]
-    given = np.ravel(ax)
+    given = np.ravel(np.asarray(ax))
     if len(given) != n:
         raise ValueError(f"ax must hold {n} axes, got {len(given)}.")
     return given if n > 1 else given[0]
 
 
-def whole_numbers(axis: Any) -> None:
+def whole_numbers(axis: Axis) -> None:
     from matplotlib.ticker import MaxNLocator
 
     axis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
-def logarithmic(axes: Any, which: str = "y") -> None:
+def logarithmic(axes: Axes, which: str = "y") -> None:
     """Logarithmic values where they span more than a factor of 3, written in full."""
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
@@ -86,8 +95,12 @@ class WeightDisplay:
 
     @classmethod
     def from_estimator(
-        cls, estimator: Any, *, ax: Any = None, label: str | None = None
-    ) -> "WeightDisplay":
+        cls,
+        estimator: BaseResNet,
+        *,
+        ax: SeveralAxes | None = None,
+        label: str | None = None,
+    ) -> WeightDisplay:
         """Draw the kernels of a fitted estimator.
 
         Parameters
@@ -102,7 +115,7 @@ class WeightDisplay:
 
         Returns
         -------
-        display : WeightDisplay
+        WeightDisplay
             Drawn.
         """
         check_is_fitted(estimator)
@@ -113,7 +126,7 @@ class WeightDisplay:
         weights = {stage: np.concatenate(values) for stage, values in parts.items()}
         return cls(weights, label=label).plot(ax=ax)
 
-    def plot(self, *, ax: Any = None, bins: int = 51) -> "WeightDisplay":
+    def plot(self, *, ax: SeveralAxes | None = None, bins: int = 51) -> WeightDisplay:
         """Draw a histogram for each stage, on a logarithmic axis.
 
         Parameters
@@ -125,7 +138,7 @@ class WeightDisplay:
 
         Returns
         -------
-        display : WeightDisplay
+        WeightDisplay
             Itself.
         """
         n = len(self.weights)
@@ -192,7 +205,9 @@ class NetworkDisplay:
         self.parameters = np.asarray(parameters)
 
     @classmethod
-    def from_estimator(cls, estimator: Any, *, ax: Any = None) -> "NetworkDisplay":
+    def from_estimator(
+        cls, estimator: BaseResNet, *, ax: Axes | None = None
+    ) -> NetworkDisplay:
         """Draw the network of a fitted estimator.
 
         Parameters
@@ -204,7 +219,7 @@ class NetworkDisplay:
 
         Returns
         -------
-        display : NetworkDisplay
+        NetworkDisplay
             Drawn.
         """
         check_is_fitted(estimator)
@@ -217,7 +232,7 @@ class NetworkDisplay:
         )
         return display.plot(ax=ax)
 
-    def plot(self, *, ax: Any = None) -> "NetworkDisplay":
+    def plot(self, *, ax: Axes | None = None) -> NetworkDisplay:
         """Draw the parts from left to right.
 
         Parameters
@@ -227,7 +242,7 @@ class NetworkDisplay:
 
         Returns
         -------
-        display : NetworkDisplay
+        NetworkDisplay
             Itself.
         """
         self.ax_ = drawing_axes(ax, figsize=(9, 3.4))

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from sk_resnet._batches import ArrayDataset
 from sk_resnet._layers import NORM_TYPES, Dropout
+from sk_resnet._net import ResidualNet
 from sk_resnet._network import Block, kernels
 
 # Part of the training samples in a probe, which is in float32: twice the time of bfloat16.
@@ -54,7 +55,7 @@ def _probed(module: nn.Module) -> Iterator[dict[str, Tensor]]:
     activations: dict[str, Tensor] = {}
     was_training, hooks, norms = module.training, [], []
 
-    def keep(name: str) -> Any:
+    def keep(name: str) -> Callable[..., None]:
         def hook(layer: nn.Module, inputs: Any, output: Tensor) -> None:
             activations[name] = output.detach().square().mean().sqrt()
 
@@ -154,7 +155,9 @@ class GradientFlow(Callback):
     def __repr__(self) -> str:
         return f"GradientFlow(n_samples={self.n_samples!r}, every={self.every!r})"
 
-    def on_train_begin(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
+    def on_train_begin(
+        self, net: ResidualNet, X: Any = None, y: Any = None, **kwargs: Any
+    ) -> None:
         """Choose the samples: evenly over the training set."""
         n, size = len(X), self.n_samples
         if size == "auto":
@@ -171,7 +174,9 @@ class GradientFlow(Callback):
         places = np.unique(np.linspace(0, n - 1, min(n, size)).astype(np.int64))
         self.places_ = torch.from_numpy(places)
 
-    def on_epoch_end(self, net: Any, dataset_train: Any = None, **kwargs: Any) -> None:
+    def on_epoch_end(
+        self, net: ResidualNet, dataset_train: Any = None, **kwargs: Any
+    ) -> None:
         """Measure, and record."""
         self.n_seen_ += 1
         if (self.n_seen_ - 1) % self.every_:
@@ -182,7 +187,7 @@ class GradientFlow(Callback):
 
 
 def probe_samples(
-    net: Any, dataset: ArrayDataset, places: Tensor, *, on_a_copy: bool = False
+    net: ResidualNet, dataset: ArrayDataset, places: Tensor, *, on_a_copy: bool = False
 ) -> Probe:
     """Probe of a net by some samples of a dataset; a copy leaves other threads alone."""
     places = places.to(torch.device(net.device))

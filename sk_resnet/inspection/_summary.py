@@ -1,5 +1,6 @@
 """Stages, shapes, parameters and multiply-adds of a network, as a table."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -8,6 +9,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from sk_resnet._base import BaseResNet
 from sk_resnet._network import Block, ResidualNetwork, build_network, n_parameters
 
 
@@ -30,7 +32,7 @@ def network_rows(network: ResidualNetwork, spatial: tuple[int, ...]) -> list[Row
     shapes: dict[str, tuple[int, ...]] = {}
     parts = _parts(meta)
 
-    def keep(name: str) -> Any:
+    def keep(name: str) -> Callable[..., None]:
         def hook(layer: nn.Module, inputs: Any, output: torch.Tensor) -> None:
             shapes[name] = tuple(output.shape[1:])
 
@@ -94,7 +96,7 @@ def _names(sequence: nn.Module) -> str:
     return " ".join(letters)
 
 
-def summary(estimator: Any) -> str:
+def summary(estimator: BaseResNet) -> str:
     """Table of the network: shapes, parameters and multiply-adds of each part.
 
     Blocks that are alike and follow each other share a line. Commas part what stands
@@ -107,7 +109,7 @@ def summary(estimator: Any) -> str:
 
     Returns
     -------
-    table : str
+    str
         One line for each part; shapes are ``(channels, *spatial)``, counts for a sample.
 
     Raises

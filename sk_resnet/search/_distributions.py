@@ -5,10 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+    from optuna.trial import BaseTrial
+
+    Distribution: TypeAlias = "BaseDistribution | Only"
 
 
-def require_optuna() -> Any:
+def require_optuna() -> ModuleType:
     """Optuna, which is not installed with the package."""
     try:
         import optuna
@@ -43,7 +50,7 @@ class Only:
     {'width': 1.0, 'dropout': 0.0}
     """
 
-    distribution: Any
+    distribution: BaseDistribution
     condition: Callable[[dict[str, Any]], bool]
     otherwise: Any
 
@@ -58,7 +65,7 @@ class Only:
             ) from error
 
 
-def suggest(trial: Any, space: dict[str, Any]) -> dict[str, Any]:
+def suggest(trial: BaseTrial, space: dict[str, Distribution]) -> dict[str, Any]:
     """Draw the parameters of a trial.
 
     Parameters
@@ -70,7 +77,7 @@ def suggest(trial: Any, space: dict[str, Any]) -> dict[str, Any]:
 
     Returns
     -------
-    parameters : dict
+    dict
         For ``estimator.set_params``.
 
     Examples
@@ -91,7 +98,7 @@ def suggest(trial: Any, space: dict[str, Any]) -> dict[str, Any]:
     return drawn
 
 
-def _draw(trial: Any, name: str, distribution: Any) -> Any:
+def _draw(trial: BaseTrial, name: str, distribution: Any) -> Any:
     kind = type(distribution).__name__
     if kind == "CategoricalDistribution":
         return trial.suggest_categorical(name, distribution.choices)
@@ -103,12 +110,12 @@ def _draw(trial: Any, name: str, distribution: Any) -> Any:
     )
 
 
-def drawn_from(distribution: Any) -> Any:
+def drawn_from(distribution: Distribution) -> Any:
     """Distribution of Optuna, under a condition or not."""
     return distribution.distribution if isinstance(distribution, Only) else distribution
 
 
-def ends(distribution: Any) -> list[Any]:
+def ends(distribution: Distribution) -> list[Any]:
     """Choices, or the ends of a range, and what stands where a condition fails."""
     inner = drawn_from(distribution)
     values = list(getattr(inner, "choices", None) or (inner.low, inner.high))
@@ -126,7 +133,7 @@ def nearest(distribution: Any, value: Any) -> Any:
     return low + round((value - low) / step) * step if step else value
 
 
-def nearest_draw(space: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+def nearest_draw(space: dict[str, Distribution], values: dict[str, Any]) -> dict[str, Any]:
     """Draw nearest to these values; without those that have no nearest."""
     found: dict[str, Any] = {}
     drawn: dict[str, Any] = {}  # what conditions read
@@ -141,7 +148,7 @@ def nearest_draw(space: dict[str, Any], values: dict[str, Any]) -> dict[str, Any
     return found
 
 
-def described(space: dict[str, Any]) -> list[str]:
+def described(space: dict[str, Distribution]) -> list[str]:
     """Each distribution as text, to tell spaces apart."""
     return [
         f"{name}: "

@@ -5,18 +5,20 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from joblib import hash as hash_of
 from scipy import sparse
 from scipy.stats import wilcoxon
-from sklearn.base import clone, is_classifier
+from sklearn.base import BaseEstimator, clone, is_classifier
 from sklearn.metrics import check_scoring
 from sklearn.model_selection import check_cv
 from sklearn.pipeline import Pipeline
 from sklearn.utils import check_consistent_length
 
+from sk_resnet._base import BaseResNet
 from sk_resnet._data import DEFAULT_FRACTION
 from sk_resnet._net import DivergenceError
 from sk_resnet._plan import resolve_batch_size, resolve_epochs
@@ -29,6 +31,12 @@ from sk_resnet.search._distributions import (
 )
 from sk_resnet.search._pruning import FoldReports
 from sk_resnet.search._space import check_space, network_step, resolved_parameters
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.trial import BaseTrial
+
+    from sk_resnet.search._distributions import Distribution
 
 FINGERPRINT = "sk_resnet_fingerprint"
 # User attributes of a trial: one value a fold.
@@ -98,13 +106,13 @@ class CrossValidationObjective:
 
     def __init__(
         self,
-        estimator: Any,
+        estimator: BaseEstimator,
         X: Any,
         y: Any,
         *,
-        space: dict[str, Any],
+        space: dict[str, Distribution],
         cv: Any = 3,
-        scoring: Any = None,
+        scoring: str | Callable[..., float] | None = None,
         groups: Any = None,
         sample_weight: Any = None,
         fold_p_value: float = 0.1,
@@ -147,7 +155,7 @@ class CrossValidationObjective:
             for epochs in self._values("max_epochs")
         )
 
-    def __call__(self, trial: Any) -> float:
+    def __call__(self, trial: BaseTrial) -> float:
         """Score a trial.
 
         Parameters
@@ -157,7 +165,7 @@ class CrossValidationObjective:
 
         Returns
         -------
-        score : float
+        float
             Mean over the folds; NaN where training diverged, which fails the trial.
         """
         study = getattr(trial, "study", None)  # FixedTrial and FrozenTrial have none
@@ -187,7 +195,7 @@ class CrossValidationObjective:
         return float(np.mean(records["fold_scores"]))
 
     def _fit_fold(
-        self, trial: Any, parameters: dict[str, Any], fold: int, done: list[float]
+        self, trial: BaseTrial, parameters: dict[str, Any], fold: int, done: list[float]
     ) -> tuple[float, int]:
         """Score and number of epochs; `done` are the scores of the folds before."""
         train, test = self.folds[fold]
@@ -213,7 +221,7 @@ class CrossValidationObjective:
         given = {"sample_weight": self.sample_weight, "groups": self.groups}
         return {prefix + k: v[rows] for k, v in given.items() if v is not None}
 
-    def _is_behind(self, study: Any, scores: list[float]) -> bool:
+    def _is_behind(self, study: Study | None, scores: list[float]) -> bool:
         if self.fold_p_value <= 0 or study is None:
             return False
         try:
@@ -231,7 +239,7 @@ class CrossValidationObjective:
 
         Returns
         -------
-        parameters : dict
+        dict
             For ``study.enqueue_trial``, which `create_study` calls. What has no nearest,
             such as a width that is no choice, is left to the sampler.
         """
@@ -240,7 +248,7 @@ class CrossValidationObjective:
         own = {self._prefix + name: value for name, value in resolved.items()}
         return nearest_draw(self.space, {**self.estimator.get_params(), **own})
 
-    def best_parameters(self, study: Any) -> dict[str, Any]:
+    def best_parameters(self, study: Study) -> dict[str, Any]:
         """Return the parameters of the best trial, with those that were not drawn.
 
         Parameters
@@ -250,13 +258,13 @@ class CrossValidationObjective:
 
         Returns
         -------
-        parameters : dict
+        dict
             For ``estimator.set_params``.
         """
         fixed = require_optuna().trial.FixedTrial(study.best_trial.params)
         return suggest(fixed, self.space)
 
-    def refit(self, study: Any) -> Any:
+    def refit(self, study: Study) -> BaseEstimator:
         """Fit the estimator with the best parameters to all samples.
 
         Parameters
@@ -266,14 +274,14 @@ class CrossValidationObjective:
 
         Returns
         -------
-        estimator : estimator
+        estimator
             Fitted.
         """
         model = clone(self.estimator).set_params(**self.best_parameters(study))
         return model.fit(self.X, self.y, **self._of_samples(slice(None), self._prefix))
 
 
-def check_study(study: Any, fingerprint: str) -> None:
+def check_study(study: Study, fingerprint: str) -> None:
     """Refuse a study of other data or another space, and mark a new one."""
     if study.direction.name != "MAXIMIZE":
         raise ValueError("The study must maximise: create it with direction='maximize'.")
@@ -307,8 +315,8 @@ def _check_folds(folds: list[Any], n: int) -> None:
 
 
 def _in_front_of_network(
-    model: Any, X_train: Any, y_train: Any, X_test: Any
-) -> tuple[Any, Any, Any]:
+    model: BaseEstimator, X_train: Any, y_train: Any, X_test: Any
+) -> tuple[BaseResNet, Any, Any]:
     """Network at the end of pipelines, and the samples that it gets from their steps."""
     while isinstance(model, Pipeline):
         if len(model.steps) > 1:
@@ -319,7 +327,7 @@ def _in_front_of_network(
     return model, X_train, X_test
 
 
-def _finite_score(scorer: Any, model: Any, X: Any, y: Any) -> float:
+def _finite_score(scorer: Callable[..., float], model: BaseResNet, X: Any, y: Any) -> float:
     try:
         return float(scorer(model, X, y))
     except ValueError as error:  # metrics refuse NaN

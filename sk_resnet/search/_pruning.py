@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from skorch.callbacks import Callback
 
+from sk_resnet._net import ResidualNet
 from sk_resnet.search._distributions import require_optuna
+
+if TYPE_CHECKING:
+    from optuna.trial import BaseTrial
 
 
 class PruningCallback(Callback):
@@ -40,7 +44,7 @@ class PruningCallback(Callback):
     [1, 2, 3]
     """
 
-    def __init__(self, trial: Any, monitor: str = "valid_accuracy") -> None:
+    def __init__(self, trial: BaseTrial, monitor: str = "valid_accuracy") -> None:
         self.trial = trial
         self.monitor = monitor
 
@@ -50,7 +54,7 @@ class PruningCallback(Callback):
     def __sklearn_clone__(self) -> PruningCallback:
         return PruningCallback(self.trial, self.monitor)
 
-    def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
+    def on_epoch_end(self, net: ResidualNet, **kwargs: Any) -> None:
         """Report, and prune."""
         record = net.history[-1]
         if self.monitor not in record:
@@ -72,12 +76,16 @@ class FoldReports(Callback):
     """
 
     def __init__(
-        self, trial: Any, score: Callable[[], float], done: list[float], first_step: int
+        self,
+        trial: BaseTrial,
+        score: Callable[[], float],
+        done: list[float],
+        first_step: int,
     ) -> None:
         self.trial, self.score = trial, score
         self.done, self.first_step = done, first_step
 
-    def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
+    def on_epoch_end(self, net: ResidualNet, **kwargs: Any) -> None:
         """Report, and prune."""
         value = float(np.mean([*self.done, self.score()]))
         self.trial.report(value, self.first_step + net.history[-1]["epoch"])

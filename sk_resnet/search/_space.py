@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sklearn.base import clone
+from sklearn.base import BaseEstimator, clone
 from sklearn.pipeline import Pipeline
 
 from sk_resnet._base import BaseResNet
@@ -23,6 +23,11 @@ from sk_resnet.search._distributions import (
     require_optuna,
 )
 
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+
+    from sk_resnet.search._distributions import Distribution
+
 WIDTHS = (0.25, 0.5, 1, 2, 4, 8, 10)
 N_DEPTHS = 4  # smallest depths in a space
 DEEPEST = 160  # depths are looked for below it
@@ -35,8 +40,8 @@ LARGEST_BATCH = 128
 
 
 def search_space(
-    estimator: Any, X: Any = None, *, prefix: str | None = None
-) -> dict[str, Any]:
+    estimator: BaseEstimator, X: Any = None, *, prefix: str | None = None
+) -> dict[str, BaseDistribution]:
     """Make distributions of depth, width, dropout, l1, l2 and lr that fit an estimator.
 
     Parameters
@@ -51,7 +56,7 @@ def search_space(
 
     Returns
     -------
-    space : dict of str to optuna distribution
+    dict of str to optuna distribution
         For `suggest`, `CrossValidationObjective`, or ``OptunaSearchCV``. Depths are
         valid for the block and layout; no width takes more than 2 GiB in training.
 
@@ -89,7 +94,7 @@ def search_space(
     return {prefix + name: distribution for name, distribution in space.items()}
 
 
-def network_step(estimator: Any) -> tuple[BaseResNet, str]:
+def network_step(estimator: BaseEstimator) -> tuple[BaseResNet, str]:
     """Estimator of ours at the end of pipelines, and what its parameters start with."""
     prefix = ""
     while isinstance(estimator, Pipeline):
@@ -147,7 +152,7 @@ def _spec(net: BaseResNet, shape: tuple[int, ...], **changes: Any) -> NetworkSpe
     )
 
 
-def _is_valid_depth(net: BaseResNet, shape: tuple[int, ...], depth: Any) -> bool:
+def _is_valid_depth(net: BaseResNet, shape: tuple[int, ...], depth: int) -> bool:
     try:
         _spec(net, shape, depth=depth)
     except ValueError:
@@ -168,7 +173,7 @@ def _fitting_depths(net: BaseResNet, shape: tuple[int, ...]) -> list[int]:
     return depths
 
 
-def _depth_distribution(depths: list[int]) -> Any:
+def _depth_distribution(depths: list[int]) -> BaseDistribution:
     d = require_optuna().distributions
     steps = set(np.diff(depths).tolist())
     if len(steps) == 1:
@@ -196,7 +201,11 @@ def _training_bytes(spec: NetworkSpec, sides: tuple[int, ...], batch_size: int) 
 
 
 def check_space(
-    estimator: Any, net: BaseResNet, prefix: str, space: dict[str, Any], X: Any
+    estimator: BaseEstimator,
+    net: BaseResNet,
+    prefix: str,
+    space: dict[str, Distribution],
+    X: Any,
 ) -> None:
     """Refuse a space that names or draws what the estimator or its samples do not fit."""
     if not isinstance(space, dict):
@@ -216,7 +225,7 @@ def check_space(
         _check_depths(net, depths, sample_shape(net, X))
 
 
-def _check_values(net: BaseResNet, prefix: str, space: dict[str, Any]) -> None:
+def _check_values(net: BaseResNet, prefix: str, space: dict[str, Distribution]) -> None:
     """Refuse what the network would refuse in a trial: choices, and ends of ranges."""
     for name, d in space.items():
         own = name.removeprefix(prefix)

@@ -6,22 +6,30 @@ import os
 import re
 import time
 import warnings
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from sk_resnet.search._distributions import require_optuna
 from sk_resnet.search._objective import CrossValidationObjective, check_study
 
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.pruners import BasePruner
+    from optuna.samplers import BaseSampler
+    from optuna.storages import BaseStorage
+    from optuna.trial import FrozenTrial
+
 
 def create_study(
-    storage: Any = None,
+    storage: str | os.PathLike[str] | BaseStorage | None = None,
     *,
     objective: CrossValidationObjective | None = None,
     name: str | None = None,
-    sampler: Any = None,
-    pruner: Any = None,
+    sampler: BaseSampler | None = None,
+    pruner: BasePruner | None = None,
     heartbeat: int = 60,
     max_retry: int = 3,
-) -> Any:
+) -> Study:
     """Study that maximises, survives dead workers, and is resumed by its name.
 
     Parameters
@@ -50,7 +58,7 @@ def create_study(
 
     Returns
     -------
-    study : optuna.Study
+    optuna.Study
         New or resumed.
 
     Raises
@@ -89,7 +97,7 @@ def create_study(
     return study
 
 
-def _open(storage: str, heartbeat: int, max_retry: int) -> Any:
+def _open(storage: str, heartbeat: int, max_retry: int) -> BaseStorage:
     from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
     storages = require_optuna().storages
@@ -113,7 +121,7 @@ def _open(storage: str, heartbeat: int, max_retry: int) -> Any:
         ) from error
 
 
-def retry_stale_trials(study: Any, *, older_than: float, max_retry: int = 3) -> int:
+def retry_stale_trials(study: Study, *, older_than: float, max_retry: int = 3) -> int:
     """Fail trials that run for too long, and put them in the queue again.
 
     For journals, whose trials run for ever when their worker dies, and for the rare
@@ -131,7 +139,7 @@ def retry_stale_trials(study: Any, *, older_than: float, max_retry: int = 3) -> 
 
     Returns
     -------
-    n : int
+    int
         Number of trials that were put in the queue.
 
     Examples
@@ -145,7 +153,9 @@ def retry_stale_trials(study: Any, *, older_than: float, max_retry: int = 3) -> 
     optuna, n = require_optuna(), 0
     running = study.get_trials(states=(optuna.trial.TrialState.RUNNING,))
     for trial in running:
-        if time.time() - trial.datetime_start.timestamp() < older_than:
+        started = trial.datetime_start
+        assert started is not None  # as it runs
+        if time.time() - started.timestamp() < older_than:
             continue
         try:
             study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
@@ -157,7 +167,7 @@ def retry_stale_trials(study: Any, *, older_than: float, max_retry: int = 3) -> 
     return n
 
 
-def _retry(max_retry: int) -> Any:
+def _retry(max_retry: int) -> Callable[[Study, FrozenTrial], None]:
     with warnings.catch_warnings():
         # Optuna calls it experimental; it has been there since 2021.
         warnings.simplefilter("ignore", require_optuna().exceptions.ExperimentalWarning)
