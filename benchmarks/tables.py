@@ -206,6 +206,21 @@ TABLES = {
             "predict 512": "{kept[predict 512 ratio]:.2f}",
         },
     ),
+    "change": Table(
+        "speed",
+        "change",
+        "net/samples",
+        {
+            "fit before, after, s": "{before[fit]:.2f}, {after[fit]:.2f}",
+            "ratio": "{after[fit ratio]:.2f}",
+            "least": "{after[fit least]:.2f}",
+            "pairs": "{after[fit pairs]:.2f}",
+            "predict: ratio": "{after[predict ratio]:.2f}",
+            "least ": "{after[predict least]:.2f}",
+            "pairs ": "{after[predict pairs]:.2f}",
+            "MiB": "{before[MiB]:.0f}, {after[MiB]:.0f}",
+        },
+    ),
 }
 ERRORS = {
     "published": "{ours[published]}",

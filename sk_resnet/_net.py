@@ -27,8 +27,9 @@ from sk_resnet._run import BatchHooks, Run, autocast
 from sk_resnet._surgery import folded, multiply_adds
 from sk_resnet._target import Target
 
-# Training samples whose outputs must be finite when a training ends.
-SAMPLES_OF_CHECK = 32
+# Training samples whose outputs must be finite when a training ends. They are few because
+# each call of partial_fit predicts them, and it may train on no more than a batch.
+SAMPLES_OF_CHECK = 8
 
 
 class DivergenceError(ValueError):

@@ -21,11 +21,9 @@ are left out. It exits with 1 where a row differs, or could not be fitted.
 import argparse
 import functools
 import io
-import os
 import pickle
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
 import traceback
@@ -43,7 +41,9 @@ from skorch.callbacks import Callback, GradientNormClipping
 import sk_resnet
 from sk_resnet import EarlyStopping, ResNetClassifier, WideResNetClassifier
 
-ROOT = Path(__file__).resolve().parents[2]
+sys.path.append(str(Path(__file__).parents[1]))
+from earlier import code_of, environment
+from results import ROOT
 
 # Samples: tiny, and the same in every process.
 
@@ -377,15 +377,6 @@ def arrays(model, X):
 # Both sides
 
 
-def code_of(ref, folder):
-    """Put the package of a commit into a folder."""
-    command = ["git", "archive", "--format=tar", ref, "sk_resnet"]
-    packed = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True).stdout
-    with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
-        archive.extractall(folder, filter="data")
-    return folder
-
-
 def recorded(tree, names, path):
     """What the package in a tree gives, by configuration and item."""
     started = time.perf_counter()
@@ -398,13 +389,6 @@ def recorded(tree, names, path):
         sys.exit(f"{source} was imported, not the package in {tree}")
     print(f"{time.perf_counter() - started:.0f} s for {tree}", flush=True)
     return by_configuration(found)
-
-
-def environment(tree):
-    """That of this process, with the package in a tree, one thread and no GPU."""
-    places = filter(None, [str(tree), os.environ.get("PYTHONPATH")])
-    settings = {"PYTHONPATH": os.pathsep.join(places), "OMP_NUM_THREADS": "1"}
-    return os.environ | settings | {"CUDA_VISIBLE_DEVICES": ""}
 
 
 def by_configuration(found):
