@@ -170,7 +170,7 @@ class OncePerEpoch(Callback):
         self.begin = begin
         self.told: set[tuple[str, int]] = set()
 
-    def _tell(self, event: str, net: Any, epoch: int, **kwargs: Any) -> None:
+    def _tell(self, event: str, net: NeuralNet, epoch: int, **kwargs: Any) -> None:
         if (event, epoch) in self.told:
             return
         self.told.add((event, epoch))
@@ -179,19 +179,23 @@ class OncePerEpoch(Callback):
         for callback in self.inner:
             getattr(callback, event)(net, **kwargs)
 
-    def on_train_begin(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
+    def on_train_begin(
+        self, net: NeuralNet, X: Any = None, y: Any = None, **kwargs: Any
+    ) -> None:
         """Pass it on."""
         self._tell("on_train_begin", net, 0, X=X, y=y, **kwargs)
 
-    def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
+    def on_epoch_begin(self, net: NeuralNet, **kwargs: Any) -> None:
         """Pass it on."""
         self._tell("on_epoch_begin", net, len(net.history), **kwargs)
 
-    def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
+    def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
         """Pass it on."""
         self._tell("on_epoch_end", net, len(net.history), **kwargs)
 
-    def on_train_end(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
+    def on_train_end(
+        self, net: NeuralNet, X: Any = None, y: Any = None, **kwargs: Any
+    ) -> None:
         """Pass it on."""
         self._tell("on_train_end", net, 0, X=X, y=y, **kwargs)
 

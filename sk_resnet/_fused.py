@@ -16,9 +16,9 @@ from sk_resnet._members import Outcome, Training, train_together
 from sk_resnet._processes import rank_and_size
 from sk_resnet._record import is_recordable
 
-# Bytes of the activations behind the widest layer, of all members of a group in one batch.
-# More do not fit the caches of a core, and take longer than two groups.
-WIDEST_BYTES = 2**20
+# Members of a group on a CPU, and bytes of the activations behind their widest layer in one
+# batch. More do not fit its caches, and take longer than two groups.
+MOST_ON_CPU, WIDEST_BYTES = 24, 2**20
 # A group of fewer members is not split among processors.
 FEWEST = 8
 # On a CPU convolutions gain from groups only where several members fit.
@@ -45,7 +45,7 @@ def _group_size(training: Training, n: int, n_processors: int) -> int:
         return MOST_ON_GPU
     spec = training.net.module_.spec
     widest = spec.widest_layer(training.net.input_spec.network_shape[1:])
-    most = WIDEST_BYTES // (4 * widest * training.recipe.batch_size)
+    most = min(MOST_ON_CPU, WIDEST_BYTES // (4 * widest * training.recipe.batch_size))
     if spec.n_dims and most < FEWEST_OF_CONVOLUTIONS:
         return 1
     n_groups = max(-(-n // max(1, most)), min(n_processors, n // FEWEST), 1)
@@ -126,6 +126,11 @@ def _alone(training: Training, is_cancelled: Callable[[], bool]) -> Outcome:
         return error
 
 
+# That threads of a cancelled meeting get.
+SECONDS_TO_END = 5.0
+_this_thread = threading.local()
+
+
 class _Request:
     """Trainings of one fit that waits for others."""
 
@@ -145,7 +150,7 @@ class Meeting:
     def __init__(self, n_at_once: int) -> None:
         self.n_at_once = n_at_once
         self._changed = threading.Condition()
-        self._n_tasks = 0
+        self._n_tasks = self._n_running = 0
         self._waiting: list[_Request] = []
         self._is_open = False
         self.is_cancelled = False
@@ -168,9 +173,30 @@ class Meeting:
             self._changed.notify_all()
 
     def cancel(self) -> None:
-        """End all fits that wait or train, as Ctrl-C would."""
+        """End all fits that wait or train, as Ctrl-C would.
+
+        Their threads come to their end too, or the process could not end cleanly; those
+        that do something else are not waited for long.
+        """
         with self._changed:
             self.is_cancelled = True
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._n_running == 0, SECONDS_TO_END)
+
+    @contextmanager
+    def attended(self) -> Iterator[None]:
+        """Let the fits of this thread take part."""
+        _this_thread.meeting = self
+        self._count_running(1)
+        try:
+            yield
+        finally:
+            _this_thread.meeting = None
+            self._count_running(-1)
+
+    def _count_running(self, change: int) -> None:
+        with self._changed:
+            self._n_running += change
             self._changed.notify_all()
 
     def train(self, trainings: Sequence[Training]) -> list[Outcome]:
@@ -209,9 +235,6 @@ class Meeting:
             one.outcomes, outcomes = outcomes[:n], outcomes[n:]
 
 
-_this_thread = threading.local()
-
-
 def train(trainings: Sequence[Training]) -> list[int]:
     """Train networks; return the epochs whose weights they end with.
 
@@ -229,17 +252,6 @@ def train(trainings: Sequence[Training]) -> list[int]:
         if isinstance(outcome, BaseException):
             raise outcome
     return [outcome for outcome in outcomes if isinstance(outcome, int)]
-
-
-@contextmanager
-def in_meeting(meeting: Meeting) -> Iterator[None]:
-    """Let the fits of this thread take part in a meeting."""
-    before = getattr(_this_thread, "meeting", None)
-    _this_thread.meeting = meeting
-    try:
-        yield
-    finally:
-        _this_thread.meeting = before
 
 
 class FusedBackend(ThreadingBackend):
@@ -275,7 +287,7 @@ class FusedBackend(ThreadingBackend):
         meeting.begin_task()
 
         def task(**kwargs: Any) -> Any:
-            with in_meeting(meeting):
+            with meeting.attended():
                 return func(**kwargs)
 
         def done(result: Any) -> None:

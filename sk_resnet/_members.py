@@ -115,7 +115,8 @@ def train_together(
     settings = training_settings(
         execution.device,
         on_one_thread=execution.on_one_thread,
-        keep_memory=execution.device.type == "cpu" and not execution.on_one_thread,
+        # Also of small networks: the tensors of all members together are large.
+        keep_memory=execution.device.type == "cpu",
     )
     ctrl_c = CtrlC()
 

@@ -1,0 +1,281 @@
+"""Fits that meet under joblib's backend "fused"."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+
+import joblib
+import numpy as np
+import pytest
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.ensemble import BaggingClassifier
+from sklearn.exceptions import FitFailedWarning
+from sklearn.experimental import enable_halving_search_cv  # noqa: F401
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import (
+    GridSearchCV,
+    HalvingGridSearchCV,
+    RandomizedSearchCV,
+    cross_val_predict,
+    cross_validate,
+    learning_curve,
+    validation_curve,
+)
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.multioutput import MultiOutputClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+import sk_resnet._fused as fused
+from sk_resnet import EarlyStopping, ResNetClassifier, ResNetRegressor
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(60, 5)).astype(np.float32)
+Y = (X[:, 0] > 0).astype(int) + (X[:, 1] > 0.6)
+MODEL = ResNetClassifier(4, max_epochs=2, batch_size=16, device="cpu", random_state=0)
+
+
+@pytest.fixture
+def meetings(monkeypatch):
+    """Sizes of the groups that trained together."""
+    sizes = []
+    groups_of = fused.groups_of
+
+    def noted(trainings, n_processors):
+        groups = groups_of(trainings, n_processors)
+        sizes.append([len(group) for group in groups])
+        return groups
+
+    monkeypatch.setattr(fused, "groups_of", noted)
+    return sizes
+
+
+@pytest.fixture(autouse=True)
+def limit():
+    """End a test that waits for ever, with the stacks of its threads."""
+    import faulthandler
+
+    faulthandler.dump_traceback_later(120, exit=True)
+    yield
+    faulthandler.cancel_dump_traceback_later()
+
+
+def test_a_grid_trains_as_one_and_finds_the_same(meetings):
+    grid = {"l2": [1e-3, 1e-1], "lr": [0.02, 0.05]}
+    alone = GridSearchCV(MODEL, grid, cv=3).fit(X, Y)
+    with joblib.parallel_config("fused", n_jobs=64):
+        together = GridSearchCV(MODEL, grid, cv=3).fit(X, Y)
+    assert sum(meetings[0]) == 12
+    assert len(meetings) == 1  # the refit is not in a task
+    np.testing.assert_allclose(
+        together.cv_results_["mean_test_score"],
+        alone.cv_results_["mean_test_score"],
+        atol=0.02,
+    )
+    assert (together.predict(X) == alone.predict(X)).all()
+
+
+def test_every_search_and_validation_of_scikit_learn_joins(meetings):
+    piped = make_pipeline(StandardScaler(), MODEL)
+    grid = {"resnetclassifier__lr": [0.02, 0.05]}
+    with joblib.parallel_config("fused"):
+        RandomizedSearchCV(piped, grid, n_iter=2, cv=2, refit=False).fit(X, Y)
+        assert meetings.pop() == [4]
+        HalvingGridSearchCV(piped, grid, cv=2, min_resources=20, refit=False).fit(X, Y)
+        meetings.clear()
+        assert len(cross_validate(piped, X, Y, cv=3)["test_score"]) == 3
+        assert meetings.pop() == [3]
+        assert cross_val_predict(piped, X, Y, cv=3).shape == (60,)
+        assert meetings.pop() == [3]
+        learning_curve(MODEL, X, Y, cv=2, train_sizes=[0.5, 1.0], shuffle=True)
+        assert sorted(meetings.pop()) == [2, 2]  # of two sizes
+        validation_curve(MODEL, X, Y, param_name="l2", param_range=[0.1, 0.2], cv=2)
+        assert meetings.pop() == [4]
+        BaggingClassifier(MODEL, n_estimators=3, n_jobs=8).fit(X, Y)
+        assert sum(sum(sizes) for sizes in meetings) == 3
+        meetings.clear()
+        OneVsRestClassifier(MODEL, n_jobs=8).fit(X, Y)
+        assert meetings.pop() == [3]
+        MultiOutputClassifier(MODEL, n_jobs=8).fit(X, np.stack([Y > 0, Y > 1], 1))
+        assert meetings.pop() == [2]
+
+
+def test_other_architectures_group_among_themselves(meetings):
+    with joblib.parallel_config("fused"):
+        GridSearchCV(MODEL, {"depth": [4, 6], "lr": [0.1, 0.05]}, cv=3, refit=False).fit(
+            X, Y
+        )
+    assert sorted(meetings.pop()) == [6, 6]
+
+
+def test_fits_with_callbacks_of_others_train_alone(meetings):
+    from skorch.callbacks import EpochScoring
+
+    model = clone(MODEL).set_params(callbacks=[EpochScoring("accuracy")])
+    with joblib.parallel_config("fused"):
+        cross_validate(model, X, Y, cv=3)
+    assert meetings.pop() == [1, 1, 1]
+
+
+def test_early_stopping_works_within(meetings):
+    model = clone(MODEL).set_params(max_epochs=10, callbacks=[EarlyStopping(patience=1)])
+    alone = cross_validate(model, X, Y, cv=3, return_estimator=True)["estimator"]
+    with joblib.parallel_config("fused"):
+        found = cross_validate(model, X, Y, cv=3, return_estimator=True)["estimator"]
+    assert sum(meetings.pop()) == 3
+    for one, other in zip(alone, found, strict=True):
+        assert one.best_epoch_ == other.best_epoch_
+        np.testing.assert_allclose(one.predict_proba(X), other.predict_proba(X), atol=1e-3)
+
+
+def test_the_progress_of_scikit_learn_counts_epochs(capsys):
+    from sklearn.callback import ProgressBar
+
+    pytest.importorskip("rich")
+    search = GridSearchCV(MODEL, {"lr": [0.1, 0.05]}, cv=2, refit=False)
+    search.set_callbacks(ProgressBar())
+    with joblib.parallel_config("fused"):
+        search.fit(X, Y)
+    assert search.cv_results_["mean_test_score"].shape == (2,)
+
+
+def test_ensembles_join_with_all_their_members(meetings):
+    model = clone(MODEL).set_params(n_estimators=2)
+    with joblib.parallel_config("fused"):
+        cross_validate(model, X, Y, cv=3)
+    assert sum(meetings.pop()) == 6
+
+
+def test_networks_larger_than_the_caches_train_alone():
+    def sizes(side, n=8):
+        images = RNG.normal(size=(40, 1, side, side)).astype(np.float32)
+        model = ResNetClassifier(8, max_epochs=1, batch_size=32, precision="float32")
+        found = []
+
+        def note(trainings):
+            found.extend(trainings)
+            raise KeyboardInterrupt
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("sk_resnet._base.train", note)
+            for _ in range(n):
+                with pytest.raises(KeyboardInterrupt):
+                    clone(model).fit(images, np.arange(40) % 2)
+        return [len(group) for group in fused.groups_of(found, 1)]
+
+    assert sizes(28) == [1] * 8
+    assert max(sizes(8)) >= 4
+
+
+# Nothing waits for ever, whatever fails
+
+N_TIMES = 20
+
+
+class Odd(ClassifierMixin, BaseEstimator):
+    """A task that fits as often as it is told to, fails, or does something else."""
+
+    def __init__(self, acts="once", lr=0.05):
+        self.acts, self.lr = acts, lr
+
+    def fit(self, X, y):
+        self.classes_ = np.unique(y)
+        if self.acts == "never":
+            self.model_ = LogisticRegression().fit(X, y)
+            return self
+        if self.acts == "error":
+            raise RuntimeError("an error before the fit")
+        for _ in range(2 if self.acts == "twice" else 1):
+            self.model_ = clone(MODEL).set_params(lr=self.lr).fit(X, y)
+        if self.acts == "error behind":
+            raise RuntimeError("an error behind the fit")
+        if self.acts == "nested":
+            cross_validate(MODEL, X, y, cv=2, n_jobs=4)
+        if self.acts == "thread":
+            inside = threading.Thread(target=lambda: clone(MODEL).fit(X, y))
+            inside.start()
+            inside.join()
+        return self
+
+    def predict(self, X):
+        return self.model_.predict(X)
+
+
+@pytest.mark.filterwarnings("ignore:One or more of the test scores")
+@pytest.mark.parametrize("n_jobs", [2, 5, 64])
+def test_no_task_waits_for_ever(n_jobs):
+    acts = ["once", "never", "error", "twice", "error behind", "nested", "thread"]
+    for _ in range(N_TIMES):
+        with (
+            joblib.parallel_config("fused", n_jobs=n_jobs),
+            pytest.warns(FitFailedWarning, match="fits failed"),
+        ):
+            search = GridSearchCV(Odd(), {"acts": acts}, cv=2, refit=False).fit(X, Y)
+        scores = search.cv_results_["mean_test_score"]
+        assert (np.isnan(scores) == ["error" in act for act in acts]).all()
+
+
+def test_an_error_that_is_raised_ends_the_search():
+    for _ in range(N_TIMES):
+        acts = ["once", "error", "twice", "once"]
+        search = GridSearchCV(Odd(), {"acts": acts}, cv=2, error_score="raise", refit=False)
+        with (
+            joblib.parallel_config("fused", n_jobs=64),
+            pytest.raises(RuntimeError, match="an error before the fit"),
+        ):
+            search.fit(X, Y)
+    assert clone(MODEL).fit(X, Y).n_epochs_ == 2
+
+
+@pytest.mark.filterwarnings("ignore:One or more of the test scores")
+def test_a_member_that_diverges_fails_alone(meetings):
+    model = ResNetRegressor(4, max_epochs=3, batch_size=16, random_state=0)
+    search = GridSearchCV(model, {"lr": [0.01, 1e30, 0.02]}, cv=2, refit=False)
+    with (
+        joblib.parallel_config("fused"),
+        pytest.warns(FitFailedWarning, match="2 fits failed"),
+    ):
+        search.fit(X, X[:, 0])
+    assert np.isnan(search.cv_results_["mean_test_score"]).tolist() == [False, True, False]
+    assert sum(meetings.pop()) == 6
+
+
+def test_one_job_trains_as_always():
+    with joblib.parallel_config("fused", n_jobs=1):
+        found = cross_validate(MODEL, X, Y, cv=2)
+    expected = cross_validate(MODEL, X, Y, cv=2)
+    assert (found["test_score"] == expected["test_score"]).all()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="sends a signal")
+def test_ctrl_c_ends_a_search_and_the_process():
+    code = """
+    import joblib, numpy as np
+    from sklearn.model_selection import GridSearchCV
+    from sk_resnet import ResNetClassifier
+    X = np.random.default_rng(0).normal(size=(60, 5))
+    model = ResNetClassifier(4, max_epochs=100_000, batch_size=16)
+    search = GridSearchCV(model, {"lr": [0.1, 0.05]}, cv=3)
+    print("begin", flush=True)
+    try:
+        with joblib.parallel_config("fused"):
+            search.fit(X, np.arange(60) % 2)
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+    """
+    for _ in range(3):
+        process = subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(code)],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdout.readline() == "begin\n"
+        threading.Event().wait(3)
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=60)
+        assert out == "interrupted\n"
+        assert process.returncode == 0
