@@ -206,6 +206,26 @@ TABLES = {
             "predict 512": "{kept[predict 512 ratio]:.2f}",
         },
     ),
+    "fused": Table(
+        "members",
+        "fused",
+        "rows, or samples",
+        {
+            "CPU": "{GridSearchCV[cpu]:.2f}",
+            "wall": "{GridSearchCV[wall]:.2f}",
+            "wall, two workers": "{GridSearchCV[loky]:.2f}",
+            "mean scores differ by": "{GridSearchCV[apart]:.3f}",
+        },
+    ),
+    "ensembles": Table(
+        "members",
+        "ensembles",
+        "rows",
+        {
+            "fit": "{n_estimators=8[fit]:.2f}",
+            "prediction": "{n_estimators=8[predict]:.2f}",
+        },
+    ),
     "change": Table(
         "speed",
         "change",

@@ -111,6 +111,8 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
     """Estimator with a residual network in ``net_``; subclasses say for what."""
 
     net_: ResidualNet
+    # Those of the members; `net_` itself where there is one.
+    nets_: list[ResidualNet]
     # Set by the `__init__` of subclasses, and all parameters below likewise.
     callbacks: Any
 
@@ -499,9 +501,9 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
     ) -> None:
         """Take in a network, with the history so far."""
         self.net_ = self._net(module, spec, target, device)
-        self._member_nets = [self.net_]
+        self.nets_ = [self.net_]
         if module.spec.members > 1:
-            self._member_nets = [
+            self.nets_ = [
                 self._net(single, spec, target, device, member=i)
                 for i, single in enumerate(members(module))
             ]
@@ -547,7 +549,7 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
         )
 
     def _execution(self, batch_size: int) -> Execution:
-        net = self._member_nets[0]
+        net = self.nets_[0]
         sides = net.input_spec.network_shape[1:]
         return make_execution(
             self.precision,
@@ -565,7 +567,7 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
         self, data: Data, recipe: Recipe, callbacks: list[Any], followers: list[Any]
     ) -> None:
         """Train all members; `followers` are told of each epoch once."""
-        execution, nets = self._execution(recipe.batch_size), self._member_nets
+        execution, nets = self._execution(recipe.batch_size), self.nets_
         self.precision_ = "bfloat16" if execution.bfloat16 else "float32"
         self.batch_size_ = recipe.batch_size
         for net in {self.net_, *nets}:
@@ -583,7 +585,7 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
 
     def _heard(self, callbacks: list[Any], followers: list[Any]) -> list[Any]:
         """Callbacks that each member gets."""
-        if len(self._member_nets) == 1:
+        if len(self.nets_) == 1:
             return [*callbacks, *followers]
         followers = [*followers, *filter(follows_estimator, callbacks)]
         own = [callback for callback in callbacks if not follows_estimator(callback)]
@@ -591,8 +593,8 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
 
     def _gather(self) -> None:
         """Bring the weights of the members into the network that predicts."""
-        if len(self._member_nets) > 1:
-            whole = stacked([net.module_ for net in self._member_nets])
+        if len(self.nets_) > 1:
+            whole = stacked([net.module_ for net in self.nets_])
             self.net_.module_.load_state_dict(whole.state_dict())
 
     def _settle(self, lr: float) -> None:
@@ -601,7 +603,7 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
         The noise of batches keeps moving weights off zero, which schedules let end ever
         closer to it, and not at it.
         """
-        for net in self._member_nets:
+        for net in self.nets_:
             optimizer: Any = net.optimizer_
             optimizer.settle(lr)
         self._gather()
@@ -610,7 +612,7 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
     def _summarize(self, held: list[int] | None) -> None:
         histories = [
             [_history_row(row) for row in net.history if "train_loss" in row]
-            for net in self._member_nets
+            for net in self.nets_
         ]
         self.history_ = [_mean_row(rows) for rows in zip_longest(*histories)]
         self.n_epochs_ = len(self.history_)
@@ -631,7 +633,7 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
         net = self.net_ if continues else None
         weights = self._copied_weights(net) if net else {}
         target = net.target if net else None
-        nets = self._member_nets if net else []
+        nets = self.nets_ if net else []
         optimizers = [_copied_optimizer(member) for member in nets]
         try:
             yield
@@ -666,9 +668,7 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
         else:
             net.target = target
             del net.history[self.n_epochs_ :]
-        for earlier, now, optimizer in zip(
-            nets, self._member_nets, optimizers, strict=True
-        ):
+        for earlier, now, optimizer in zip(nets, self.nets_, optimizers, strict=True):
             if optimizer is not None:
                 _move_optimizer(optimizer, earlier.module_, now.module_)
                 now.take_optimizer(optimizer)
@@ -712,8 +712,8 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
         return outputs if outputs.ndim == 3 else outputs[None]
 
     def _outputs(self, X: Any) -> NDArray[Any]:
-        outputs = self._member_outputs(X)
-        return outputs[0] if len(outputs) == 1 else self.net_.target.averaged(outputs)
+        X = self._checked_samples(X)
+        return self.net_.averaged_outputs(X, bfloat16=self.precision == "bfloat16")
 
     def network_input(self, X: Any) -> NDArray[np.float32]:
         """Return samples as ``module_`` reads them: channels first, and scaled.
@@ -788,7 +788,7 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
     def __getstate__(self) -> dict[str, Any]:
         state = dict(super().__getstate__())
         net = state.pop("net_", None)
-        state.pop("_member_nets", None)
+        state.pop("nets_", None)
         if net is not None:
             state["_saved"] = network_state(net.module_, net.input_spec, net.target)
         return state

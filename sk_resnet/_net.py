@@ -328,6 +328,13 @@ class ResidualNet(BareNet):
 
     # A prediction
 
+    def averaged_outputs(
+        self, X: NDArray[Any], *, bfloat16: bool = False
+    ) -> NDArray[np.floating[Any]]:
+        """Outputs that predict what all members do on average."""
+        outputs = self.outputs(X, bfloat16=bfloat16)
+        return outputs if outputs.ndim == 2 else self.target.averaged(outputs)
+
     @torch.inference_mode()
     def outputs(
         self, X: NDArray[Any], *, bfloat16: bool = False, features: bool = False

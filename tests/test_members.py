@@ -371,3 +371,18 @@ def test_an_ensemble_stays_as_it_was_when_a_training_diverges():
     assert (model.predict(ROWS) == before).all()
     model.set_params(lr=0.01).fit(ROWS, ROWS[:, 0])
     assert model.n_epochs_ == 4
+
+
+def test_an_ensemble_is_inspected_by_its_first_network():
+    from sk_resnet.inspection import NetworkDisplay, diagnose, summary
+
+    model = ResNetClassifier(**SMALL, **ENSEMBLE).fit(ROWS, CLASSES)
+    single = ResNetClassifier(**SMALL, random_state=0).fit(ROWS, CLASSES)
+    *lines, last = summary(model).splitlines()
+    assert [line.split() for line in lines] == [
+        line.split() for line in summary(single).splitlines()
+    ]
+    assert last.split()[:3] == ["3", "networks", f"{3 * single.n_parameters_:,}"]
+    found = diagnose(model, ROWS[:60], CLASSES[:60], ROWS[60:], CLASSES[60:])
+    assert found.fit
+    assert NetworkDisplay.from_estimator(model).shapes[0] == (64,)

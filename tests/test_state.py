@@ -221,10 +221,12 @@ def write_golden_files():
         (WideResNetClassifier, "labels", "skr"),
         (ResNetClassifier, "sets", "joblib"),
         (ResNetRegressor, "numbers", "skr"),
+        (ResNetClassifier, "ensemble", "skr"),
     ):
         path = GOLDEN / f"format{FORMAT}_{name}.{form}"
         depth = 10 if kind is WideResNetClassifier else 8
-        model = kind(depth=depth, **settings).fit(X, golden_y(name))
+        n = 2 if name == "ensemble" else 1
+        model = kind(depth=depth, n_estimators=n, **settings).fit(X, golden_y(name))
         (sk_resnet.save if form == "skr" else joblib.dump)(model, path)
         np.save(path.with_suffix(".npy"), getattr(model, "predict_proba", model.predict)(X))
 
@@ -246,6 +248,11 @@ BREAKS = [
     ("labels", ("input", "scale"), np.zeros(2)),
     ("labels", ("input", "input_shape"), (3,)),
     ("labels", ("input", "channel_axis"), 5),
+    ("labels", ("network", "members"), 0),
+    ("labels", ("network", "members"), -1),
+    ("labels", ("network", "members"), 2),
+    ("labels", ("network", "members"), 10**12),
+    ("labels", ("network", "members"), "x"),
 ]
 
 

@@ -202,7 +202,8 @@ def diagnose(
         # Not of the first epoch: new weights may be far from y at any rate.
         "highest_loss": max(losses[1:], default=math.nan),
         "lr": float(max(row["lr"] for row in estimator.history_)),
-        **_network_figures(estimator.net_, training, estimator.batch_size_),
+        # Of an ensemble, those of its first network stand for all.
+        **_network_figures(estimator.nets_[0], training, estimator.batch_size_),
         "sparsity": float(estimator.sparsity_),
     }
     regresses = target.estimator_type == "regressor"
@@ -234,7 +235,7 @@ class _Part:
 def _part(estimator: BaseResNet, X: Any, y: Any, name: str) -> _Part:
     net = estimator.net_
     X, encoded = evaluation_data(estimator, X, y, name)
-    outputs = net.outputs(X, bfloat16=estimator.precision == "bfloat16")
+    outputs = net.averaged_outputs(X, bfloat16=estimator.precision == "bfloat16")
     return _Part(X, encoded, net.target.sample_scores(outputs, encoded))
 
 

@@ -224,7 +224,7 @@ class NetworkDisplay:
         """
         check_is_fitted(estimator)
         spatial = estimator.net_.input_spec.network_shape[1:]
-        rows = network_rows(estimator.module_, spatial)
+        rows = network_rows(estimator.nets_[0].module_, spatial)
         display = cls(
             names=[row.name for row in rows],
             shapes=[row.shape for row in rows],

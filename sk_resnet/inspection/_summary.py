@@ -131,7 +131,8 @@ def summary(estimator: BaseResNet) -> str:
     total                                                             9,027          8,640
     """
     check_is_fitted(estimator)
-    rows = network_rows(estimator.module_, estimator.net_.input_spec.network_shape[1:])
+    nets = estimator.nets_
+    rows = network_rows(nets[0].module_, nets[0].input_spec.network_shape[1:])
     lines = [("part", "layers", "shortcut", "shape", "parameters", "multiply-adds")]
     for first, last, n in _runs(rows):
         name = first.name if n == 1 else f"{first.name} to {last.name.rpartition('.')[2]}"
@@ -141,6 +142,9 @@ def summary(estimator: BaseResNet) -> str:
         lines.append((name, first.layers, first.shortcut, shape, parameters, macs))
     total = sum(row.parameters for row in rows), sum(row.multiply_adds for row in rows)
     lines.append(("total", "", "", "", f"{total[0]:,}", f"{total[1]:,}"))
+    if (n := len(nets)) > 1:
+        of_all = f"{n * total[0]:,}", f"{n * total[1]:,}"
+        lines.append((f"{n} networks", "", "", "", *of_all))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(
