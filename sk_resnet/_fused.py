@@ -186,13 +186,24 @@ class Meeting:
     @contextmanager
     def attended(self) -> Iterator[None]:
         """Let the fits of this thread take part."""
+        before = getattr(_this_thread, "meeting", None)
         _this_thread.meeting = self
         self._count_running(1)
         try:
             yield
         finally:
-            _this_thread.meeting = None
+            _this_thread.meeting = before
             self._count_running(-1)
+
+    @contextmanager
+    def task(self) -> Iterator[None]:
+        """Do a task in this thread, whose fits take part."""
+        self.begin_task()
+        try:
+            with self.attended():
+                yield
+        finally:
+            self.end_task()
 
     def _count_running(self, change: int) -> None:
         with self._changed:

@@ -170,6 +170,30 @@ def test_networks_larger_than_the_caches_train_alone():
     assert max(sizes(8)) >= 4
 
 
+def test_trials_that_run_at_once_meet(meetings):
+    optuna = pytest.importorskip("optuna")
+    from sk_resnet.search import CrossValidationObjective
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    space = {"lr": optuna.distributions.FloatDistribution(0.01, 0.1)}
+
+    def scores(n_jobs):
+        objective = CrossValidationObjective(MODEL, X, Y, space=space, cv=3)
+        pruner = optuna.pruners.NopPruner()
+        study = optuna.create_study(direction="maximize", pruner=pruner)
+        for lr in np.linspace(0.01, 0.1, 6):
+            study.enqueue_trial({"lr": lr})
+        study.optimize(objective, n_trials=6, n_jobs=n_jobs)
+        return {trial.params["lr"]: trial.value for trial in study.trials}
+
+    alone = scores(1)
+    assert max(max(sizes) for sizes in meetings) == 1
+    together = scores(6)
+    assert max(max(sizes) for sizes in meetings) > 1
+    for lr, score in alone.items():
+        assert together[lr] == pytest.approx(score, abs=0.04)
+
+
 # Nothing waits for ever, whatever fails
 
 N_TIMES = 20

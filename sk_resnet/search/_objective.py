@@ -20,6 +20,7 @@ from sklearn.utils import check_consistent_length
 
 from sk_resnet._base import BaseResNet
 from sk_resnet._data import DEFAULT_FRACTION
+from sk_resnet._fused import Meeting
 from sk_resnet._net import DivergenceError
 from sk_resnet._plan import resolve_batch_size, resolve_epochs
 from sk_resnet.search._distributions import (
@@ -43,6 +44,11 @@ FINGERPRINT = "sk_resnet_fingerprint"
 RECORDS = ("fold_scores", "fold_epochs", "fold_seconds")
 
 
+# Of the trials that run at once in this process, with ``study.optimize(n_jobs=...)``.
+TRIALS = Meeting(n_at_once=64)
+TRIALS.open(True)
+
+
 class CrossValidationObjective:
     """Cross-validated score of an estimator, for ``study.optimize``.
 
@@ -53,7 +59,8 @@ class CrossValidationObjective:
     After each fold a one-sided Wilcoxon test against the folds of the best trial prunes
     too. Scores, epochs and seconds of the folds are user attributes of the trial; a trial
     that is retried goes on behind its last fold, on any machine. `create_study` starts
-    with the estimator's own parameters.
+    with the estimator's own parameters. With ``study.optimize(objective, n_jobs=8)`` the
+    fits of eight trials wait for each other, and those of one architecture train as one.
 
     Parameters
     ----------
@@ -168,6 +175,10 @@ class CrossValidationObjective:
         float
             Mean over the folds; NaN where training diverged, which fails the trial.
         """
+        with TRIALS.task():
+            return self._score(trial)
+
+    def _score(self, trial: BaseTrial) -> float:
         study = getattr(trial, "study", None)  # FixedTrial and FrozenTrial have none
         if study is not None:
             check_study(study, self.fingerprint)
