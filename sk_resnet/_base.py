@@ -92,7 +92,7 @@ from sk_resnet._state import (
     restored,
     weights_to_arrays,
 )
-from sk_resnet._surgery import compacted, members, multiply_adds, stacked
+from sk_resnet._surgery import compacted, multiply_adds, separated, stacked
 from sk_resnet._target import Target
 
 _positive = Interval(Real, 0, None, closed="neither")
@@ -505,7 +505,7 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
         if module.spec.members > 1:
             self.nets_ = [
                 self._net(single, spec, target, device, member=i)
-                for i, single in enumerate(members(module))
+                for i, single in enumerate(separated(module))
             ]
         self.input_shape_ = spec.input_shape
         self.device_ = str(device)
@@ -527,10 +527,7 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
             seed=member_seed(self._seed, member),
             n_epochs=self.n_epochs_,
         )
-        for row in self.history_:
-            net.history.new_epoch()
-            for name, value in row.items():
-                net.history.record("dur" if name == "seconds" else name, value)
+        _fill_history(net, self.history_)
         return net
 
     # Third act: plan
@@ -576,9 +573,8 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
         try:
             with epoch_progress(recipe.n_epochs, shown=bool(verbose)) as bar:
                 heard = self._heard(callbacks, [*followers, *bar])
-                held = train(
-                    [Training(net, data, recipe, execution, heard, verbose) for net in nets]
-                )
+                made = (data, recipe, execution, heard, verbose)
+                held = train([Training(net, *made, ensemble=self.net_) for net in nets])
         finally:  # also after Ctrl-C: the epochs that are done stay usable
             self._gather()
             self._summarize(held)
@@ -614,8 +610,13 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
             [_history_row(row) for row in net.history if "train_loss" in row]
             for net in self.nets_
         ]
-        self.history_ = [_mean_row(rows) for rows in zip_longest(*histories)]
+        n_before = self.n_epochs_ if len(self.nets_) > 1 else 0
+        new = zip_longest(*(rows[n_before:] for rows in histories))
+        self.history_ = [*self.history_[:n_before], *map(_mean_row, new)]
         self.n_epochs_ = len(self.history_)
+        if len(self.nets_) > 1:  # or they would differ in length after early stops
+            for net in self.nets_:
+                _fill_history(net, self.history_)
         held = [len(rows) for rows in histories] if held is None else held
         self.best_epoch_ = held[0] if len(held) == 1 else np.array(held)
         self._measure_network()
@@ -870,6 +871,14 @@ def _differs(module: torch.nn.Module, weights: dict[str, NDArray[Any]]) -> bool:
     return not all(np.array_equal(now[name], w) for name, w in weights.items())
 
 
+def _fill_history(net: ResidualNet, rows: list[dict[str, Any]]) -> None:
+    net.history.clear()
+    for row in rows:
+        net.history.new_epoch()
+        for name, value in row.items():
+            net.history.record("dur" if name == "seconds" else name, value)
+
+
 def _mean_row(rows: tuple[dict[str, Any] | None, ...]) -> dict[str, Any]:
     """Means over the members that were still training; seconds are added up."""
     given = [row for row in rows if row is not None]
@@ -880,6 +889,7 @@ def _mean_row(rows: tuple[dict[str, Any] | None, ...]) -> dict[str, Any]:
         if isinstance(value, float)
         else value
         for name, value in given[0].items()
+        if all(name in row for row in given)
     }
     if "seconds" in means:
         means["seconds"] = sum(row["seconds"] for row in given)

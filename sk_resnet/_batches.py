@@ -57,6 +57,8 @@ class ArrayDataset(Dataset):
         Bytes stay bytes and are standardized there; other types are standardized here,
         in the precision that they came in.
         """
+        if self.resident is not None and self.resident.device == device:
+            return  # for another member of an ensemble
         self.y, self.weight = self.y.to(device), self.weight.to(device)
         is_bytes = self.X.dtype == np.uint8
         if (self.n_bytes // 4 if is_bytes else self.n_bytes) > limit:

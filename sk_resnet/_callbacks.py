@@ -168,16 +168,27 @@ class OncePerEpoch(Callback):
     def __init__(self, callbacks: list[Any], begin: Callable[[], None]) -> None:
         self.inner = [item[1] if isinstance(item, tuple) else item for item in callbacks]
         self.begin = begin
-        self.told: set[tuple[str, int]] = set()
+        # By event and epoch, with the stop or error that it led to.
+        self.told: dict[tuple[str, int], BaseException | None] = {}
+        self.one_at_a_time = threading.Lock()
 
     def _tell(self, event: str, net: NeuralNet, epoch: int, **kwargs: Any) -> None:
-        if (event, epoch) in self.told:
-            return
-        self.told.add((event, epoch))
-        if event == "on_epoch_end":
-            self.begin()
-        for callback in self.inner:
-            getattr(callback, event)(net, **kwargs)
+        with self.one_at_a_time:
+            key = event, epoch
+            if key not in self.told:
+                self.told[key] = self._found(event, net, **kwargs)
+        if (stop := self.told[key]) is not None:
+            raise stop  # all members stop, not only the one that told
+
+    def _found(self, event: str, net: NeuralNet, **kwargs: Any) -> BaseException | None:
+        try:
+            if event == "on_epoch_end":
+                self.begin()
+            for callback in self.inner:
+                getattr(callback, event)(net, **kwargs)
+        except (Exception, KeyboardInterrupt) as stop:
+            return stop
+        return None
 
     def on_train_begin(
         self, net: NeuralNet, X: Any = None, y: Any = None, **kwargs: Any

@@ -108,7 +108,8 @@ class ResNetEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
 
     @property
     def _n_features_out(self) -> int:
-        return self.estimator_.module_.classifier.in_features
+        module = self.estimator_.module_
+        return module.spec.members * module.classifier.in_features
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

@@ -1,5 +1,6 @@
 """Fits that meet and train as one network: groups of trainings, and joblib's backend."""
 
+import os
 import threading
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -88,14 +89,17 @@ def _can_join(training: Training) -> bool:
 
 
 def train_all(
-    trainings: Sequence[Training], *, is_cancelled: Callable[[], bool] = lambda: False
+    trainings: Sequence[Training],
+    *,
+    n_processors: int,
+    is_cancelled: Callable[[], bool] = lambda: False,
 ) -> list[Outcome]:
     """Train networks, together where they can; return what each ends in.
 
     Groups that compute on one thread each run side by side on the processors.
     """
-    one_thread = all(training.execution.on_one_thread for training in trainings)
-    n_processors = joblib.cpu_count() if one_thread and len(trainings) > 1 else 1
+    if not all(training.execution.on_one_thread for training in trainings):
+        n_processors = 1
     outcomes: list[Outcome] = [KeyboardInterrupt()] * len(trainings)
 
     def do(places: list[int]) -> None:
@@ -121,13 +125,13 @@ def _alone(training: Training, is_cancelled: Callable[[], bool]) -> Outcome:
     if is_cancelled():
         return KeyboardInterrupt()
     try:
-        return training.run()
+        return training.run(is_cancelled)
     except BaseException as error:
         return error
 
 
 # That threads of a cancelled meeting get.
-SECONDS_TO_END = 5.0
+SECONDS_TO_END = 2.0
 _this_thread = threading.local()
 
 
@@ -151,6 +155,7 @@ class Meeting:
         self.n_at_once = n_at_once
         self._changed = threading.Condition()
         self._n_tasks = self._n_running = 0
+        self._process = os.getpid()
         self._waiting: list[_Request] = []
         self._is_open = False
         self.is_cancelled = False
@@ -179,6 +184,8 @@ class Meeting:
         that do something else are not waited for long.
         """
         with self._changed:
+            if self.is_cancelled:
+                return
             self.is_cancelled = True
             self._changed.notify_all()
             self._changed.wait_for(lambda: self._n_running == 0, SECONDS_TO_END)
@@ -198,6 +205,9 @@ class Meeting:
     @contextmanager
     def task(self) -> Iterator[None]:
         """Do a task in this thread, whose fits take part."""
+        if getattr(_this_thread, "meeting", None) is self or not self.is_here():
+            yield  # a task within a task, or in a process that was forked off
+            return
         self.begin_task()
         try:
             with self.attended():
@@ -216,23 +226,36 @@ class Meeting:
         with self._changed:
             self._waiting.append(request)
             self._changed.notify_all()
-            self._changed.wait_for(
-                lambda: request.outcomes is not None or self.is_cancelled or self._is_full()
-            )
-            if self.is_cancelled:
-                return [KeyboardInterrupt()] * len(trainings)
-            if request.outcomes is not None:
-                return request.outcomes
-            requests, self._waiting = self._waiting, []
+            try:
+                self._changed.wait_for(
+                    lambda: (
+                        request.outcomes is not None or self.is_cancelled or self._is_full()
+                    )
+                )
+                if self.is_cancelled:
+                    return [KeyboardInterrupt()] * len(trainings)
+                if request.outcomes is not None:
+                    return request.outcomes
+                requests, self._waiting = self._waiting, []
+            finally:  # also by Ctrl-C
+                if request in self._waiting:
+                    self._waiting.remove(request)
+        _this_thread.meeting = None  # fits in callbacks do not wait
         try:
             self._train(requests)
         except BaseException as error:
             for one in requests:
                 one.outcomes = [error] * len(one.trainings)
+        finally:
+            _this_thread.meeting = self
         with self._changed:
             self._changed.notify_all()
         assert request.outcomes is not None
         return request.outcomes
+
+    def is_here(self) -> bool:
+        """Whether this is the process of the meeting, not one that was forked off."""
+        return os.getpid() == self._process
 
     def _is_full(self) -> bool:
         n_running = min(self._n_tasks, self.n_at_once)
@@ -240,7 +263,11 @@ class Meeting:
 
     def _train(self, requests: list[_Request]) -> None:
         trainings = [training for one in requests for training in one.trainings]
-        outcomes = train_all(trainings, is_cancelled=lambda: self.is_cancelled)
+        outcomes = train_all(
+            trainings,
+            n_processors=joblib.cpu_count(),
+            is_cancelled=lambda: self.is_cancelled,
+        )
         for one in requests:
             n = len(one.trainings)
             one.outcomes, outcomes = outcomes[:n], outcomes[n:]
@@ -253,12 +280,13 @@ def train(trainings: Sequence[Training]) -> list[int]:
     trainings is raised.
     """
     meeting: Meeting | None = getattr(_this_thread, "meeting", None)
-    if meeting is not None:
+    if meeting is not None and meeting.is_here():
         outcomes = meeting.train(trainings)
     elif len(trainings) == 1:
-        return [trainings[0].run()]
+        return [trainings[0].run(lambda: False)]
     else:
-        outcomes = train_all(trainings)
+        # One group after the other: callbacks of the user are not called from two threads.
+        outcomes = train_all(trainings, n_processors=1)
     for outcome in outcomes:
         if isinstance(outcome, BaseException):
             raise outcome

@@ -187,6 +187,8 @@ class Dropout(nn.Module):
 
     def _drawn(self, x: Tensor, member: int) -> Tensor:
         keep = 1 - self.rates[member]
+        if keep == 1:  # alone there would be no such layer, and no draw
+            return x.new_ones(x.shape)
         mask = self._mask(x).bernoulli_(keep, generator=self.generators[member])
         return mask.div_(keep)
 

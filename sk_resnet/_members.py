@@ -34,8 +34,10 @@ class Training:
     execution: Execution
     callbacks: list[Any]
     verbose: int = 0
+    # The same for the members of one ensemble: an error of one ends the others.
+    ensemble: Any = None
 
-    def run(self) -> int:
+    def run(self, is_cancelled: Callable[[], bool]) -> int:
         """Train alone; return the epoch whose weights the network ends with."""
         return self.net.train(
             self.data,
@@ -43,6 +45,7 @@ class Training:
             self.execution,
             callbacks=self.callbacks,
             verbose=self.verbose,
+            is_cancelled=is_cancelled,
         )
 
 
@@ -59,6 +62,7 @@ class _Member:
     def __init__(self, training: Training) -> None:
         self.net, self.data = training.net, training.data
         self.recipe, self.target = training.recipe, training.data.target
+        self.ensemble = training.ensemble
         self.target_on_device = self.target.to(training.execution.device)
         self.outcome: Outcome | None = None
         self.is_training = True
@@ -95,7 +99,7 @@ class _Member:
         if self.outcome is None:
             try:
                 self.outcome = self.net.end(self.data.training)
-            except Exception as error:
+            except BaseException as error:
                 self.outcome = error
         return self.outcome
 
@@ -110,7 +114,6 @@ def train_together(
     run here, each for its own network. An error, a divergence or an early stop ends the
     training of one member; the others go on. Ctrl-C ends all of them.
     """
-    by_member = [_Member(training) for training in trainings]
     execution = trainings[0].execution
     settings = training_settings(
         execution.device,
@@ -124,27 +127,47 @@ def train_together(
         if ctrl_c.came or is_cancelled():
             raise KeyboardInterrupt
 
-    group = None
+    by_member: list[_Member] = []
+    with ctrl_c, settings:
+        try:
+            by_member += [_Member(training) for training in trainings]
+            check()
+            _train(by_member, execution, check)
+        except (Exception, KeyboardInterrupt) as error:
+            for member in by_member:
+                member.outcome = member.outcome or error
+        return [member.end() for member in by_member]
+
+
+def _train(
+    by_member: list[_Member], execution: Execution, check: Callable[[], None]
+) -> None:
+    """Train for all epochs, or until no member is left."""
+    training = [member for member in by_member if member.is_training]
+    if not training:
+        return
+    group = _Group(training, execution)
     try:
-        with ctrl_c, settings:
-            for _ in range(trainings[0].recipe.n_epochs):
-                training = [member for member in by_member if member.is_training]
-                if not training:
-                    break
-                if group is None:
-                    group = _Group(training, execution)
-                _epoch(group, training, check)
-                group.keep([m for m in group.members if m.is_training])
-    except KeyboardInterrupt:
-        if not (ctrl_c.came or is_cancelled()):
-            raise
-        for member in by_member:
-            if member.is_training:
-                member.outcome = KeyboardInterrupt()
+        for _ in range(training[0].recipe.n_epochs):
+            _epoch(group, training, check)
+            check()
+            _end_ensembles(by_member)
+            training = [member for member in group.members if member.is_training]
+            group.keep(training)
+            if not training:
+                break
     finally:
-        if group is not None:
-            group.dissolve()
-    return [member.end() for member in by_member]
+        group.dissolve()
+
+
+def _end_ensembles(members: list[_Member]) -> None:
+    """End the members of an ensemble of which one ended in an error."""
+    errors = [(m.ensemble, m.outcome) for m in members if m.outcome is not None]
+    for ensemble, error in errors:
+        for member in members:
+            is_other = member.is_training and member.ensemble is ensemble
+            if ensemble is not None and is_other:
+                member.is_training, member.outcome = False, error
 
 
 def _epoch(group: "_Group", members: list[_Member], check: Callable[[], None]) -> None:
@@ -472,24 +495,23 @@ class _Sums:
     def __init__(self, members: list[_Member]) -> None:
         self.members = members
         self.outputs: list[Tensor] = []
-        self.batches: list[Sequence[Batch]] = []
+        self.encoded: list[list[tuple[Tensor, Tensor]]] = []  # y and weights
 
     def add(self, batches: Sequence[Batch], outputs: Tensor) -> None:
         """Keep a step."""
         longest = max(len(batch[1]) for batch in batches)
         self.outputs.append(outputs[:, :longest].clone())
-        self.batches.append(batches)
+        self.encoded.append([(batch[1], batch.weight) for batch in batches])
 
     def means(self, losses: Tensor, sizes: list[int]) -> list[list[float]]:
         """Loss and sums of each member, over the number of its samples."""
         found = []
         for i, member in enumerate(self.members):
-            own = [batches[i] for batches in self.batches]
+            own = [encoded[i] for encoded in self.encoded]
             outputs = [
-                out[i, : len(b[1])] for out, b in zip(self.outputs, own, strict=True)
+                out[i, : len(y)] for out, (y, _) in zip(self.outputs, own, strict=True)
             ]
-            y = torch.cat([batch[1] for batch in own])
-            weight = torch.cat([batch.weight for batch in own])
+            y, weight = (torch.cat(parts) for parts in zip(*own, strict=True))
             found.append(
                 member.target_on_device.sums(losses[i], torch.cat(outputs), y, weight)
                 / sizes[i]

@@ -3,7 +3,7 @@
 import copy
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -68,6 +68,7 @@ class ResidualNet(BareNet):
         *,
         callbacks: list[Any],
         verbose: int = 0,
+        is_cancelled: Callable[[], bool] = lambda: False,
     ) -> int:
         """Train for more epochs; return the epoch whose weights the network ends with."""
         training, validation = self.prepare(data, recipe, execution, callbacks, verbose)
@@ -81,6 +82,7 @@ class ResidualNet(BareNet):
             execution,
             n_steps=recipe.n_epochs * len(training),
             noise=self.noise,
+            is_cancelled=is_cancelled,
             hooks=hooks,
             records=hooks is None and all(is_ours(cb) for _, cb in self.callbacks_),
         )
@@ -110,7 +112,7 @@ class ResidualNet(BareNet):
                 for _ in range(n_epochs):
                     self._epoch(run, training, validation)
         except KeyboardInterrupt:
-            if run.ctrl_c.came or self.n_epochs_done == 0:
+            if run.is_interrupted() or self.n_epochs_done == 0:
                 raise
         finally:
             self.forget_unfinished_epoch()

@@ -45,6 +45,7 @@ class Run:
         *,
         n_steps: int,
         noise: torch.Generator,
+        is_cancelled: Callable[[], bool],
         hooks: BatchHooks | None,
         records: bool,
     ) -> None:
@@ -52,7 +53,7 @@ class Run:
         self.device, self.bfloat16 = execution.device, execution.bfloat16
         self.target = target.to(self.device)
         self.scheduler = SCHEDULES[recipe.schedule](optimizer, n_steps)
-        self.ctrl_c = CtrlC()
+        self.ctrl_c, self.is_cancelled = CtrlC(), is_cancelled
         self.totals = torch.zeros(1 + target.n_sums, device=self.device)
         is_alone = rank_and_size()[1] == 1
         self.forward: Callable[[Tensor], Tensor] = network.forward
@@ -148,8 +149,12 @@ class Run:
     def _means(self, batches: Batches) -> list[float]:
         return (self.totals / len(batches.dataset)).tolist()
 
+    def is_interrupted(self) -> bool:
+        """Whether Ctrl-C came, or the task that this training belongs to was cancelled."""
+        return self.ctrl_c.came or self.is_cancelled()
+
     def _raise_ctrl_c(self) -> None:
-        if self.ctrl_c.came:
+        if self.is_interrupted():
             raise KeyboardInterrupt
 
 

@@ -100,6 +100,16 @@ def members(network: ResidualNetwork) -> list[ResidualNetwork]:
     return [part(network, i, i + 1) for i in range(network.spec.members)]
 
 
+def separated(network: ResidualNetwork) -> list[ResidualNetwork]:
+    """Members of a network, as networks of their own."""
+    found = members(network)
+    for single in found:
+        # Also their counts of changes, by which autograd knows one from another.
+        own = {name: w.clone() for name, w in single.state_dict().items()}
+        single.load_state_dict(own, assign=True)
+    return found
+
+
 def part(network: ResidualNetwork, start: int, stop: int) -> ResidualNetwork:
     """Network of some members, which shares the memory of the whole."""
     rates = [layer.rates for layer in network.modules() if type(layer) is Dropout]

@@ -202,6 +202,7 @@ CHANGES = {
     "layout": "imagenet",
     "dropout": 0.5,
     "stochastic_depth": 0.5,
+    "n_estimators": 2,
     "l1": 0.01,
     "l1_structure": "channel",
     "finetune_epochs": 2,

@@ -28,6 +28,7 @@ from sklearn.multiclass import OneVsRestClassifier
 from sklearn.multioutput import MultiOutputClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from skorch.callbacks import Callback
 
 import sk_resnet._fused as fused
 from sk_resnet import EarlyStopping, ResNetClassifier, ResNetRegressor
@@ -194,6 +195,22 @@ def test_trials_that_run_at_once_meet(meetings):
         assert together[lr] == pytest.approx(score, abs=0.04)
 
 
+def test_a_trial_with_an_ensemble_reports_each_epoch_once(recwarn):
+    optuna = pytest.importorskip("optuna")
+    from sk_resnet.search import CrossValidationObjective
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    model = clone(MODEL).set_params(n_estimators=2)
+    space = {"lr": optuna.distributions.FloatDistribution(0.01, 0.1)}
+    study = optuna.create_study(direction="maximize")
+    study.optimize(CrossValidationObjective(model, X, Y, space=space, cv=2), n_trials=1)
+    assert not [w for w in recwarn if "already reported" in str(w.message)]
+    (trial,) = study.trials
+    assert trial.intermediate_values[2] == pytest.approx(
+        trial.user_attrs["fold_scores"][0], abs=1e-9
+    )
+
+
 # Nothing waits for ever, whatever fails
 
 N_TIMES = 20
@@ -265,6 +282,36 @@ def test_a_member_that_diverges_fails_alone(meetings):
         search.fit(X, X[:, 0])
     assert np.isnan(search.cv_results_["mean_test_score"]).tolist() == [False, True, False]
     assert sum(meetings.pop()) == 6
+
+
+class FitsToo(Callback):
+    """A callback that fits another model."""
+
+    def on_epoch_end(self, net, **kwargs):
+        clone(MODEL).fit(X, Y)
+
+
+def test_a_fit_within_a_callback_does_not_wait(monkeypatch):
+    monkeypatch.setattr(joblib, "cpu_count", lambda: 1)
+    model = clone(MODEL).set_params(callbacks=[FitsToo()])
+    with joblib.parallel_config("fused"):
+        assert len(cross_validate(model, X, Y, cv=3)["test_score"]) == 3
+
+
+def test_a_task_within_a_task_is_one():
+    meeting = fused.Meeting(n_at_once=8)
+    meeting.open(True)
+    with meeting.task(), meeting.task():
+        assert clone(MODEL).fit(X, Y).n_epochs_ == 2
+
+
+@pytest.mark.skipif(os.name != "posix", reason="forks")
+def test_a_process_that_is_forked_off_does_not_wait():
+    meeting = fused.Meeting(n_at_once=8)
+    with meeting.task():
+        meeting._process += 1  # as it is for a child
+        assert clone(MODEL).fit(X, Y).n_epochs_ == 2
+        meeting._process -= 1
 
 
 def test_one_job_trains_as_always():

@@ -143,6 +143,8 @@ def test_rates_and_penalties_are_those_of_each_member(optimizer, structure):
     "parameters",
     [
         lambda i: {"dropout": 0.2 * i},
+        lambda i: {"dropout": 0.2 * i, "augment": ["jitter"]},
+        lambda i: {"dropout": 0.2 * i, "stochastic_depth": 0.3, "depth": 6},
         lambda i: {"stochastic_depth": 0.3, "depth": 8},
         lambda i: {"label_smoothing": 0.1 * i},
         lambda i: {"validation_split": 0.2},
@@ -386,3 +388,54 @@ def test_an_ensemble_is_inspected_by_its_first_network():
     found = diagnose(model, ROWS[:60], CLASSES[:60], ROWS[60:], CLASSES[60:])
     assert found.fit
     assert NetworkDisplay.from_estimator(model).shapes[0] == (64,)
+
+
+def test_an_ensemble_takes_callbacks_of_others():
+    from skorch.callbacks import EpochScoring
+
+    for seed in range(3):
+        model = ResNetClassifier(
+            **{**SMALL, "batch_size": 10},
+            n_estimators=4,
+            callbacks=[EpochScoring("accuracy", name="scored", on_train=True)],
+            random_state=seed,
+        )
+        assert "scored" in model.fit(ROWS, CLASSES).history_[-1]
+
+
+def test_an_ensemble_goes_on_after_its_members_stopped_at_other_epochs():
+    model = ResNetClassifier(
+        **{**SMALL, "max_epochs": 8, "lr": 0.3},
+        **ENSEMBLE,
+        callbacks=[EarlyStopping(patience=1)],
+        warm_start=True,
+    )
+    n = model.fit(ROWS, CLASSES).n_epochs_
+    assert len(set(model.best_epoch_)) > 1
+    model.partial_fit(ROWS, CLASSES)
+    assert model.n_epochs_ == n + 1
+    model.set_params(callbacks=None, max_epochs=2).fit(ROWS, CLASSES)
+    assert model.n_epochs_ == n + 3
+    assert [row["epoch"] for row in model.history_] == list(range(1, n + 4))
+
+
+def test_a_stop_of_the_estimator_stops_all_members():
+    from skorch.callbacks import Callback
+
+    class Stop(Callback):
+        follows_estimator = True
+
+        def on_epoch_end(self, net, **kwargs):
+            if len(net.history) == 2:
+                raise KeyboardInterrupt
+
+    model = ResNetClassifier(**{**SMALL, "max_epochs": 5}, **ENSEMBLE, callbacks=[Stop()])
+    assert model.fit(ROWS, CLASSES).best_epoch_.tolist() == [2, 2, 2]
+
+
+def test_features_of_an_ensemble_have_names():
+    from sk_resnet import ResNetEmbedder
+
+    embedder = ResNetEmbedder(ResNetClassifier(**SMALL, **ENSEMBLE))
+    table = embedder.set_output(transform="pandas").fit_transform(ROWS, CLASSES)
+    assert table.shape == (100, 3 * 64)

@@ -44,6 +44,10 @@ class PruningCallback(Callback):
     [1, 2, 3]
     """
 
+    follows_estimator = True
+
+    follows_estimator = True  # one report an epoch, also of an ensemble
+
     def __init__(self, trial: BaseTrial, monitor: str = "valid_accuracy") -> None:
         self.trial = trial
         self.monitor = monitor
@@ -74,6 +78,8 @@ class FoldReports(Callback):
     `score` scores the network as it is; `done` are the scores of the folds before, and
     steps count from `first_step`.
     """
+
+    follows_estimator = True
 
     def __init__(
         self,
