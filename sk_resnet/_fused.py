@@ -12,7 +12,7 @@ import joblib
 from joblib.parallel import SequentialBackend, ThreadingBackend, register_parallel_backend
 
 from sk_resnet._batches import batch_bounds
-from sk_resnet._callbacks import is_ours
+from sk_resnet._callbacks import CtrlC, is_ours
 from sk_resnet._members import Outcome, Training, train_together
 from sk_resnet._processes import rank_and_size
 from sk_resnet._record import is_recordable
@@ -159,6 +159,7 @@ class Meeting:
         self._waiting: list[_Request] = []
         self._is_open = False
         self.is_cancelled = False
+        self.ctrl_c = CtrlC()
 
     def begin_task(self) -> None:
         """Count a task that was submitted."""
@@ -266,7 +267,8 @@ class Meeting:
         outcomes = train_all(
             trainings,
             n_processors=joblib.cpu_count(),
-            is_cancelled=lambda: self.is_cancelled,
+            # The interrupt may be lost on its way to the thread that waits for results.
+            is_cancelled=lambda: self.is_cancelled or self.ctrl_c.came,
         )
         for one in requests:
             n = len(one.trainings)
@@ -344,7 +346,8 @@ class FusedBackend(ThreadingBackend):
         meeting = self._meeting
         meeting.open(True)
         try:
-            yield
+            with meeting.ctrl_c:
+                yield
         except BaseException:
             meeting.cancel()
             raise

@@ -91,7 +91,8 @@ def test_every_search_and_validation_of_scikit_learn_joins(meetings):
         assert meetings.pop() == [3]
         assert cross_val_predict(piped, X, Y, cv=3).shape == (60,)
         assert meetings.pop() == [3]
-        learning_curve(MODEL, X, Y, cv=2, train_sizes=[0.5, 1.0], shuffle=True)
+        sizes = {"train_sizes": [0.5, 1.0], "shuffle": True, "random_state": 0}
+        learning_curve(MODEL, X, Y > 0, cv=2, **sizes)
         assert sorted(meetings.pop()) == [2, 2]  # of two sizes
         validation_curve(MODEL, X, Y, param_name="l2", param_range=[0.1, 0.2], cv=2)
         assert meetings.pop() == [4]
@@ -347,6 +348,6 @@ def test_ctrl_c_ends_a_search_and_the_process():
         assert process.stdout.readline() == "begin\n"
         threading.Event().wait(3)
         process.send_signal(signal.SIGINT)
-        out, _ = process.communicate(timeout=60)
+        out, _ = process.communicate(timeout=100)
         assert out == "interrupted\n"
         assert process.returncode == 0
