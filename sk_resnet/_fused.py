@@ -287,8 +287,15 @@ def train(trainings: Sequence[Training]) -> list[int]:
     elif len(trainings) == 1:
         return [trainings[0].run(lambda: False)]
     else:
-        # One group after the other: callbacks of the user are not called from two threads.
-        outcomes = train_all(trainings, n_processors=1)
+        # One group after the other: callbacks of the user are not called from two threads,
+        # and the first error, or Ctrl-C, ends the ensemble.
+        by_place: dict[int, Outcome] = {}
+        for places in groups_of(trainings, 1):
+            found = train_all([trainings[i] for i in places], n_processors=1)
+            by_place.update(zip(places, found, strict=True))
+            if any(isinstance(outcome, BaseException) for outcome in found):
+                break
+        outcomes = [by_place[i] for i in sorted(by_place)]
     for outcome in outcomes:
         if isinstance(outcome, BaseException):
             raise outcome

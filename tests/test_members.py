@@ -439,3 +439,18 @@ def test_features_of_an_ensemble_have_names():
     embedder = ResNetEmbedder(ResNetClassifier(**SMALL, **ENSEMBLE))
     table = embedder.set_output(transform="pandas").fit_transform(ROWS, CLASSES)
     assert table.shape == (100, 3 * 64)
+
+
+def test_an_error_ends_an_ensemble_that_trains_one_after_the_other():
+    from skorch.callbacks import Callback
+
+    class Fails(Callback):
+        def on_epoch_end(self, net, **kwargs):
+            begun.add(id(net))
+            raise RuntimeError("stop")
+
+    begun = set()
+    model = ResNetClassifier(**SMALL, **ENSEMBLE, callbacks=[Fails()])
+    with pytest.raises(RuntimeError, match="stop"):
+        model.fit(ROWS, CLASSES)
+    assert len(begun) == 1
