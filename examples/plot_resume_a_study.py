@@ -2,8 +2,8 @@
 What is lost when a worker dies?
 ================================
 
-The storage of a study keeps the trials that have ended, and of the others the folds that
-are complete. When a worker dies, another one continues its trial with the next fold.
+The storage of a study keeps the trials that have ended, and the parameters of those that run.
+When a worker dies, another one repeats its trial.
 """
 
 import tempfile
@@ -41,31 +41,29 @@ resumed().optimize(objective, n_trials=6)
 # %%
 # A worker dies in the middle of a trial
 # --------------------------------------
-#
-# One of its three folds is complete.
 
 
 class Death(BaseException):
     """Stands for anything that ends a worker."""
 
 
-def dies_in_the_second_fold(trial):
-    """Score one fold of a trial, then die."""
-    write = trial.set_user_attr
+def dies_after_three_epochs(trial):
+    """Report three epochs of a trial, then die."""
+    report = trial.report
 
-    def write_and_die(key, value):
-        write(key, value)
-        if key == "fold_seconds":
+    def report_and_die(value, step):
+        report(value, step)
+        if step == 3:
             raise Death
 
-    trial.set_user_attr = write_and_die
+    trial.report = report_and_die
     return objective(trial)
 
 
 study = resumed()
 study.enqueue_trial(study.best_params)  # good enough not to be pruned
 try:
-    dies_in_the_second_fold(study.ask())
+    dies_after_three_epochs(study.ask())
 except Death:
     print("states:", [trial.state.name for trial in study.trials])
 
@@ -82,7 +80,7 @@ print("trials back in the queue:", retry_stale_trials(study, older_than=0))
 study.optimize(objective, n_trials=6)
 retried = next(t for t in study.trials if "retry_history" in t.system_attrs)
 first = retried.system_attrs["retry_history"][0]
-print(f"trial {retried.number} went on with trial {first}: {retried.state.name}")
+print(f"trial {retried.number} repeats trial {first}: {retried.state.name}")
 print("its folds:", np.round(retried.user_attrs["fold_scores"], 3))
 
 # %%
@@ -101,23 +99,18 @@ except ValueError as error:
 figure, axes = plt.subplots(figsize=(7, 3.5), layout="constrained")
 colors = {"COMPLETE": "C0", "PRUNED": "C1", "FAIL": "C3"}
 for trial in study.trials:
-    n_folds = trial.last_step / model.max_epochs
     name, color = trial.state.name, colors[trial.state.name]
-    axes.bar(trial.number, n_folds, color=color, label=name.lower())
-inherited = len(study.trials[first].user_attrs["fold_scores"])
-axes.bar(
-    retried.number, inherited, color="none", edgecolor="C3", hatch="//", label="inherited"
-)
+    axes.bar(trial.number, trial.last_step, color=color, label=name.lower())
 axes.axvline(first + 0.5, color="gray", linestyle=":", label="resumed")
 handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
 axes.legend(handles.values(), handles.keys(), loc="upper left", bbox_to_anchor=(1, 1))
-axes.set(xlabel="trial", ylabel="folds, of six epochs each", yticks=range(4))
+axes.set(xlabel="trial", ylabel="epochs of all three folds")
 
 # %%
 # Conclusion
 # ----------
 
 n_ended = sum(trial.state.name in ("COMPLETE", "PRUNED") for trial in study.trials)
-print(f"the new worker took over {inherited} of 3 folds from the dead one")
+print(f"the study lost {study.trials[first].last_step} epochs of one trial")
 print(f"{n_ended} trials ended; best accuracy {study.best_value:.3f}")
 folder.cleanup()

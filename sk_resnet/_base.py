@@ -53,7 +53,7 @@ from sk_resnet._data import (
 from sk_resnet._fused import train
 from sk_resnet._input import InputSpec, input_spec
 from sk_resnet._machine import device_or_cpu, resolve_device
-from sk_resnet._members import Training
+from sk_resnet._members import Training, Unit
 from sk_resnet._net import DivergenceError, ResidualNet, is_finite, make_net, member_seed
 from sk_resnet._network import (
     ResidualNetwork,
@@ -574,7 +574,8 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
             with epoch_progress(recipe.n_epochs, shown=bool(verbose)) as bar:
                 heard = self._heard(callbacks, [*followers, *bar])
                 made = (data, recipe, execution, heard, verbose)
-                held = train([Training(net, *made, ensemble=self.net_) for net in nets])
+                unit = Unit()
+                held = train([Training(net, *made, unit) for net in nets])
         finally:  # also after Ctrl-C: the epochs that are done stay usable
             self._gather()
             self._summarize(held)

@@ -2,20 +2,24 @@
 
 import os
 import threading
+import time
+from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import Any
 
 import joblib
+import torch
 from joblib.parallel import SequentialBackend, ThreadingBackend, register_parallel_backend
 
 from sk_resnet._batches import batch_bounds
 from sk_resnet._callbacks import CtrlC, is_ours
-from sk_resnet._members import Outcome, Training, train_together
+from sk_resnet._members import Outcome, Training, Unit, train_together
 from sk_resnet._processes import rank_and_size
 from sk_resnet._record import is_recordable
+from sk_resnet._run import NO_TURN
 
 # Members of a group on a CPU, and bytes of the activations behind their widest layer in one
 # batch. More do not fit its caches, and take longer than two groups.
@@ -88,51 +92,95 @@ def _can_join(training: Training) -> bool:
     )
 
 
+class Turns:
+    """Context that few threads are in at once; those that wait enter in their order."""
+
+    def __init__(self, n_at_once: int) -> None:
+        self._changed = threading.Condition()
+        self._n_free, self._queue = n_at_once, deque[object]()
+
+    def __enter__(self) -> None:
+        ticket = object()
+        with self._changed:
+            self._queue.append(ticket)
+            self._changed.wait_for(lambda: self._n_free and self._queue[0] is ticket)
+            self._queue.popleft()
+            self._n_free -= 1
+            self._changed.notify_all()
+
+    def __exit__(self, *exception: object) -> None:
+        with self._changed:
+            self._n_free += 1
+            self._changed.notify_all()
+
+
 def train_all(
     trainings: Sequence[Training],
     *,
     n_processors: int,
     is_cancelled: Callable[[], bool] = lambda: False,
+    in_turns: bool = False,
 ) -> list[Outcome]:
     """Train networks, together where they can; return what each ends in.
 
-    Groups that compute on one thread each run side by side on the processors.
+    Groups that compute on one thread each run side by side on the processors. With
+    `in_turns` all groups are under way at once, and take turns after each epoch.
     """
     if not all(training.execution.on_one_thread for training in trainings):
         n_processors = 1
     outcomes: list[Outcome] = [KeyboardInterrupt()] * len(trainings)
+    groups = groups_of(trainings, n_processors)
+    turn = Turns(n_processors) if in_turns else NO_TURN
 
     def do(places: list[int]) -> None:
         chosen = [trainings[place] for place in places]
         if len(chosen) == 1:
-            found = [_alone(chosen[0], is_cancelled)]
+            found = [_alone(chosen[0], is_cancelled, turn)]
         else:
-            found = train_together(chosen, is_cancelled=is_cancelled)
+            found = train_together(chosen, is_cancelled=is_cancelled, turn=turn)
         for place, outcome in zip(places, found, strict=True):
             outcomes[place] = outcome
 
-    groups = groups_of(trainings, n_processors)
-    if len(groups) == 1 or n_processors == 1:
+    n_threads = min(len(groups), len(groups) if in_turns else n_processors)
+    if n_threads == 1:
         for places in groups:
             do(places)
     else:
-        with ThreadPoolExecutor(n_processors) as threads:
+        with ThreadPoolExecutor(n_threads, initializer=_wait_no_more) as threads:
             list(threads.map(do, groups))
     return outcomes
 
 
-def _alone(training: Training, is_cancelled: Callable[[], bool]) -> Outcome:
-    if is_cancelled():
-        return KeyboardInterrupt()
+def _alone(
+    training: Training, is_cancelled: Callable[[], bool], turn: AbstractContextManager[None]
+) -> Outcome:
+    unit = training.unit
+
+    def has_failed() -> bool:
+        return unit.error is not None or is_cancelled()
+
+    if has_failed():
+        return unit.fail(KeyboardInterrupt())
     try:
-        return training.run(is_cancelled)
+        return training.run(has_failed, turn)
     except BaseException as error:
-        return error
+        return unit.fail(error)
 
 
 # That threads of a cancelled meeting get.
 SECONDS_TO_END = 2.0
+# With the meeting that fits wait in, whether they are part of a task, and the unit of it.
 _this_thread = threading.local()
+
+
+def _wait_no_more() -> None:
+    """Let the fits of this thread, which trains, not wait for others."""
+    _this_thread.meeting, _this_thread.is_in_task = None, True
+
+
+def is_in_task() -> bool:
+    """Whether this thread does a task, or trains for one."""
+    return getattr(_this_thread, "is_in_task", False)
 
 
 class _Request:
@@ -149,27 +197,35 @@ class Meeting:
     A task is under way from its submission until its results are taken and the next is
     submitted. When all that run at once wait in a fit, one of them trains for all. A task
     that never fits, or ends in an error, is no longer under way then; nobody waits for it.
+    For `linger` seconds after the end of a task it is assumed that another will begin.
     """
 
-    def __init__(self, n_at_once: int) -> None:
-        self.n_at_once = n_at_once
+    def __init__(
+        self, n_at_once: int | None = None, *, linger: float = 0.0, in_turns: bool = False
+    ) -> None:
+        self.n_at_once, self.linger, self.in_turns = n_at_once, linger, in_turns
         self._changed = threading.Condition()
-        self._n_tasks = self._n_running = 0
+        self._n_tasks = self._n_running = self._n_awaited = 0
+        self._awaited_until = 0.0
         self._process = os.getpid()
         self._waiting: list[_Request] = []
         self._is_open = False
         self.is_cancelled = False
         self.ctrl_c = CtrlC()
 
-    def begin_task(self) -> None:
-        """Count a task that was submitted."""
+    def begin_tasks(self, n: int = 1) -> None:
+        """Count tasks that were submitted."""
         with self._changed:
-            self._n_tasks += 1
+            self._n_tasks += n
+            self._n_awaited = max(0, self._n_awaited - n)
 
     def end_task(self) -> None:
-        """Count it no longer."""
+        """Count one no longer."""
         with self._changed:
             self._n_tasks -= 1
+            if self.linger:
+                self._n_awaited += 1
+                self._awaited_until = time.monotonic() + self.linger
             self._changed.notify_all()
 
     def open(self, is_open: bool) -> None:
@@ -192,29 +248,18 @@ class Meeting:
             self._changed.wait_for(lambda: self._n_running == 0, SECONDS_TO_END)
 
     @contextmanager
-    def attended(self) -> Iterator[None]:
-        """Let the fits of this thread take part."""
-        before = getattr(_this_thread, "meeting", None)
-        _this_thread.meeting = self
+    def attended(self, unit: Unit | None = None) -> Iterator[None]:
+        """Let the fits of this thread take part, and those of one unit fail as one."""
+        before = dict(vars(_this_thread))
+        _this_thread.meeting, _this_thread.is_in_task = self, True
+        _this_thread.unit = unit
         self._count_running(1)
         try:
             yield
         finally:
-            _this_thread.meeting = before
+            vars(_this_thread).clear()
+            vars(_this_thread).update(before)
             self._count_running(-1)
-
-    @contextmanager
-    def task(self) -> Iterator[None]:
-        """Do a task in this thread, whose fits take part."""
-        if getattr(_this_thread, "meeting", None) is self or not self.is_here():
-            yield  # a task within a task, or in a process that was forked off
-            return
-        self.begin_task()
-        try:
-            with self.attended():
-                yield
-        finally:
-            self.end_task()
 
     def _count_running(self, change: int) -> None:
         with self._changed:
@@ -223,16 +268,17 @@ class Meeting:
 
     def train(self, trainings: Sequence[Training]) -> list[Outcome]:
         """Wait for the other fits, and train with them."""
+        if (unit := _this_thread.unit) is not None:
+            trainings = [replace(training, unit=unit) for training in trainings]
         request = _Request(trainings)
         with self._changed:
             self._waiting.append(request)
             self._changed.notify_all()
             try:
-                self._changed.wait_for(
-                    lambda: (
-                        request.outcomes is not None or self.is_cancelled or self._is_full()
-                    )
-                )
+                while not (
+                    request.outcomes is not None or self.is_cancelled or self._is_full()
+                ):
+                    self._changed.wait(self._seconds_to_linger())
                 if self.is_cancelled:
                     return [KeyboardInterrupt()] * len(trainings)
                 if request.outcomes is not None:
@@ -241,7 +287,7 @@ class Meeting:
             finally:  # also by Ctrl-C
                 if request in self._waiting:
                     self._waiting.remove(request)
-        _this_thread.meeting = None  # fits in callbacks do not wait
+        _wait_no_more()  # for those in callbacks
         try:
             self._train(requests)
         except BaseException as error:
@@ -259,16 +305,23 @@ class Meeting:
         return os.getpid() == self._process
 
     def _is_full(self) -> bool:
-        n_running = min(self._n_tasks, self.n_at_once)
-        return self._is_open and 0 < n_running <= len(self._waiting)
+        n_running = min(self._n_tasks, self.n_at_once or self._n_tasks)
+        is_full = self._is_open and 0 < n_running <= len(self._waiting)
+        return is_full and self._seconds_to_linger() is None
+
+    def _seconds_to_linger(self) -> float | None:
+        """Time that tasks are still waited for which are about to begin."""
+        seconds = self._awaited_until - time.monotonic()
+        return seconds if self._n_awaited and seconds > 0 else None
 
     def _train(self, requests: list[_Request]) -> None:
         trainings = [training for one in requests for training in one.trainings]
         outcomes = train_all(
             trainings,
-            n_processors=joblib.cpu_count(),
+            n_processors=min(joblib.cpu_count(), torch.get_num_threads()),
             # The interrupt may be lost on its way to the thread that waits for results.
             is_cancelled=lambda: self.is_cancelled or self.ctrl_c.came,
+            in_turns=self.in_turns,
         )
         for one in requests:
             n = len(one.trainings)
@@ -332,7 +385,7 @@ class FusedBackend(ThreadingBackend):
     def submit(self, func: Any, callback: Any = None) -> Any:
         """Schedule a task."""
         meeting = self._meeting
-        meeting.begin_task()
+        meeting.begin_tasks()
 
         def task(**kwargs: Any) -> Any:
             with meeting.attended():

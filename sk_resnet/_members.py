@@ -2,7 +2,8 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
 from itertools import groupby, zip_longest
 from typing import Any
 
@@ -20,8 +21,19 @@ from sk_resnet._network import ResidualNetwork, overwriting_relus
 from sk_resnet._optim import SCHEDULES
 from sk_resnet._plan import Execution, Recipe
 from sk_resnet._record import recorded
-from sk_resnet._run import autocast
+from sk_resnet._run import NO_TURN, autocast
 from sk_resnet._surgery import part, slice_of, stacked
+
+
+class Unit:
+    """Trainings that fail as one: those of an ensemble, or of the folds of a trial."""
+
+    error: BaseException | None = None
+
+    def fail(self, error: BaseException) -> BaseException:
+        """Note an error of one; return the first, which ends all of them."""
+        self.error = self.error or error
+        return self.error
 
 
 @dataclass(frozen=True)
@@ -34,10 +46,13 @@ class Training:
     execution: Execution
     callbacks: list[Any]
     verbose: int = 0
-    # The same for the members of one ensemble: an error of one ends the others.
-    ensemble: Any = None
+    unit: Unit = field(default_factory=Unit)
 
-    def run(self, is_cancelled: Callable[[], bool]) -> int:
+    def run(
+        self,
+        is_cancelled: Callable[[], bool],
+        turn: AbstractContextManager[None] = NO_TURN,
+    ) -> int:
         """Train alone; return the epoch whose weights the network ends with."""
         return self.net.train(
             self.data,
@@ -46,6 +61,7 @@ class Training:
             callbacks=self.callbacks,
             verbose=self.verbose,
             is_cancelled=is_cancelled,
+            turn=turn,
         )
 
 
@@ -62,7 +78,7 @@ class _Member:
     def __init__(self, training: Training) -> None:
         self.net, self.data = training.net, training.data
         self.recipe, self.target = training.recipe, training.data.target
-        self.ensemble = training.ensemble
+        self.unit = training.unit
         self.target_on_device = self.target.to(training.execution.device)
         self.outcome: Outcome | None = None
         self.is_training = True
@@ -87,10 +103,14 @@ class _Member:
         except KeyboardInterrupt as stop:  # of a callback, as skorch stops a training
             self.is_training = False
             if self.net.n_epochs_done == 0:
-                self.outcome = stop
+                self.fail(stop)
         except Exception as error:
-            self.is_training = False
-            self.outcome = error
+            self.fail(error)
+
+    def fail(self, error: BaseException) -> None:
+        """End in an error, and with it the others of the unit."""
+        self.is_training = False
+        self.outcome = self.outcome or self.unit.fail(error)
 
     def end(self) -> Outcome:
         """Outcome, behind the callbacks' last words."""
@@ -100,19 +120,24 @@ class _Member:
             try:
                 self.outcome = self.net.end(self.data.training)
             except BaseException as error:
-                self.outcome = error
+                self.fail(error)
+        assert self.outcome is not None
         return self.outcome
 
 
 def train_together(
-    trainings: Sequence[Training], *, is_cancelled: Callable[[], bool] = lambda: False
+    trainings: Sequence[Training],
+    *,
+    is_cancelled: Callable[[], bool] = lambda: False,
+    turn: AbstractContextManager[None] = NO_TURN,
 ) -> list[Outcome]:
     """Train networks of one architecture as one; return what each training ends in.
 
     Each member sees its own samples in its own order, and has its own rates and
     penalties: it is the network that it would have been alone, up to rounding. Callbacks
     run here, each for its own network. An error, a divergence or an early stop ends the
-    training of one member; the others go on. Ctrl-C ends all of them.
+    training of one member; the others go on. Ctrl-C ends all of them. Each epoch is done
+    within `turn`.
     """
     execution = trainings[0].execution
     settings = training_settings(
@@ -124,23 +149,29 @@ def train_together(
     ctrl_c = CtrlC()
 
     def check() -> None:
-        if ctrl_c.came or is_cancelled():
+        if ctrl_c.came or is_cancelled() or all(m.unit.error for m in by_member):
             raise KeyboardInterrupt
 
     by_member: list[_Member] = []
     with ctrl_c, settings:
         try:
-            by_member += [_Member(training) for training in trainings]
+            for training in trainings:
+                by_member.append(_Member(training))
             check()
-            _train(by_member, execution, check)
+            _train(by_member, execution, check, turn)
         except (Exception, KeyboardInterrupt) as error:
             for member in by_member:
-                member.outcome = member.outcome or error
-        return [member.end() for member in by_member]
+                member.fail(error)
+        # Ctrl-C may come before all of them have begun.
+        missing: list[Outcome] = [KeyboardInterrupt()] * (len(trainings) - len(by_member))
+        return [member.end() for member in by_member] + missing
 
 
 def _train(
-    by_member: list[_Member], execution: Execution, check: Callable[[], None]
+    by_member: list[_Member],
+    execution: Execution,
+    check: Callable[[], None],
+    turn: AbstractContextManager[None],
 ) -> None:
     """Train for all epochs, or until no member is left."""
     training = [member for member in by_member if member.is_training]
@@ -149,25 +180,21 @@ def _train(
     group = _Group(training, execution)
     try:
         for _ in range(training[0].recipe.n_epochs):
-            _epoch(group, training, check)
+            with turn:
+                _epoch(group, training, check)
             check()
-            _end_ensembles(by_member)
+            for member in training:
+                if member.is_training and member.unit.error is not None:
+                    member.fail(member.unit.error)
+            ended = [member for member in training if not member.is_training]
             training = [member for member in group.members if member.is_training]
             group.keep(training)
+            for member in ended:
+                member.end()
             if not training:
                 break
     finally:
         group.dissolve()
-
-
-def _end_ensembles(members: list[_Member]) -> None:
-    """End the members of an ensemble of which one ended in an error."""
-    errors = [(m.ensemble, m.outcome) for m in members if m.outcome is not None]
-    for ensemble, error in errors:
-        for member in members:
-            is_other = member.is_training and member.ensemble is ensemble
-            if ensemble is not None and is_other:
-                member.is_training, member.outcome = False, error
 
 
 def _epoch(group: "_Group", members: list[_Member], check: Callable[[], None]) -> None:

@@ -4,6 +4,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from sk_resnet._network import in_place, inner_kernels, kernels, overwriting_rel
 from sk_resnet._optim import OPTIMIZERS, parameter_groups
 from sk_resnet._plan import Execution, Recipe
 from sk_resnet._processes import rank_and_size
-from sk_resnet._run import BatchHooks, Run, autocast
+from sk_resnet._run import NO_TURN, BatchHooks, Run, autocast
 from sk_resnet._surgery import folded, multiply_adds
 from sk_resnet._target import Target
 
@@ -69,8 +70,12 @@ class ResidualNet(BareNet):
         callbacks: list[Any],
         verbose: int = 0,
         is_cancelled: Callable[[], bool] = lambda: False,
+        turn: AbstractContextManager[None] = NO_TURN,
     ) -> int:
-        """Train for more epochs; return the epoch whose weights the network ends with."""
+        """Train for more epochs; return the epoch whose weights the network ends with.
+
+        Each epoch is done within `turn`.
+        """
         training, validation = self.prepare(data, recipe, execution, callbacks, verbose)
         self.make_optimizer()
         hooks = self._batch_hooks()
@@ -88,7 +93,7 @@ class ResidualNet(BareNet):
         )
         try:
             self.notify("on_train_begin", X=data.training, y=None)
-            self._epochs(run, execution, training, validation, recipe.n_epochs)
+            self._epochs(run, execution, training, validation, recipe.n_epochs, turn)
         finally:
             self.module_.eval()
         return self.end(data.training)
@@ -100,6 +105,7 @@ class ResidualNet(BareNet):
         training: Batches,
         validation: Batches | None,
         n_epochs: int,
+        turn: AbstractContextManager[None],
     ) -> None:
         """Train until the last epoch, or until a callback stops by KeyboardInterrupt."""
         settings = training_settings(
@@ -110,7 +116,8 @@ class ResidualNet(BareNet):
         try:
             with run.ctrl_c, settings, in_place(overwriting_relus(self.module_)):
                 for _ in range(n_epochs):
-                    self._epoch(run, training, validation)
+                    with turn:
+                        self._epoch(run, training, validation)
         except KeyboardInterrupt:
             if run.is_interrupted() or self.n_epochs_done == 0:
                 raise

@@ -1,6 +1,7 @@
 """What lives for one training: steps, their sums, the schedule, and Ctrl-C."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -18,6 +19,9 @@ from sk_resnet._plan import Execution, Recipe
 from sk_resnet._processes import all_reduce, broadcast_buffers, rank_and_size
 from sk_resnet._record import is_recordable, recorded
 from sk_resnet._target import Target
+
+# For epochs that need not wait for those of other trainings.
+NO_TURN: AbstractContextManager[None] = nullcontext()
 
 
 class BatchHooks(NamedTuple):

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from collections import Counter
@@ -34,6 +35,7 @@ from sklearn.model_selection import (
 )
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from skorch.callbacks import Callback
 
 import sk_resnet
 from sk_resnet import (
@@ -43,6 +45,7 @@ from sk_resnet import (
     WideResNetClassifier,
     WideResNetRegressor,
 )
+from sk_resnet._net import DivergenceError, ResidualNet
 from sk_resnet._optim import OPTIMIZERS
 from sk_resnet._spec import FAMILIES
 from sk_resnet.search import (
@@ -54,6 +57,7 @@ from sk_resnet.search import (
     search_space,
     suggest,
 )
+from sk_resnet.search._pruning import TrialReports
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 ROOT = Path(sk_resnet.__file__).parents[1]
@@ -380,9 +384,8 @@ def test_the_objective_is_cross_val_score(data):
         np.testing.assert_allclose(trial.user_attrs["fold_scores"], expected)
         assert trial.value == pytest.approx(expected.mean())
         assert trial.user_attrs["fold_epochs"] == [2, 2, 2]
-        assert len(trial.user_attrs["fold_seconds"]) == 3
-        assert sorted(trial.intermediate_values) == [1, 2, 3, 4, 5, 6]
-        assert trial.intermediate_values[6] == pytest.approx(trial.value)
+        assert sorted(trial.intermediate_values) == [1, 2]
+        assert trial.intermediate_values[2] == pytest.approx(trial.value)
     model = objective.refit(study)
     expected = pipeline().set_params(**study.best_params).fit(*data)
     np.testing.assert_array_equal(
@@ -403,8 +406,8 @@ def check_fold_scores(model, X, y, *, cv, **changes):
     # It refuses a sparse y.
     dense = y.toarray() if sparse.issparse(y) else y
     expected = cross_val_score(other, X, dense, cv=cv)
-    np.testing.assert_allclose(trial.user_attrs["fold_scores"], expected)
-    assert len(trial.intermediate_values) == 6
+    np.testing.assert_allclose(trial.user_attrs["fold_scores"], expected, rtol=1e-4)
+    assert len(trial.intermediate_values) == 2
     return objective.refit(study)
 
 
@@ -534,23 +537,24 @@ def test_bad_trials_are_pruned_after_few_epochs(data):
     assert objective.best_parameters(study) == {"model__lr": 0.1}
 
 
-def test_steps_count_folds_by_the_largest_number_of_epochs(data):
+def test_steps_are_epochs(data):
     space = {"model__max_epochs": CategoricalDistribution([1, 3])}
     model = pipeline(finetune_epochs=1)
     objective = CrossValidationObjective(model, *data, space=space, cv=2)
+    assert objective.most_epochs == 4
     study = create_study(pruner=optuna.pruners.NopPruner())
     for n in (1, 3):
         study.enqueue_trial({"model__max_epochs": n})
     study.optimize(objective, n_trials=2)
     steps = [sorted(trial.intermediate_values) for trial in study.trials]
-    assert steps == [[1, 2, 5, 6], [1, 2, 3, 4, 5, 6, 7, 8]]
+    assert steps == [[1, 2], [1, 2, 3, 4]]
     auto = objective_of(data)
     auto.estimator.set_params(model__max_epochs="auto", model__batch_size="auto")
     fitted = clone(auto.estimator).fit(data[0][:40], data[1][:40])[-1]
     assert auto._most_epochs() == fitted.n_epochs_
 
 
-def test_the_default_pruner_keeps_the_better_half_after_half_a_fold(data):
+def test_the_default_pruner_keeps_the_better_half_after_half_of_the_epochs(data):
     space = {"model__lr": CategoricalDistribution([0.1, 1e-9])}
     objective = CrossValidationObjective(pipeline(max_epochs=8), *data, space=space)
     study = create_study(objective=objective)
@@ -578,15 +582,192 @@ def test_tables_keep_the_names_of_their_columns(data):
     assert objective.refit(study).predict(X).shape == (60,)
 
 
-def test_trials_behind_in_every_fold_are_pruned(data):
-    space = {"model__lr": CategoricalDistribution([0.1, 1e-9])}
-    objective = CrossValidationObjective(pipeline(max_epochs=8), *data, space=space, cv=6)
+# Folds at once
+
+
+class Alone(Callback):
+    """A callback of a user, with which a fit trains alone; notes folds and epochs."""
+
+    def __init__(self, seen, fails_in=None):
+        self.seen, self.fails_in = seen, fails_in
+
+    def __sklearn_clone__(self):
+        return self
+
+    def on_epoch_end(self, net, **kwargs):
+        fold, epoch = float(kwargs["dataset_train"].X.sum()), net.history[-1]["epoch"]
+        self.seen.append((fold, epoch))
+        if epoch == self.fails_in and fold == max(self.seen)[0]:
+            raise DivergenceError("what a divergence says")
+
+
+class Joining(Alone):
+    """Stands for a callback of ours, with which folds train together."""
+
+
+Joining.__module__ = "sk_resnet.tests"
+
+
+class Scores(Callback):
+    """Notes the accuracy on other samples after each epoch."""
+
+    def __init__(self, model, X, y):
+        self.model, self.X, self.y, self.found = model, X, y, []
+
+    def on_epoch_end(self, net, **kwargs):
+        self.found.append(float((net.predict(self.X) == self.y).mean()))
+
+
+@pytest.mark.parametrize("is_alone", [False, True])
+def test_the_mean_of_all_folds_is_reported_after_each_epoch(data, is_alone, monkeypatch):
+    monkeypatch.setattr(joblib, "cpu_count", lambda: 1)  # or epochs would overlap
+    X, y = data
+    seen = []
+    model = ResNetClassifier(**{**ROWS, "max_epochs": 5})
+    callbacks = [Alone(seen)] if is_alone else []
+    objective = CrossValidationObjective(
+        clone(model).set_params(callbacks=callbacks), X, y, space={}, cv=KFold(3)
+    )
     study = create_study(pruner=optuna.pruners.NopPruner())
-    for lr in (0.1, 1e-9):
-        study.enqueue_trial({"model__lr": lr})
-    study.optimize(objective, n_trials=2)
-    assert study.trials[1].state == TrialState.PRUNED
-    assert len(study.trials[1].user_attrs["fold_scores"]) == 4  # p = 1/16
+    study.optimize(objective, n_trials=1)
+    expected = []
+    for train, test in KFold(3).split(X):
+        scores = Scores(model, X[test], y[test])
+        clone(model).set_params(callbacks=[scores]).fit(X[train], y[train])
+        expected.append(scores.found)
+    reported = study.trials[0].intermediate_values
+    assert list(reported.values()) == pytest.approx(np.mean(expected, 0).tolist())
+    if is_alone:  # each fold does an epoch in its turn
+        assert [epoch for _, epoch in seen] == sorted(epoch for _, epoch in seen)
+        assert [fold for fold, _ in seen] == 5 * [fold for fold, _ in seen[:3]]
+        assert len(set(seen)) == 15
+
+
+@pytest.mark.parametrize("is_alone", [False, True])
+def test_a_pruned_trial_ends_all_folds_at_once(data, is_alone, monkeypatch):
+    monkeypatch.setattr(joblib, "cpu_count", lambda: 1)
+    seen = []
+    end_epoch = ResidualNet.end_epoch
+
+    def noted(self, *args):
+        seen.append(self.history[-1]["epoch"])
+        end_epoch(self, *args)
+
+    monkeypatch.setattr(ResidualNet, "end_epoch", noted)
+    model = pipeline(max_epochs=9, callbacks=[Alone([])] if is_alone else [])
+    objective = CrossValidationObjective(model, *data, space={}, cv=3)
+    study = create_study(pruner=optuna.pruners.ThresholdPruner(lower=2.0, n_warmup_steps=3))
+    study.optimize(objective, n_trials=1)
+    assert study.trials[0].state == TrialState.PRUNED
+    assert list(study.trials[0].intermediate_values) == [1, 2, 3]
+    assert sorted(seen) == [1, 1, 1, 2, 2, 2, 3, 3, 3]
+
+
+def test_a_fold_that_stopped_counts_with_its_last_score():
+    trial = optuna.create_study(direction="maximize").ask()
+    reports = TrialReports(trial, n_folds=3)
+    for fold, scores in enumerate([[0.1, 0.2], [0.3, 0.4, 0.5], [0.5]]):
+        reports.begin(fold)
+        for score in scores:
+            reports.add(fold, score)
+    values = trial.study.trials[0].intermediate_values
+    assert values == {1: pytest.approx(0.3)}
+    reports.end(2)
+    assert values == {1: pytest.approx(0.3)}
+    values = trial.study.trials[0].intermediate_values
+    assert values == pytest.approx({1: 0.3, 2: 1.1 / 3})
+    reports.begin(0)  # a second part of the fit, such as fine-tuning
+    reports.end(1)
+    assert len(trial.study.trials[0].intermediate_values) == 2
+    reports.add(0, 0.6)
+    assert trial.study.trials[0].intermediate_values[3] == pytest.approx(1.6 / 3)
+
+
+@pytest.mark.filterwarnings("ignore:Trial 0")
+@pytest.mark.parametrize("kind", [Alone, Joining])
+def test_a_fold_that_fails_ends_the_others(data, kind):
+    seen = []
+    model = ResNetClassifier(**{**ROWS, "max_epochs": 50})
+    model.set_params(callbacks=[kind(seen, fails_in=2)])
+    objective = CrossValidationObjective(model, *data, space={}, cv=KFold(3))
+    study = create_study()
+    study.optimize(objective, n_trials=1)
+    assert study.trials[0].state == TrialState.FAIL
+    assert study.trials[0].user_attrs["error"] == "what a divergence says"
+    assert {epoch for _, epoch in seen} == {1, 2}
+
+
+def test_an_error_of_a_step_ends_a_trial(data, monkeypatch):
+    monkeypatch.setattr(FailsInTheSecondFit, "n_fits", 0)
+    before = threading.active_count()
+    model = ResNetClassifier(**ROWS)
+    broken = make_pipeline(FailsInTheSecondFit(), model)
+    objective = CrossValidationObjective(broken, *data, space={}, cv=3)
+    with pytest.raises(RuntimeError, match="of a step"):
+        objective(FixedTrial({}))
+    assert threading.active_count() == before
+
+
+class FailsInTheSecondFit(StandardScaler):
+    n_fits = 0
+
+    def fit(self, X, y=None, sample_weight=None):
+        FailsInTheSecondFit.n_fits += 1
+        if FailsInTheSecondFit.n_fits == 2:
+            raise RuntimeError("an error of a step")
+        return super().fit(X, y, sample_weight)
+
+
+class Studies(StandardScaler):
+    """A step that does a study of its own."""
+
+    def fit(self, X, y=None, sample_weight=None):
+        objective = CrossValidationObjective(
+            ResNetClassifier(**ROWS), X, np.arange(len(X)) % 2, space={}, cv=2
+        )
+        self.score_ = objective(FixedTrial({}))
+        return super().fit(X, y, sample_weight)
+
+
+def test_a_study_within_a_study_does_not_wait(data):
+    model = make_pipeline(Studies(), ResNetClassifier(**ROWS))
+    objective = CrossValidationObjective(model, *data, space={}, cv=3)
+    assert 0 <= objective(FixedTrial({})) <= 1
+
+    def scoring(model, X, y):
+        return objective_of(data)(FixedTrial({"model__l2": 1e-3}))
+
+    nested = objective_of(data, scoring=scoring, cv=2)
+    assert 0 <= nested(FixedTrial({"model__l2": 1e-3})) <= 1
+
+
+CTRL_C = """
+import numpy as np, optuna
+from sk_resnet import ResNetClassifier
+from sk_resnet.search import CrossValidationObjective
+X = np.random.default_rng(0).normal(size=(60, 5))
+model = ResNetClassifier(4, max_epochs=100_000, batch_size=16)
+objective = CrossValidationObjective(model, X, np.arange(60) % 2, space={})
+print("begin", flush=True)
+try:
+    optuna.create_study(direction="maximize").optimize(objective, n_trials=1)
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="sends a signal")
+def test_ctrl_c_ends_a_study():
+    process = subprocess.Popen(
+        [sys.executable, "-c", CTRL_C], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "begin\n"
+    time.sleep(3)
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=100)
+    assert out == "interrupted\n"
+    assert process.returncode == 0
 
 
 def test_divergence_fails_the_trial_and_the_study_goes_on(data):
@@ -637,9 +818,7 @@ def test_the_epoch_that_stops_a_fit_is_reported_too(data):
     (trial,) = study.trials
     n = trial.user_attrs["fold_epochs"]
     assert max(n) < 9
-    assert sorted(trial.intermediate_values) == [
-        9 * fold + epoch + 1 for fold in range(2) for epoch in range(n[fold])
-    ]
+    assert sorted(trial.intermediate_values) == list(range(1, max(n) + 1))
 
 
 def test_the_pruning_callback_survives_clones(data):
@@ -659,22 +838,18 @@ def test_the_pruning_callback_survives_clones(data):
 # Studies that last
 
 
-def test_a_retried_trial_goes_on_behind_its_last_fold(data):
+def test_a_retried_trial_has_the_same_parameters(data):
     objective = objective_of(data)
     study = create_study()
     trial = study.ask()
     suggest(trial, objective.space)
-    for key, values in (("fold_scores", [0.5, 0.25]), ("fold_epochs", [7, 7])):
-        trial.set_user_attr(key, values)
-    trial.set_user_attr("fold_seconds", [1.0, 1.0])
     assert retry_stale_trials(study, older_than=1e6) == 0
     assert retry_stale_trials(study, older_than=0) == 1
     study.optimize(objective, n_trials=1)
     failed, retried = study.trials
     assert (failed.state, retried.state) == (TrialState.FAIL, TrialState.COMPLETE)
     assert retried.params == failed.params
-    assert retried.user_attrs["fold_scores"][:2] == [0.5, 0.25]
-    assert retried.user_attrs["fold_epochs"] == [7, 7, 2]
+    assert retried.user_attrs["fold_epochs"] == [2, 2, 2]
 
 
 def test_a_trial_is_not_retried_for_ever():
@@ -705,9 +880,6 @@ def make():
 
     def call(trial):
         if os.environ.get("HANG"):
-            trial.set_user_attr("fold_scores", [0.5])
-            trial.set_user_attr("fold_epochs", [1])
-            trial.set_user_attr("fold_seconds", [0.1])
             trial.suggest_float("l2", 1e-4, 1e-1, log=True)
             print("hanging", flush=True)
             time.sleep(600)
@@ -761,7 +933,6 @@ def check_a_killed_worker(folder, storage):
     ended = [t for t in study.trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
     assert len(ended) == 3
     (retried,) = [t for t in study.trials[1:] if t.params == study.trials[0].params]
-    assert retried.user_attrs["fold_scores"][0] == 0.5
     assert len(retried.user_attrs["fold_scores"]) == 3
     backend.remove_session()
     backend.engine.dispose()

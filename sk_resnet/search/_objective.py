@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-import time
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from joblib import hash as hash_of
 from scipy import sparse
-from scipy.stats import wilcoxon
+from sklearn import config_context, get_config
 from sklearn.base import BaseEstimator, clone, is_classifier
 from sklearn.metrics import check_scoring
 from sklearn.model_selection import check_cv
@@ -19,8 +19,10 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import check_consistent_length
 
 from sk_resnet._base import BaseResNet
+from sk_resnet._callbacks import CtrlC
 from sk_resnet._data import DEFAULT_FRACTION
-from sk_resnet._fused import Meeting
+from sk_resnet._fused import Meeting, is_in_task
+from sk_resnet._members import Unit
 from sk_resnet._net import DivergenceError
 from sk_resnet._plan import resolve_batch_size, resolve_epochs
 from sk_resnet.search._distributions import (
@@ -30,7 +32,7 @@ from sk_resnet.search._distributions import (
     require_optuna,
     suggest,
 )
-from sk_resnet.search._pruning import FoldReports
+from sk_resnet.search._pruning import FoldReports, TrialReports
 from sk_resnet.search._space import check_space, network_step, resolved_parameters
 
 if TYPE_CHECKING:
@@ -40,27 +42,33 @@ if TYPE_CHECKING:
     from sk_resnet.search._distributions import Distribution
 
 FINGERPRINT = "sk_resnet_fingerprint"
-# User attributes of a trial: one value a fold.
-RECORDS = ("fold_scores", "fold_epochs", "fold_seconds")
+# Steps of the reports are epochs: studies whose steps counted otherwise are other studies.
+REPORTS = "epochs of all folds"
 
 
-# Of the trials that run at once in this process, with ``study.optimize(n_jobs=...)``.
-TRIALS = Meeting(n_at_once=64)
-TRIALS.open(True)
+def _new_meeting(linger: float = 0.0) -> Meeting:
+    """Where folds train together, or take turns after each epoch."""
+    meeting = Meeting(linger=linger, in_turns=True)
+    meeting.open(True)
+    return meeting
+
+
+# Of the trials that run at once in this process, with ``study.optimize(n_jobs=...)``. A
+# sampler may take some time between two trials.
+TRIALS = _new_meeting(linger=0.5)
 
 
 class CrossValidationObjective:
     """Cross-validated score of an estimator, for ``study.optimize``.
 
     Each fold is fitted on its training part alone, with the steps of a pipeline in front.
-    After each epoch the mean score of the folds so far is reported, at the step
-    ``fold · max_epochs + epoch``, so that the study's pruner (successive halving, median)
-    compares trials at the same place; a space with ``max_epochs`` counts its largest.
-    After each fold a one-sided Wilcoxon test against the folds of the best trial prunes
-    too. Scores, epochs and seconds of the folds are user attributes of the trial; a trial
-    that is retried goes on behind its last fold, on any machine. `create_study` starts
-    with the estimator's own parameters. With ``study.optimize(objective, n_jobs=8)`` the
-    fits of eight trials wait for each other, and those of one architecture train as one.
+    All folds are fitted at once: as one network where they can be (rows, and small images
+    and series), else they take turns after each epoch. So the mean score of all folds is
+    reported after each epoch, for the study's pruner; a fold that stopped early counts
+    with its last score. The scores and numbers of epochs of the folds are user attributes
+    of the trial, ``fold_scores`` and ``fold_epochs``. `create_study` starts with the
+    estimator's own parameters. With ``study.optimize(objective, n_jobs=8)`` the folds of
+    eight trials wait for each other, and those of one architecture train as one.
 
     Parameters
     ----------
@@ -82,9 +90,6 @@ class CrossValidationObjective:
         For splitters of groups, and for the estimator's ``validation_split``.
     sample_weight : array-like of shape (n_samples,), default=None
         Weights of the samples in training.
-    fold_p_value : float, default=0.1
-        Level of the Wilcoxon test; 0 switches it off. Fewer than four folds never reach
-        0.1.
 
     Raises
     ------
@@ -122,14 +127,12 @@ class CrossValidationObjective:
         scoring: str | Callable[..., float] | None = None,
         groups: Any = None,
         sample_weight: Any = None,
-        fold_p_value: float = 0.1,
     ) -> None:
         self.estimator, self.space = estimator, space
         self.X = X if hasattr(X, "columns") else _indexable(X)  # tables keep their names
         self.y = _indexable(y)
         self.sample_weight = None if sample_weight is None else np.asarray(sample_weight)
         self.groups = None if groups is None else np.asarray(groups)
-        self.fold_p_value = fold_p_value
         check_consistent_length(self.X, self.y, self.sample_weight, self.groups)
         net, self._prefix = network_step(estimator)
         check_space(estimator, net, self._prefix, space, X)
@@ -139,9 +142,10 @@ class CrossValidationObjective:
         splitter = check_cv(cv, self.y, classifier=is_classifier(estimator))
         self.folds = list(splitter.split(self.X, self.y, self.groups))
         _check_folds(self.folds, self.y.shape[0])
-        self.steps_of_fold = self._most_epochs() + max(self._values("finetune_epochs"))
+        self.most_epochs = self._most_epochs() + max(self._values("finetune_epochs"))
         self.fingerprint = hash_of(
-            (_indexable(X), self.y, self.sample_weight, self.folds, described(space))
+            (REPORTS, _indexable(X), self.y, self.sample_weight, self.folds)
+            + (described(space),)
             + ((scoring,) if isinstance(scoring, str) else ())
         )
 
@@ -175,40 +179,57 @@ class CrossValidationObjective:
         float
             Mean over the folds; NaN where training diverged, which fails the trial.
         """
-        with TRIALS.task():
-            return self._score(trial)
-
-    def _score(self, trial: BaseTrial) -> float:
         study = getattr(trial, "study", None)  # FixedTrial and FrozenTrial have none
         if study is not None:
             check_study(study, self.fingerprint)
         parameters = suggest(trial, self.space)
-        records = {key: list(trial.user_attrs.get(key, [])) for key in RECORDS}
-        for fold in range(len(records["fold_scores"]), len(self.folds)):
-            started = time.perf_counter()
+        try:
+            scores, n_epochs = self._fit_folds(trial, parameters)
+        except DivergenceError as error:
+            warnings.warn(f"Trial {trial.number}: {error}", UserWarning, stacklevel=2)
+            trial.set_user_attr("error", str(error))
+            return math.nan
+        trial.set_user_attr("fold_scores", scores)
+        trial.set_user_attr("fold_epochs", n_epochs)
+        return float(np.mean(scores))
+
+    def _fit_folds(
+        self, trial: BaseTrial, parameters: dict[str, Any]
+    ) -> tuple[list[float], list[int]]:
+        """Scores and numbers of epochs of the folds, which are fitted at once."""
+        n, config = len(self.folds), get_config()
+        reports, unit = TrialReports(trial, n), Unit()
+        is_apart = is_in_task() or not TRIALS.is_here()
+        meeting = _new_meeting() if is_apart else TRIALS
+        meeting.begin_tasks(n)
+
+        def fit(fold: int) -> tuple[float, int]:
             try:
-                score, n_epochs = self._fit_fold(
-                    trial, parameters, fold, records["fold_scores"]
-                )
-            except DivergenceError as error:
-                warnings.warn(f"Trial {trial.number}: {error}", UserWarning, stacklevel=2)
-                trial.set_user_attr("error", str(error))
-                return math.nan
-            seconds = time.perf_counter() - started
-            for key, value in zip(RECORDS, (score, n_epochs, seconds), strict=True):
-                records[key].append(value)
-                trial.set_user_attr(key, records[key])
-            if fold + 1 < len(self.folds) and self._is_behind(
-                study, records["fold_scores"]
-            ):
-                pruned = require_optuna().TrialPruned
-                raise pruned(f"behind the best trial in {fold + 1} folds")
-        return float(np.mean(records["fold_scores"]))
+                # Threads do not inherit it.
+                with config_context(**config), meeting.attended(unit):
+                    return self._fit_fold(reports, parameters, fold)
+            except BaseException as error:
+                raise unit.fail(error) from None
+            finally:
+                meeting.end_task()
+
+        with CtrlC() as ctrl_c, ThreadPoolExecutor(n) as threads:
+            futures = [threads.submit(fit, fold) for fold in range(n)]
+            try:
+                wait(futures)
+            except BaseException as error:  # Ctrl-C
+                raise unit.fail(error) from None
+        if ctrl_c.came:  # and may have been lost
+            raise KeyboardInterrupt
+        if unit.error is not None:
+            raise unit.error
+        scores, n_epochs = zip(*(future.result() for future in futures), strict=True)
+        return list(scores), list(n_epochs)
 
     def _fit_fold(
-        self, trial: BaseTrial, parameters: dict[str, Any], fold: int, done: list[float]
+        self, reports: TrialReports, parameters: dict[str, Any], fold: int
     ) -> tuple[float, int]:
-        """Score and number of epochs; `done` are the scores of the folds before."""
+        """Score and number of epochs."""
         train, test = self.folds[fold]
         y_train, y_test = self.y[train], self.y[test]
         net, X_train, X_test = _in_front_of_network(
@@ -218,12 +239,15 @@ class CrossValidationObjective:
             _rows(self.X, test),
         )
 
-        def score() -> float:
-            return _finite_score(self.scorer, net, X_test, y_test)
+        config = get_config()
 
-        reports = FoldReports(trial, score, done, first_step=fold * self.steps_of_fold)
+        def score() -> float:
+            with config_context(**config):  # also in threads that train for others
+                return _finite_score(self.scorer, net, X_test, y_test)
+
         # In front: callbacks behind one that stops do not see the epoch.
-        net.set_params(callbacks=[reports, *(net.callbacks or [])])
+        callbacks = [FoldReports(reports, fold, score), *(net.callbacks or [])]
+        net.set_params(callbacks=callbacks)
         net.fit(X_train, y_train, **self._of_samples(train))
         return score(), net.n_epochs_
 
@@ -231,19 +255,6 @@ class CrossValidationObjective:
         """What fit gets beside X and y."""
         given = {"sample_weight": self.sample_weight, "groups": self.groups}
         return {prefix + k: v[rows] for k, v in given.items() if v is not None}
-
-    def _is_behind(self, study: Study | None, scores: list[float]) -> bool:
-        if self.fold_p_value <= 0 or study is None:
-            return False
-        try:
-            best = study.best_trial.user_attrs.get("fold_scores", [])
-        except ValueError:  # no trial is complete yet
-            return False
-        n = len(scores)
-        differences = np.array(scores) - np.array(best[:n])
-        if len(best) < n or not differences.any():
-            return False
-        return wilcoxon(differences, alternative="less").pvalue < self.fold_p_value
 
     def own_parameters(self) -> dict[str, Any]:
         """Return the estimator's own parameters, each moved to the nearest of the space.

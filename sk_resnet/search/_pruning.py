@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -44,8 +45,6 @@ class PruningCallback(Callback):
     [1, 2, 3]
     """
 
-    follows_estimator = True
-
     follows_estimator = True  # one report an epoch, also of an ensemble
 
     def __init__(self, trial: BaseTrial, monitor: str = "valid_accuracy") -> None:
@@ -72,28 +71,74 @@ class PruningCallback(Callback):
             raise require_optuna().TrialPruned(f"pruned in epoch {record['epoch']}")
 
 
-class FoldReports(Callback):
-    """Reports the mean of the folds so far, with the current one, after each epoch.
+class TrialReports:
+    """Scores of the folds of a trial, whose mean is reported after each epoch of all."""
 
-    `score` scores the network as it is; `done` are the scores of the folds before, and
-    steps count from `first_step`.
-    """
+    def __init__(self, trial: BaseTrial, n_folds: int) -> None:
+        self.trial = trial
+        self.n_reported = 0
+        self._scores: list[list[float]] = [[] for _ in range(n_folds)]
+        self._has_ended = [False] * n_folds
+        self._one_at_a_time = threading.Lock()  # folds may train side by side
+
+    def begin(self, fold: int) -> None:
+        """Note that a fold trains, also when it did before."""
+        self._has_ended[fold] = False
+
+    def add(self, fold: int, score: float) -> None:
+        """Note the score of an epoch; raise TrialPruned where the pruner says so."""
+        with self._one_at_a_time:
+            self._scores[fold].append(score)
+            self._report()
+
+    def end(self, fold: int) -> None:
+        """Let the last score of a fold count for the epochs that it does not train."""
+        with self._one_at_a_time:
+            self._has_ended[fold] = True
+            self._report()
+
+    def _report(self) -> None:
+        while (values := self._scores_of(self.n_reported)) is not None:
+            self.n_reported += 1
+            self.trial.report(float(np.mean(values)), self.n_reported)
+            if self.trial.should_prune():
+                pruned = require_optuna().TrialPruned
+                raise pruned(f"pruned in epoch {self.n_reported}")
+
+    def _scores_of(self, epoch: int) -> list[float] | None:
+        """Scores of all folds; None where one is not there yet, or none trained so long."""
+        n_epochs = [len(scores) for scores in self._scores]
+        there = [
+            n > epoch or (n and has_ended)
+            for n, has_ended in zip(n_epochs, self._has_ended, strict=True)
+        ]
+        if max(n_epochs) <= epoch or not all(there):
+            return None
+        return [scores[min(epoch, len(scores) - 1)] for scores in self._scores]
+
+
+class FoldReports(Callback):
+    """Adds the score of a fold, with the network as it is, to the reports of a trial."""
 
     follows_estimator = True
 
     def __init__(
-        self,
-        trial: BaseTrial,
-        score: Callable[[], float],
-        done: list[float],
-        first_step: int,
+        self, reports: TrialReports, fold: int, score: Callable[[], float]
     ) -> None:
-        self.trial, self.score = trial, score
-        self.done, self.first_step = done, first_step
+        self.reports, self.fold, self.score = reports, fold, score
+
+    def on_train_begin(
+        self, net: ResidualNet, X: Any = None, y: Any = None, **kwargs: Any
+    ) -> None:
+        """Let other folds wait for this one."""
+        self.reports.begin(self.fold)
 
     def on_epoch_end(self, net: ResidualNet, **kwargs: Any) -> None:
         """Report, and prune."""
-        value = float(np.mean([*self.done, self.score()]))
-        self.trial.report(value, self.first_step + net.history[-1]["epoch"])
-        if self.trial.should_prune():
-            raise require_optuna().TrialPruned(f"pruned in fold {len(self.done) + 1}")
+        self.reports.add(self.fold, self.score())
+
+    def on_train_end(
+        self, net: ResidualNet, X: Any = None, y: Any = None, **kwargs: Any
+    ) -> None:
+        """Let them wait no longer."""
+        self.reports.end(self.fold)

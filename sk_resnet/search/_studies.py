@@ -46,9 +46,8 @@ def create_study(
     sampler : optuna sampler, default=None
         None is Optuna's TPE.
     pruner : optuna pruner, default=None
-        None is successive halving, which keeps the better half after half of the epochs
-        of a fold, after one fold, two, and four; without an objective from the fifth
-        epoch on.
+        None is successive halving, which keeps the better half after half of the epochs;
+        without an objective after 5, 10, 20, ... epochs.
     heartbeat : int, default=60
         Seconds between signs of life of a worker. A trial without them for twice as long
         fails, and is put in the queue again. Journals have no heartbeat, and a worker
@@ -80,7 +79,7 @@ def create_study(
         kept = _open(os.fspath(storage), heartbeat, max_retry)
     # Optuna's own values keep a sixteenth after four epochs, where the learning rate of a
     # schedule is still near its peak and the order says little.
-    first = 5 if objective is None else max(1, objective.steps_of_fold // 2)
+    first = 5 if objective is None else max(1, objective.most_epochs // 2)
     study = optuna.create_study(
         storage=kept,
         study_name=name,
