@@ -2,8 +2,8 @@
 What is lost when a worker dies?
 ================================
 
-The storage of a study keeps the trials that have ended, and the parameters of those that run.
-When a worker dies, another one repeats its trial.
+The storage of a study keeps the trials that have ended, and the parameters of those that
+run. When a worker dies, another one repeats its trial.
 """
 
 import tempfile

@@ -75,6 +75,22 @@ def test_training_curves_show_both_parts_and_mark_the_epochs(fitted):
     assert best.get_xdata()[0] == model.best_epoch_
 
 
+def test_training_curves_of_an_ensemble_mark_where_its_last_member_stopped():
+    X = np.random.default_rng(0).normal(size=(60, 4))
+    y = np.arange(60) % 2
+    settings = {"max_epochs": 40, "lr": 1e-6, "random_state": 0, "n_estimators": 2}
+    stop = EarlyStopping(patience=1)
+    model = ResNetClassifier(4, callbacks=[stop], **settings).fit(X, y)
+    display = TrainingCurveDisplay.from_estimator(model)
+    assert display.stopped_epoch == model.n_epochs_ < 40
+    assert (
+        TrainingCurveDisplay.from_estimator(
+            ResNetClassifier(4, **{**settings, "max_epochs": 1}).fit(X, y)
+        ).stopped_epoch
+        is None
+    )
+
+
 def test_training_curves_without_validation(rows):
     model = ResNetClassifier(**ROWS).fit(*rows)
     display = TrainingCurveDisplay.from_estimator(model)

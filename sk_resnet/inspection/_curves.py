@@ -15,11 +15,19 @@ from sk_resnet.inspection._displays import drawing_axes, logarithmic, whole_numb
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from sk_resnet._net import ResidualNet
     from sk_resnet._path import RegularizationPath
     from sk_resnet.inspection._displays import SeveralAxes
 
 # R² has no lower bound: one bad epoch, or model, would flatten all others.
 LOWEST_SHOWN = -1.0
+
+
+def _stopped_epoch(net: ResidualNet) -> int:
+    """Epoch at which a callback stopped a training; 0 if none did."""
+    callbacks = getattr(net, "callbacks_", [])
+    epochs = [getattr(callback, "stopped_epoch_", None) for _, callback in callbacks]
+    return next((epoch for epoch in epochs if epoch), 0)
 
 
 class TrainingCurveDisplay:
@@ -85,16 +93,14 @@ class TrainingCurveDisplay:
             Drawn.
         """
         check_is_fitted(estimator)
-        stopped = [
-            getattr(callback, "stopped_epoch_", None)
-            for _, callback in getattr(estimator.net_, "callbacks_", [])
-        ]
+        stopped = [_stopped_epoch(net) for net in estimator.nets_]
         validated = any("valid_loss" in row for row in estimator.history_)
         best = estimator.best_epoch_  # of each member, where there are several
         display = cls(
             estimator.history_,
             best_epoch=best if validated and isinstance(best, int) else None,
-            stopped_epoch=next((epoch for epoch in stopped if epoch), None),
+            # Of an ensemble, where its last member stopped.
+            stopped_epoch=max(stopped) if all(stopped) else None,
         )
         return display.plot(ax=ax)
 
