@@ -92,7 +92,7 @@ from sk_resnet._state import (
     restored,
     weights_to_arrays,
 )
-from sk_resnet._surgery import compacted, multiply_adds, separated, stacked
+from sk_resnet._surgery import compacted, gather, multiply_adds, separated, stacked
 from sk_resnet._target import Target
 
 _positive = Interval(Real, 0, None, closed="neither")
@@ -489,24 +489,23 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
             new_network(single, device=device, seed=member_seed(seed, i))
             for i in range(network.members)
         ]
-        module = singles[0] if len(singles) == 1 else stacked(singles)
-        self._adopt(module, data.input_spec, data.target, device)
+        self._adopt(singles, data.input_spec, data.target, device)
 
     def _adopt(
         self,
-        module: ResidualNetwork,
+        modules: list[ResidualNetwork],
         spec: InputSpec,
         target: Target,
         device: torch.device,
     ) -> None:
-        """Take in a network, with the history so far."""
-        self.net_ = self._net(module, spec, target, device)
-        self.nets_ = [self.net_]
-        if module.spec.members > 1:
-            self.nets_ = [
-                self._net(single, spec, target, device, member=i)
-                for i, single in enumerate(separated(module))
-            ]
+        """Take in the networks of all members, with the history so far."""
+        self.nets_ = [
+            self._net(module, spec, target, device, member=i)
+            for i, module in enumerate(modules)
+        ]
+        self.net_ = self.nets_[0]
+        if len(modules) > 1:
+            self.net_ = self._net(stacked(modules), spec, target, device)
         self.input_shape_ = spec.input_shape
         self.device_ = str(device)
 
@@ -586,13 +585,14 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
             return [*callbacks, *followers]
         followers = [*followers, *filter(follows_estimator, callbacks)]
         own = [callback for callback in callbacks if not follows_estimator(callback)]
+        if not followers:
+            return own
         return [*own, OncePerEpoch(followers, begin=self._gather)]
 
     def _gather(self) -> None:
         """Bring the weights of the members into the network that predicts."""
         if len(self.nets_) > 1:
-            whole = stacked([net.module_ for net in self.nets_])
-            self.net_.module_.load_state_dict(whole.state_dict())
+            gather(self.net_.module_, [net.module_ for net in self.nets_])
 
     def _settle(self, lr: float) -> None:
         """End the training under `l1` with zeros where its steps would make them.
@@ -666,7 +666,7 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
         if len(nets) > 1 or _differs(net.module_, weights):
             device = torch.device(net.device)
             module = arrays_to_weights(build_network(net.module_.spec), weights, device)
-            self._adopt(module, net.input_spec, target, device)
+            self._adopt(separated(module), net.input_spec, target, device)
         else:
             net.target = target
             del net.history[self.n_epochs_ :]
@@ -781,7 +781,8 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
         other = copy.deepcopy(self)
         net = other.net_
         module = compacted(net.module_)
-        other._adopt(module, net.input_spec, net.target, torch.device(net.device))
+        device = torch.device(net.device)
+        other._adopt(separated(module), net.input_spec, net.target, device)
         other._measure_network()
         return other
 
@@ -809,7 +810,7 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
         classes = getattr(self, "classes_", None)
         module, spec, target = restored(saved, classes=classes, device=device)
         self._check_state(target)
-        self._adopt(module, spec, target, device)
+        self._adopt(separated(module), spec, target, device)
 
     def _check_state(self, target: Target) -> None:
         """Refuse attributes that do not belong to the target."""

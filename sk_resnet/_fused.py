@@ -93,25 +93,59 @@ def _can_join(training: Training) -> bool:
 
 
 class Turns:
-    """Context that few threads are in at once; those that wait enter in their order."""
+    """Few of some parties act at once; those that wait follow in their order.
 
-    def __init__(self, n_at_once: int) -> None:
+    Nobody acts before all are there, or one would be ahead of the others.
+    """
+
+    def __init__(self, n_at_once: int, n_parties: int) -> None:
         self._changed = threading.Condition()
-        self._n_free, self._queue = n_at_once, deque[object]()
+        self._n_free, self._n_to_come = n_at_once, n_parties
+        self._queue = deque[object]()
 
-    def __enter__(self) -> None:
+    def come(self) -> None:
+        """Count a party as there."""
+        with self._changed:
+            self._n_to_come -= 1
+            self._changed.notify_all()
+
+    def begin(self) -> None:
+        """Wait for a turn."""
         ticket = object()
         with self._changed:
             self._queue.append(ticket)
-            self._changed.wait_for(lambda: self._n_free and self._queue[0] is ticket)
+            self._changed.wait_for(
+                lambda: self._n_free and not self._n_to_come and self._queue[0] is ticket
+            )
             self._queue.popleft()
             self._n_free -= 1
             self._changed.notify_all()
 
-    def __exit__(self, *exception: object) -> None:
+    def end(self) -> None:
+        """End a turn."""
         with self._changed:
             self._n_free += 1
             self._changed.notify_all()
+
+
+class Turn:
+    """Context of one party's turns."""
+
+    def __init__(self, turns: Turns) -> None:
+        self.turns, self.is_there = turns, False
+
+    def come(self) -> None:
+        """Be there, or be waited for no longer."""
+        if not self.is_there:
+            self.is_there = True
+            self.turns.come()
+
+    def __enter__(self) -> None:
+        self.come()
+        self.turns.begin()
+
+    def __exit__(self, *exception: object) -> None:
+        self.turns.end()
 
 
 def train_all(
@@ -130,9 +164,16 @@ def train_all(
         n_processors = 1
     outcomes: list[Outcome] = [KeyboardInterrupt()] * len(trainings)
     groups = groups_of(trainings, n_processors)
-    turn = Turns(n_processors) if in_turns else NO_TURN
+    turns = Turns(n_processors, len(groups))
 
     def do(places: list[int]) -> None:
+        turn = Turn(turns)
+        try:
+            do_in(turn if in_turns else NO_TURN, places)
+        finally:
+            turn.come()
+
+    def do_in(turn: AbstractContextManager[None], places: list[int]) -> None:
         chosen = [trainings[place] for place in places]
         if len(chosen) == 1:
             found = [_alone(chosen[0], is_cancelled, turn)]

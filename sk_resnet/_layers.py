@@ -11,16 +11,48 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+
+class _WithoutValues:
+    """Leaves the initial values to `initialize`: torch's own take longer than all else."""
+
+    def reset_parameters(self) -> None:
+        """Do nothing."""
+
+
+class Linear(_WithoutValues, nn.Linear):
+    """As in torch."""
+
+
+class Conv2d(_WithoutValues, nn.Conv2d):
+    """As in torch."""
+
+
+class Conv3d(_WithoutValues, nn.Conv3d):
+    """As in torch."""
+
+
+class BatchNorm1d(_WithoutValues, nn.BatchNorm1d):
+    """As in torch."""
+
+
+class BatchNorm2d(_WithoutValues, nn.BatchNorm2d):
+    """As in torch."""
+
+
+class BatchNorm3d(_WithoutValues, nn.BatchNorm3d):
+    """As in torch."""
+
+
 # Series are images of height 1: oneDNN's 2-D kernels are faster than its 1-D ones.
-CONVOLUTIONS: dict[int, Any] = {1: nn.Conv2d, 2: nn.Conv2d, 3: nn.Conv3d}
-NORMS = {0: nn.BatchNorm1d, 1: nn.BatchNorm2d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+CONVOLUTIONS: dict[int, Any] = {1: Conv2d, 2: Conv2d, 3: Conv3d}
+NORMS = {0: BatchNorm1d, 1: BatchNorm2d, 2: BatchNorm2d, 3: BatchNorm3d}
 MAX_POOLS = {1: nn.MaxPool2d, 2: nn.MaxPool2d, 3: nn.MaxPool3d}
 CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 KERNELS = (nn.Linear, nn.Conv2d, nn.Conv3d)
 NORM_TYPES = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
-class GroupedLinear(nn.Linear):
+class GroupedLinear(Linear):
     """A linear layer for each member: (1, members * in, n) → (1, members * out, n)."""
 
     def __init__(
@@ -42,7 +74,7 @@ class GroupedLinear(nn.Linear):
 def linear(in_channels: int, out_channels: int, *, bias: bool, members: int) -> nn.Linear:
     """Linear layer of one network, or of several members."""
     if members == 1:
-        return nn.Linear(in_channels, out_channels, bias=bias)
+        return Linear(in_channels, out_channels, bias=bias)
     return GroupedLinear(members, in_channels, out_channels, bias=bias)
 
 

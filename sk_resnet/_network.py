@@ -199,7 +199,8 @@ def build_network(spec: NetworkSpec) -> ResidualNetwork:
 
 def new_network(spec: NetworkSpec, *, device: torch.device, seed: int) -> ResidualNetwork:
     """Network of one member with initial weights, in float32."""
-    network = build_network(spec).float().to_empty(device=device)
+    with device:
+        network = ResidualNetwork(spec).float()
     initialize(network, torch.Generator(device).manual_seed(seed))
     if device.type == "cuda" and spec.n_dims < 3:
         # cuDNN's own order of weights; the stubs do not know the argument.

@@ -95,13 +95,26 @@ def stacked(networks: Sequence[ResidualNetwork]) -> ResidualNetwork:
     return whole.train(networks[0].training)
 
 
+@torch.no_grad()
+def gather(whole: ResidualNetwork, networks: Sequence[ResidualNetwork]) -> None:
+    """Copy the tensors of networks into those of the one whose members they are."""
+    states = [network.state_dict() for network in networks]
+    for name, tensor in whole.state_dict().items():
+        if tensor.ndim:
+            torch.cat([state[name] for state in states], out=tensor)
+        else:
+            tensor.copy_(states[0][name])
+
+
 def members(network: ResidualNetwork) -> list[ResidualNetwork]:
     """Members of a network, as networks that share its memory."""
     return [part(network, i, i + 1) for i in range(network.spec.members)]
 
 
 def separated(network: ResidualNetwork) -> list[ResidualNetwork]:
-    """Members of a network, as networks of their own."""
+    """Members of a network, as networks of their own; one that is alone as it is."""
+    if network.spec.members == 1:
+        return [network]
     found = members(network)
     for single in found:
         # Also their counts of changes, by which autograd knows one from another.

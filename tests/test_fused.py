@@ -327,7 +327,8 @@ def test_one_job_trains_as_always():
 @pytest.mark.skipif(os.name != "posix", reason="sends a signal")
 def test_ctrl_c_ends_a_search_and_the_process():
     code = """
-    import joblib, numpy as np
+    import faulthandler, joblib, numpy as np
+    faulthandler.dump_traceback_later(90, exit=True)
     from sklearn.model_selection import GridSearchCV
     from sk_resnet import ResNetClassifier
     X = np.random.default_rng(0).normal(size=(60, 5))

@@ -554,15 +554,18 @@ def test_steps_are_epochs(data):
     assert auto._most_epochs() == fitted.n_epochs_
 
 
-def test_the_default_pruner_keeps_the_better_half_after_half_of_the_epochs(data):
-    space = {"model__lr": CategoricalDistribution([0.1, 1e-9])}
+def test_the_default_pruner_ends_the_worst_at_their_first_report(data):
+    space = {"model__lr": CategoricalDistribution([0.1, 0.05, 1e-9])}
     objective = CrossValidationObjective(pipeline(max_epochs=8), *data, space=space)
     study = create_study(objective=objective)
-    study.enqueue_trial({"model__lr": 1e-9})
-    study.optimize(objective, n_trials=2)
-    good, bad = study.trials
-    assert (good.params, good.state) == ({"model__lr": 0.1}, TrialState.COMPLETE)
-    assert max(bad.intermediate_values) == 4
+    for lr in (0.05, 0.05, 0.1, 0.05, 1e-9, 0.1):
+        study.enqueue_trial({"model__lr": lr})
+    study.optimize(objective, n_trials=7)
+    assert study.trials[0].params == {"model__lr": 0.1}  # its own parameters
+    *complete, pruned, last = study.trials
+    assert {trial.state for trial in (*complete, last)} == {TrialState.COMPLETE}
+    assert pruned.state == TrialState.PRUNED
+    assert list(pruned.intermediate_values) == [1]
 
 
 def test_tables_keep_the_names_of_their_columns(data):
@@ -641,6 +644,16 @@ def test_the_mean_of_all_folds_is_reported_after_each_epoch(data, is_alone, monk
         assert [epoch for _, epoch in seen] == sorted(epoch for _, epoch in seen)
         assert [fold for fold, _ in seen] == 5 * [fold for fold, _ in seen[:3]]
         assert len(set(seen)) == 15
+
+
+def test_long_trials_are_scored_every_few_epochs(data):
+    model = pipeline(max_epochs=29)
+    objective = CrossValidationObjective(model, *data, space={}, cv=2)
+    study = create_study(pruner=optuna.pruners.NopPruner())
+    study.optimize(objective, n_trials=1)
+    (trial,) = study.trials
+    assert sorted(trial.intermediate_values) == list(range(3, 28, 3))
+    assert trial.user_attrs["fold_epochs"] == [29, 29]
 
 
 @pytest.mark.parametrize("is_alone", [False, True])

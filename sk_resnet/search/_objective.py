@@ -53,6 +53,10 @@ def _new_meeting(linger: float = 0.0) -> Meeting:
     return meeting
 
 
+# A score takes as long as some training steps.
+MOST_REPORTS = 14
+
+
 # Of the trials that run at once in this process, with ``study.optimize(n_jobs=...)``. A
 # sampler may take some time between two trials.
 TRIALS = _new_meeting(linger=0.5)
@@ -63,12 +67,14 @@ class CrossValidationObjective:
 
     Each fold is fitted on its training part alone, with the steps of a pipeline in front.
     All folds are fitted at once: as one network where they can be (rows, and small images
-    and series), else they take turns after each epoch. So the mean score of all folds is
-    reported after each epoch, for the study's pruner; a fold that stopped early counts
-    with its last score. The scores and numbers of epochs of the folds are user attributes
-    of the trial, ``fold_scores`` and ``fold_epochs``. `create_study` starts with the
-    estimator's own parameters. With ``study.optimize(objective, n_jobs=8)`` the folds of
-    eight trials wait for each other, and those of one architecture train as one.
+    and series), else they take turns after each epoch. So the mean score of all folds can
+    be reported after each epoch, for the study's pruner; beyond 14 epochs after every
+    second, beyond 28 after every third, and so on. Steps are epochs. A fold that stopped
+    early counts with its last score. The scores and numbers of epochs of the folds are
+    user attributes of the trial, ``fold_scores`` and ``fold_epochs``. `create_study`
+    starts with the estimator's own parameters. With ``study.optimize(objective,
+    n_jobs=8)`` the folds of eight trials wait for each other, and those of one
+    architecture train as one.
 
     Parameters
     ----------
@@ -198,7 +204,8 @@ class CrossValidationObjective:
     ) -> tuple[list[float], list[int]]:
         """Scores and numbers of epochs of the folds, which are fitted at once."""
         n, config = len(self.folds), get_config()
-        reports, unit = TrialReports(trial, n), Unit()
+        every = math.ceil(self.most_epochs / MOST_REPORTS)
+        reports, unit = TrialReports(trial, n, every), Unit()
         is_apart = is_in_task() or not TRIALS.is_here()
         meeting = _new_meeting() if is_apart else TRIALS
         meeting.begin_tasks(n)

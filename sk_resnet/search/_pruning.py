@@ -72,10 +72,13 @@ class PruningCallback(Callback):
 
 
 class TrialReports:
-    """Scores of the folds of a trial, whose mean is reported after each epoch of all."""
+    """Scores of the folds of a trial, whose mean is reported at each epoch that all did.
 
-    def __init__(self, trial: BaseTrial, n_folds: int) -> None:
-        self.trial = trial
+    Folds are scored `every` few epochs.
+    """
+
+    def __init__(self, trial: BaseTrial, n_folds: int, every: int = 1) -> None:
+        self.trial, self.every = trial, every
         self.n_reported = 0
         self._scores: list[list[float]] = [[] for _ in range(n_folds)]
         self._has_ended = [False] * n_folds
@@ -86,7 +89,7 @@ class TrialReports:
         self._has_ended[fold] = False
 
     def add(self, fold: int, score: float) -> None:
-        """Note the score of an epoch; raise TrialPruned where the pruner says so."""
+        """Note a score; raise TrialPruned where the pruner says so."""
         with self._one_at_a_time:
             self._scores[fold].append(score)
             self._report()
@@ -100,21 +103,21 @@ class TrialReports:
     def _report(self) -> None:
         while (values := self._scores_of(self.n_reported)) is not None:
             self.n_reported += 1
-            self.trial.report(float(np.mean(values)), self.n_reported)
+            epoch = self.n_reported * self.every
+            self.trial.report(float(np.mean(values)), epoch)
             if self.trial.should_prune():
-                pruned = require_optuna().TrialPruned
-                raise pruned(f"pruned in epoch {self.n_reported}")
+                raise require_optuna().TrialPruned(f"pruned in epoch {epoch}")
 
-    def _scores_of(self, epoch: int) -> list[float] | None:
+    def _scores_of(self, place: int) -> list[float] | None:
         """Scores of all folds; None where one is not there yet, or none trained so long."""
-        n_epochs = [len(scores) for scores in self._scores]
+        n_scores = [len(scores) for scores in self._scores]
         there = [
-            n > epoch or (n and has_ended)
-            for n, has_ended in zip(n_epochs, self._has_ended, strict=True)
+            n > place or (n and has_ended)
+            for n, has_ended in zip(n_scores, self._has_ended, strict=True)
         ]
-        if max(n_epochs) <= epoch or not all(there):
+        if max(n_scores) <= place or not all(there):
             return None
-        return [scores[min(epoch, len(scores) - 1)] for scores in self._scores]
+        return [scores[min(place, len(scores) - 1)] for scores in self._scores]
 
 
 class FoldReports(Callback):
@@ -135,7 +138,8 @@ class FoldReports(Callback):
 
     def on_epoch_end(self, net: ResidualNet, **kwargs: Any) -> None:
         """Report, and prune."""
-        self.reports.add(self.fold, self.score())
+        if net.history[-1]["epoch"] % self.reports.every == 0:
+            self.reports.add(self.fold, self.score())
 
     def on_train_end(
         self, net: ResidualNet, X: Any = None, y: Any = None, **kwargs: Any

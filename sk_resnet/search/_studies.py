@@ -46,8 +46,9 @@ def create_study(
     sampler : optuna sampler, default=None
         None is Optuna's TPE.
     pruner : optuna pruner, default=None
-        None is successive halving, which keeps the better half after half of the epochs;
-        without an objective after 5, 10, 20, ... epochs.
+        None prunes once, at the first report of a trial, what is behind the worst quarter
+        of the complete trials, from the sixth trial on. Later, near the peak of the
+        learning rate's schedule, scores say little about where a trial will end.
     heartbeat : int, default=60
         Seconds between signs of life of a worker. A trial without them for twice as long
         fails, and is put in the queue again. Journals have no heartbeat, and a worker
@@ -77,17 +78,13 @@ def create_study(
     kept: Any = storage
     if isinstance(storage, (str, os.PathLike)):
         kept = _open(os.fspath(storage), heartbeat, max_retry)
-    # Optuna's own values keep a sixteenth after four epochs, where the learning rate of a
-    # schedule is still near its peak and the order says little.
-    first = 5 if objective is None else max(1, objective.most_epochs // 2)
     study = optuna.create_study(
         storage=kept,
         study_name=name,
         direction="maximize",
         load_if_exists=name is not None,
         sampler=sampler,
-        pruner=pruner
-        or optuna.pruners.SuccessiveHalvingPruner(min_resource=first, reduction_factor=2),
+        pruner=pruner or optuna.pruners.PercentilePruner(75.0, interval_steps=10**6),
     )
     if objective is not None:
         check_study(study, objective.fingerprint)
