@@ -79,6 +79,7 @@ from sk_resnet._spec import (
     LAYOUTS,
     ORDERS,
     SHORTCUTS,
+    ArchitectureError,
     NetworkSpec,
     architecture,
     network_spec,
@@ -454,7 +455,7 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
             members=1 if self.n_estimators == "auto" else int(self.n_estimators),
         )
         if self.l1_structure == "channel" and len(network.kernels) < 2:
-            raise ValueError(
+            raise ArchitectureError(
                 "l1_structure='channel' empties channels between the convolutions of a "
                 f"block, got block={self.block!r} with one convolution: use 'weight'."
             )

@@ -128,6 +128,10 @@ FAMILIES = {
 }
 
 
+class ArchitectureError(ValueError):
+    """Parameters, or samples and parameters, that no network has together."""
+
+
 @dataclass(frozen=True)
 class Architecture:
     """The parameters of an estimator that shape its network; their names stand here."""
@@ -323,7 +327,9 @@ def _check_fit(depth: int, valid: list[int], rule: str) -> None:
     if depth not in valid:
         nearest = sorted(sorted(valid, key=lambda d: (abs(d - depth), d))[:2])
         suggestion = " or ".join(map(str, nearest))
-        raise ValueError(f"depth must be {rule}, got depth={depth}: use {suggestion}.")
+        raise ArchitectureError(
+            f"depth must be {rule}, got depth={depth}: use {suggestion}."
+        )
 
 
 def blocks_per_stage(
@@ -333,7 +339,7 @@ def blocks_per_stage(
     if layout == "imagenet":
         tables = {d: n for d, (m, n) in IMAGENET_STAGES.items() if m == layers_per_block}
         if not tables:
-            raise ValueError(
+            raise ArchitectureError(
                 "layout='imagenet' needs a block of 2 or 3 convolutions, got "
                 f"{layers_per_block}: use another block or layout='small'."
             )
@@ -364,9 +370,11 @@ def network_spec(
     spatial = input_shape[1:]
     layout = resolve_layout(shape.layout, depth=shape.depth, block=kind, spatial=spatial)
     if layout == "imagenet" and not spatial:
-        raise ValueError("layout='imagenet' needs images or series, got rows: use 'small'.")
+        raise ArchitectureError(
+            "layout='imagenet' needs images or series, got rows: use 'small'."
+        )
     if shape.stochastic_depth > 0 and shape.shortcut == "none":
-        raise ValueError(
+        raise ArchitectureError(
             "stochastic_depth drops branches, which needs shortcuts: set it to 0, or "
             "shortcut to 'projection' or 'zero_pad'."
         )
@@ -380,7 +388,7 @@ def network_spec(
         layout=layout,
     )
     if sum(counts) > MOST_BLOCKS:
-        raise ValueError(
+        raise ArchitectureError(
             f"depth={shape.depth} makes a network of {sum(counts)} blocks, more than the "
             f"{MOST_BLOCKS} that are allowed: lower it."
         )
@@ -405,7 +413,7 @@ def network_spec(
     )
     n_weights = members * sum(map(spec.n_kernel_weights, spec.blocks()))
     if n_weights > MOST_WEIGHTS:
-        raise ValueError(
+        raise ArchitectureError(
             f"depth={shape.depth} and width={shape.width:g} make a network of "
             f"{n_weights:.1e} weights, more than the {MOST_WEIGHTS:.0e} that are allowed: "
             "lower them, or n_estimators."

@@ -394,6 +394,7 @@ def test_the_objective_is_cross_val_score(data):
 
 
 L2 = {"l2": FloatDistribution(1e-4, 1e-1, log=True)}
+L2_OF_MODEL = {"model__l2": FloatDistribution(1e-4, 1e-1, log=True)}
 
 
 def check_fold_scores(model, X, y, *, cv, **changes):
@@ -846,6 +847,65 @@ def test_the_pruning_callback_survives_clones(data):
         again.fit(X, y)
     with pytest.raises(ValueError, match="'loss', which is not recorded: use one of"):
         model.set_params(callbacks=[PruningCallback(trial, "loss")]).fit(X, y)
+
+
+@pytest.mark.parametrize(
+    ("direction", "column"), [("minimize", "loss"), ("maximize", "r2")]
+)
+def test_the_pruning_callback_follows_the_direction_of_the_study(data, direction, column):
+    def objective(trial):
+        model = ResNetRegressor(**ROWS, validation_split=0.2)
+        model.set_params(callbacks=[PruningCallback(trial)])
+        return model.fit(data[0], data[0][:, 0]).history_[-1][f"valid_{column}"]
+
+    study = optuna.create_study(direction=direction, pruner=optuna.pruners.NopPruner())
+    study.optimize(objective, n_trials=1)
+    assert study.trials[0].intermediate_values[2] == study.trials[0].value
+    wrong = PruningCallback(study.ask(), "valid_r2" if column == "loss" else "train_loss")
+    verb = direction.replace("ize", "ises")
+    with pytest.raises(ValueError, match=f"monitors .*, and the study {verb}: monitor a"):
+        ResNetRegressor(**ROWS, callbacks=[wrong], validation_split=0.2).fit(
+            data[0], data[0][:, 0]
+        )
+    both = optuna.create_study(directions=["minimize", "maximize"]).ask()
+    with pytest.raises(ValueError, match="the study has 2 directions"):
+        ResNetRegressor(**ROWS, callbacks=[PruningCallback(both)]).fit(
+            data[0], data[0][:, 0]
+        )
+
+
+@pytest.mark.filterwarnings("ignore:Trial")
+def test_what_no_network_has_together_fails_the_trial_only(data):
+    space = {
+        "model__block": CategoricalDistribution(["basic", "bottleneck"]),
+        "model__depth": IntDistribution(4, 8, step=2),
+    }
+    objective = CrossValidationObjective(pipeline(), *data, space=space, cv=2)
+    study = create_study()
+    for block, depth in (("bottleneck", 6), ("basic", 4)):
+        study.enqueue_trial({"model__block": block, "model__depth": depth})
+    study.optimize(objective, n_trials=2)
+    failed, complete = study.trials
+    assert (failed.state, complete.state) == (TrialState.FAIL, TrialState.COMPLETE)
+    assert "depth must be" in failed.user_attrs["error"]
+    fixed = CrossValidationObjective(pipeline(depth=5), *data, space=L2_OF_MODEL, cv=2)
+    with pytest.raises(ValueError, match="depth must be"):
+        create_study().optimize(fixed, n_trials=1)
+
+
+@pytest.mark.filterwarnings("ignore:Trial")
+def test_a_study_without_a_complete_trial_says_why(data):
+    model = ResNetClassifier(**ROWS, standardize=False, lr=1e30)
+    objective = CrossValidationObjective(model, *data, space={}, cv=2)
+    study = create_study()
+    with pytest.raises(ValueError, match=r"no complete trial: 0 began\.$"):
+        objective.refit(study)
+    study.optimize(objective, n_trials=2)
+    with pytest.raises(ValueError, match="2 began, 2 failed, the last: The train"):
+        objective.refit(study)
+    two = optuna.create_study(directions=["maximize", "maximize"])
+    with pytest.raises(ValueError, match="The study must maximise"):
+        two.optimize(objective, n_trials=1)
 
 
 # Studies that last

@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from sk_resnet._fused import Meeting, is_in_task
 from sk_resnet._members import Unit
 from sk_resnet._net import DivergenceError
 from sk_resnet._plan import resolve_batch_size, resolve_epochs
+from sk_resnet._spec import Architecture, ArchitectureError
 from sk_resnet.search._distributions import (
     described,
     ends,
@@ -183,7 +185,9 @@ class CrossValidationObjective:
         Returns
         -------
         float
-            Mean over the folds; NaN where training diverged, which fails the trial.
+            Mean over the folds. NaN, which fails the trial, where training diverged or no
+            network has the drawn parameters together; the reason is its user attribute
+            ``error``.
         """
         study = getattr(trial, "study", None)  # FixedTrial and FrozenTrial have none
         if study is not None:
@@ -191,13 +195,19 @@ class CrossValidationObjective:
         parameters = suggest(trial, self.space)
         try:
             scores, n_epochs = self._fit_folds(trial, parameters)
-        except DivergenceError as error:
+        except (DivergenceError, ArchitectureError) as error:
+            if isinstance(error, ArchitectureError) and not self._draws_architectures():
+                raise
             warnings.warn(f"Trial {trial.number}: {error}", UserWarning, stacklevel=2)
             trial.set_user_attr("error", str(error))
             return math.nan
         trial.set_user_attr("fold_scores", scores)
         trial.set_user_attr("fold_epochs", n_epochs)
         return float(np.mean(scores))
+
+    def _draws_architectures(self) -> bool:
+        names = [*(field.name for field in fields(Architecture)), "l1_structure"]
+        return any(self._prefix + name in self.space for name in names)
 
     def _fit_folds(
         self, trial: BaseTrial, parameters: dict[str, Any]
@@ -289,7 +299,20 @@ class CrossValidationObjective:
         -------
         dict
             For ``estimator.set_params``.
+
+        Raises
+        ------
+        ValueError
+            If no trial is complete; it says why the last one failed.
         """
+        trials = study.get_trials(deepcopy=False)
+        if not any(trial.state.name == "COMPLETE" for trial in trials):
+            errors = [t.user_attrs["error"] for t in trials if "error" in t.user_attrs]
+            reason = f", {len(errors)} failed, the last: {errors[-1]}" if errors else "."
+            raise ValueError(
+                f"Study {study.study_name!r} has no complete trial: {len(trials)} "
+                f"began{reason}"
+            )
         fixed = require_optuna().trial.FixedTrial(study.best_trial.params)
         return suggest(fixed, self.space)
 
@@ -312,7 +335,7 @@ class CrossValidationObjective:
 
 def check_study(study: Study, fingerprint: str) -> None:
     """Refuse a study of other data or another space, and mark a new one."""
-    if study.direction.name != "MAXIMIZE":
+    if [direction.name for direction in study.directions] != ["MAXIMIZE"]:
         raise ValueError("The study must maximise: create it with direction='maximize'.")
     earlier = study.user_attrs.get(FINGERPRINT)
     if earlier is None:

@@ -23,9 +23,16 @@ class PruningCallback(Callback):
     ----------
     trial : optuna.Trial
         Trial that the fit belongs to. Clones of the callback share it.
-    monitor : str, default="valid_accuracy"
-        Column of ``history_``; ``"valid_r2"`` for regressors. The study must maximise
-        it, or minimise a loss.
+    monitor : str, default="valid"
+        Column of ``history_``. The study must maximise it, or minimise a loss. "valid" is
+        ``"valid_loss"`` for a study that minimises, and for one that maximises the score
+        of the validation set: ``"valid_accuracy"``, or ``"valid_r2"`` of regressors.
+
+    Raises
+    ------
+    ValueError
+        At the first epoch, for a column that is not there, and for a study of the other
+        direction or of several.
 
     Examples
     --------
@@ -47,7 +54,7 @@ class PruningCallback(Callback):
 
     follows_estimator = True  # one report an epoch, also of an ensemble
 
-    def __init__(self, trial: BaseTrial, monitor: str = "valid_accuracy") -> None:
+    def __init__(self, trial: BaseTrial, monitor: str = "valid") -> None:
         self.trial = trial
         self.monitor = monitor
 
@@ -59,16 +66,38 @@ class PruningCallback(Callback):
 
     def on_epoch_end(self, net: ResidualNet, **kwargs: Any) -> None:
         """Report, and prune."""
-        record = net.history[-1]
-        if self.monitor not in record:
+        record, minimises = net.history[-1], self._minimises()
+        monitor = self.monitor
+        if monitor == "valid":
+            monitor = "valid_loss" if minimises else f"valid_{net.target.score_name}"
+        if monitor not in record:
             known = sorted(key for key in record if key != "batches")
             raise ValueError(
-                f"PruningCallback monitors {self.monitor!r}, which is not recorded: use "
-                f"one of {known}, and give a validation set for those of validation."
+                f"PruningCallback monitors {monitor!r}, which is not recorded: use one of "
+                f"{known}, and give a validation set for those of validation."
             )
-        self.trial.report(record[self.monitor], record["epoch"])
+        if minimises is not None and monitor.endswith("loss") != minimises:
+            verb, other = ("minimises", "a loss") if minimises else ("maximises", "a score")
+            raise ValueError(
+                f"PruningCallback monitors {monitor!r}, and the study {verb}: monitor "
+                f"{other}, or make a study of the other direction."
+            )
+        self.trial.report(record[monitor], record["epoch"])
         if self.trial.should_prune():
             raise require_optuna().TrialPruned(f"pruned in epoch {record['epoch']}")
+
+    def _minimises(self) -> bool | None:
+        """Whether the trial's study does; None without a study."""
+        study = getattr(self.trial, "study", None)  # FixedTrial has none
+        if study is None:
+            return None
+        if len(study.directions) > 1:
+            raise ValueError(
+                "PruningCallback prunes by one quantity, and the study has "
+                f"{len(study.directions)} directions: Optuna prunes studies of one "
+                "direction only."
+            )
+        return study.direction.name == "MINIMIZE"
 
 
 class TrialReports:
