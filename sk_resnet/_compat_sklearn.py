@@ -6,6 +6,7 @@ from sklearn.base import BaseEstimator
 
 try:
     from sklearn.base import _fit_context as fit_context
+    from sklearn.utils import _safe_indexing as rows_of
     from sklearn.utils._param_validation import (
         HasMethods,
         Interval,
@@ -30,6 +31,7 @@ __all__ = [
     "check_sample_weight",
     "fit_context",
     "has_callbacks",
+    "rows_of",
 ]
 
 

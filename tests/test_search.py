@@ -23,7 +23,10 @@ from scipy import sparse
 from sklearn.base import clone
 from sklearn.callback import ProgressBar
 from sklearn.compose import make_column_transformer
+from sklearn.decomposition import PCA, TruncatedSVD
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
+from sklearn.feature_extraction import DictVectorizer
+from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.model_selection import (
     GridSearchCV,
     GroupKFold,
@@ -34,7 +37,7 @@ from sklearn.model_selection import (
     cross_val_score,
 )
 from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 from skorch.callbacks import Callback
 
 import sk_resnet
@@ -542,7 +545,7 @@ def test_steps_are_epochs(data):
     space = {"model__max_epochs": CategoricalDistribution([1, 3])}
     model = pipeline(finetune_epochs=1)
     objective = CrossValidationObjective(model, *data, space=space, cv=2)
-    assert objective.most_epochs == 4
+    assert objective.report_every == 1
     study = create_study(pruner=optuna.pruners.NopPruner())
     for n in (1, 3):
         study.enqueue_trial({"model__max_epochs": n})
@@ -584,6 +587,61 @@ def test_tables_keep_the_names_of_their_columns(data):
         cross_val_score(model.set_params(**study.best_params), X, data[1], cv=2).mean()
     )
     assert objective.refit(study).predict(X).shape == (60,)
+
+
+RNG = np.random.default_rng(0)
+ROWS_OF_64 = RNG.normal(size=(40, 64))
+TEXTS = [f"word{i % 3} is number {i % 5}" for i in range(40)]
+DICTS = [{"a": i % 3, "b": float(i)} for i in range(40)]
+SERIES = [RNG.normal(size=5 + i % 3) for i in range(40)]
+
+
+def moments(X):
+    return np.array([[np.mean(x), np.std(x)] for x in X])
+
+
+def squares(X):
+    return X.reshape(-1, 1, 8, 8)
+
+
+def flat(X):
+    return X.reshape(len(X), -1)
+
+
+def fails(X):
+    raise ValueError("too few")
+
+
+@pytest.mark.parametrize(
+    ("steps", "X", "l2", "depth"),
+    [
+        ([TruncatedSVD(3)], sparse.random(40, 10, 0.5, "coo", random_state=0), 0.01, 10),
+        ([TfidfVectorizer(), TruncatedSVD(2)], TEXTS, 0.01, 10),
+        ([DictVectorizer(sparse=False)], DICTS, 0.01, 10),
+        ([FunctionTransformer(moments)], SERIES, 0.01, 10),
+        ([StandardScaler(), FunctionTransformer(squares)], ROWS_OF_64, 1e-4, 26),
+        ([FunctionTransformer(flat), PCA(5)], squares(ROWS_OF_64), 0.01, 10),
+        # Nothing is known then, and nothing refused.
+        ([FunctionTransformer(fails)], ROWS_OF_64, None, 10),
+    ],
+    ids=["sparse", "texts", "dicts", "series", "images", "flat", "unknown"],
+)
+def test_searches_take_what_pipelines_take(steps, X, l2, depth):
+    y = np.arange(40) % 2
+    settings = {"max_epochs": 1, "batch_size": 16, "random_state": 0}
+    model = make_pipeline(*steps, ResNetClassifier(**settings))
+    space = search_space(model, X, y)
+    if l2 is not None:
+        assert space["resnetclassifier__depth"].high == depth
+    space = {"resnetclassifier__l2": space["resnetclassifier__l2"]}
+    model.set_params(resnetclassifier__depth=4 if depth == 10 else 8)
+    objective = CrossValidationObjective(model, X, y, space=space, cv=2)
+    own = objective.own_parameters()
+    assert own == ({"resnetclassifier__l2": l2} if l2 is not None else {})
+    if l2 is not None:
+        study = create_study(objective=objective)
+        study.optimize(objective, n_trials=1)
+        assert objective.refit(study).score(X, y) >= 0
 
 
 # Folds at once

@@ -147,6 +147,7 @@ class Search:
     def one_epoch(self, stops):
         """Scores of the best three points after one epoch."""
         objective = self.objective()
+        objective.report_every = 1
         first = optuna.pruners.ThresholdPruner(lower=np.inf)  # ends all after one
         short = optuna.create_study(direction="maximize", pruner=first)
         points = points_of(self.case.grid)

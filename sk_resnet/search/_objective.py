@@ -16,11 +16,11 @@ from sklearn import config_context, get_config
 from sklearn.base import BaseEstimator, clone, is_classifier
 from sklearn.metrics import check_scoring
 from sklearn.model_selection import check_cv
-from sklearn.pipeline import Pipeline
-from sklearn.utils import check_consistent_length
+from sklearn.utils import check_consistent_length, indexable
 
 from sk_resnet._base import BaseResNet
 from sk_resnet._callbacks import CtrlC
+from sk_resnet._compat_sklearn import rows_of
 from sk_resnet._data import DEFAULT_FRACTION
 from sk_resnet._fused import Meeting, is_in_task
 from sk_resnet._members import Unit
@@ -35,7 +35,14 @@ from sk_resnet.search._distributions import (
     suggest,
 )
 from sk_resnet.search._pruning import FoldReports, TrialReports
-from sk_resnet.search._space import check_space, network_step, resolved_parameters
+from sk_resnet.search._space import (
+    check_space,
+    in_front_of_network,
+    network_samples,
+    network_step,
+    resolved_parameters,
+    sample_shape,
+)
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -137,22 +144,26 @@ class CrossValidationObjective:
         sample_weight: Any = None,
     ) -> None:
         self.estimator, self.space = estimator, space
-        self.X = X if hasattr(X, "columns") else _indexable(X)  # tables keep their names
-        self.y = _indexable(y)
+        self.X, _ = indexable(X, None)
+        self.y = y.tocsr() if sparse.issparse(y) else np.asarray(y)
         self.sample_weight = None if sample_weight is None else np.asarray(sample_weight)
         self.groups = None if groups is None else np.asarray(groups)
         check_consistent_length(self.X, self.y, self.sample_weight, self.groups)
         net, self._prefix = network_step(estimator)
-        check_space(estimator, net, self._prefix, space, X)
+        samples = network_samples(estimator, self.X, self.y)
+        self._shape = None if samples is None else sample_shape(net, samples)
+        check_space(estimator, net, self._prefix, space, self._shape)
         if isinstance(scoring, (list, tuple, set, dict)):
             raise ValueError(f"scoring must be one score, got several: {scoring!r}.")
         self.scorer = check_scoring(estimator, scoring)
         splitter = check_cv(cv, self.y, classifier=is_classifier(estimator))
         self.folds = list(splitter.split(self.X, self.y, self.groups))
         _check_folds(self.folds, self.y.shape[0])
-        self.most_epochs = self._most_epochs() + max(self._values("finetune_epochs"))
+        most_epochs = self._most_epochs() + max(self._values("finetune_epochs"))
+        self.report_every = math.ceil(most_epochs / MOST_REPORTS)
         self.fingerprint = hash_of(
-            (REPORTS, _indexable(X), self.y, self.sample_weight, self.folds)
+            (REPORTS, np.asarray(X) if hasattr(X, "iloc") else self.X)
+            + (self.y, self.sample_weight, self.folds)
             + (described(space),)
             + ((scoring,) if isinstance(scoring, str) else ())
         )
@@ -214,8 +225,7 @@ class CrossValidationObjective:
     ) -> tuple[list[float], list[int]]:
         """Scores and numbers of epochs of the folds, which are fitted at once."""
         n, config = len(self.folds), get_config()
-        every = math.ceil(self.most_epochs / MOST_REPORTS)
-        reports, unit = TrialReports(trial, n, every), Unit()
+        reports, unit = TrialReports(trial, n, self.report_every), Unit()
         is_apart = is_in_task() or not TRIALS.is_here()
         meeting = _new_meeting() if is_apart else TRIALS
         meeting.begin_tasks(n)
@@ -249,11 +259,11 @@ class CrossValidationObjective:
         """Score and number of epochs."""
         train, test = self.folds[fold]
         y_train, y_test = self.y[train], self.y[test]
-        net, X_train, X_test = _in_front_of_network(
+        net, X_train, X_test = in_front_of_network(
             clone(self.estimator).set_params(**parameters),
-            _rows(self.X, train),
+            rows_of(self.X, train),
             y_train,
-            _rows(self.X, test),
+            rows_of(self.X, test),
         )
 
         config = get_config()
@@ -283,8 +293,10 @@ class CrossValidationObjective:
             such as a width that is no choice, is left to the sampler.
         """
         net, _ = network_step(self.estimator)
-        resolved = resolved_parameters(net, self.X)
-        own = {self._prefix + name: value for name, value in resolved.items()}
+        own: dict[str, Any] = {}
+        if self._shape is not None:
+            resolved = resolved_parameters(net, self._shape)
+            own = {self._prefix + name: value for name, value in resolved.items()}
         return nearest_draw(self.space, {**self.estimator.get_params(), **own})
 
     def best_parameters(self, study: Study) -> dict[str, Any]:
@@ -348,15 +360,6 @@ def check_study(study: Study, fingerprint: str) -> None:
         )
 
 
-def _indexable(values: Any) -> Any:
-    """Array, or sparse matrix, that gives rows for their numbers."""
-    return sparse.csr_matrix(values) if sparse.issparse(values) else np.asarray(values)
-
-
-def _rows(X: Any, rows: Any) -> Any:
-    return X.iloc[rows] if hasattr(X, "iloc") else X[rows]
-
-
 def _check_folds(folds: list[Any], n: int) -> None:
     for train, test in folds:
         if not len(train) or not len(test) or max(np.max(train), np.max(test)) >= n:
@@ -364,19 +367,6 @@ def _check_folds(folds: list[Any], n: int) -> None:
                 f"cv must give pairs of rows to train and to score on, both below {n}, got "
                 f"{len(train)} and {len(test)} rows: is it a cv of other data?"
             )
-
-
-def _in_front_of_network(
-    model: BaseEstimator, X_train: Any, y_train: Any, X_test: Any
-) -> tuple[BaseResNet, Any, Any]:
-    """Network at the end of pipelines, and the samples that it gets from their steps."""
-    while isinstance(model, Pipeline):
-        if len(model.steps) > 1:
-            before = model[:-1]
-            X_train = before.fit_transform(X_train, y_train)
-            X_test = before.transform(X_test)
-        model = model[-1]
-    return model, X_train, X_test
 
 
 def _finite_score(scorer: Callable[..., float], model: BaseResNet, X: Any, y: Any) -> float:

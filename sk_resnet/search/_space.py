@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sklearn.base import BaseEstimator, clone
 from sklearn.pipeline import Pipeline
+from sklearn.utils import indexable
 
 from sk_resnet._base import BaseResNet
-from sk_resnet._compat_sklearn import check_parameters
+from sk_resnet._compat_sklearn import check_parameters, rows_of
 from sk_resnet._input import input_spec
 from sk_resnet._optim import OPTIMIZERS
 from sk_resnet._plan import default_lr
@@ -37,10 +38,12 @@ MEMORY = 2 * 2**30
 KEPT_PER_BLOCK = 6
 # Samples in a step that batch_size="auto" does not exceed.
 LARGEST_BATCH = 128
+# Samples that go through the steps before a network to find the shape that it gets.
+N_TRIED = 500
 
 
 def search_space(
-    estimator: BaseEstimator, X: Any = None, *, prefix: str | None = None
+    estimator: BaseEstimator, X: Any = None, y: Any = None, *, prefix: str | None = None
 ) -> dict[str, BaseDistribution]:
     """Make distributions of depth, width, dropout, l1, l2 and lr that fit an estimator.
 
@@ -48,9 +51,12 @@ def search_space(
     ----------
     estimator : estimator or Pipeline
         A classifier or regressor of this package, or a pipeline that ends in one.
-    X : array-like of shape (n_samples, ...), default=None
-        Samples as the network gets them; their shape decides on layers and memory. None
-        takes ``input_shape`` of the estimator, or rows.
+    X : array-like of shape (n_samples, ...), or what the pipeline takes, default=None
+        Samples as the estimator gets them. The shape that they have for the network
+        decides on layers and memory: some of them go through copies of the steps before
+        it. None takes ``input_shape`` of the network, or rows.
+    y : array-like of shape (n_samples, ...), default=None
+        For steps that need it.
     prefix : str, default=None
         Stands before each name, such as ``"model__"``. None finds the step of a pipeline.
 
@@ -79,7 +85,7 @@ def search_space(
     net, found = network_step(estimator)
     check_parameters(net)
     prefix = found if prefix is None else prefix
-    shape = sample_shape(net, X)
+    shape = sample_shape(net, network_samples(estimator, X, y))
     depths = _fitting_depths(net, shape)[:N_DEPTHS]
     low, high = OPTIMIZERS[net.optimizer].lr_range
     own_l2 = FAMILIES[net._family].default_l2(len(shape) - 1)
@@ -109,6 +115,37 @@ def network_step(estimator: BaseEstimator) -> tuple[BaseResNet, str]:
     return estimator, prefix
 
 
+def in_front_of_network(
+    model: BaseEstimator, X_train: Any, y_train: Any, X_test: Any
+) -> tuple[BaseResNet, Any, Any]:
+    """Network at the end of pipelines, and the samples that it gets from their steps."""
+    while isinstance(model, Pipeline):
+        if len(model.steps) > 1:
+            before = model[:-1]
+            X_train = before.fit_transform(X_train, y_train)
+            X_test = before.transform(X_test)
+        model = model[-1]
+    return model, X_train, X_test
+
+
+def network_samples(estimator: BaseEstimator, X: Any, y: Any) -> Any:
+    """Some samples as the network gets them; None where a step cannot take so few."""
+    net, _ = network_step(estimator)
+    if X is None or estimator is net or net.input_shape is not None:
+        return X
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            X, y = indexable(X, y)
+            n = X.shape[0] if hasattr(X, "shape") else len(X)
+            some = np.arange(0, n, -(-n // N_TRIED))
+            rows = rows_of(X, some)
+            labels = None if y is None else rows_of(y, some)
+            return in_front_of_network(clone(estimator), rows, labels, rows)[1]
+    except Exception:  # what is wrong will show in a fit, if anything is
+        return None
+
+
 def sample_shape(net: BaseResNet, X: Any) -> tuple[int, ...]:
     """Channels and sides of a sample as the network gets it."""
     shape = net.input_shape
@@ -129,15 +166,15 @@ def sample_shape(net: BaseResNet, X: Any) -> tuple[int, ...]:
     return spec.network_shape
 
 
-def resolved_parameters(net: BaseResNet, X: Any) -> dict[str, Any]:
-    """Parameters of a network, with what "auto" stands for in them."""
+def resolved_parameters(net: BaseResNet, shape: tuple[int, ...]) -> dict[str, Any]:
+    """Parameters of a network for samples of a shape, with what "auto" stands for."""
     family = FAMILIES[net._family]
     stands_for = {
         "depth": family.depth,
         "width": family.width,
         "order": family.order,
         "lr": default_lr(net.optimizer, family),
-        "l2": family.default_l2(len(sample_shape(net, X)) - 1),
+        "l2": family.default_l2(len(shape) - 1),
     }
     parameters = net.get_params()
     auto = {k: v for k, v in stands_for.items() if parameters[k] == "auto"}
@@ -205,7 +242,7 @@ def check_space(
     net: BaseResNet,
     prefix: str,
     space: dict[str, Distribution],
-    X: Any,
+    shape: tuple[int, ...] | None,
 ) -> None:
     """Refuse a space that names or draws what the estimator or its samples do not fit."""
     if not isinstance(space, dict):
@@ -221,8 +258,8 @@ def check_space(
         require_distribution(name, d)
     _check_values(net, prefix, space)
     depths = space.get(f"{prefix}depth")
-    if depths is not None and f"{prefix}block" not in space:
-        _check_depths(net, depths, sample_shape(net, X))
+    if depths is not None and shape is not None and f"{prefix}block" not in space:
+        _check_depths(net, depths, shape)
 
 
 def _check_values(net: BaseResNet, prefix: str, space: dict[str, Distribution]) -> None:
