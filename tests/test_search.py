@@ -814,7 +814,9 @@ def test_a_study_within_a_study_does_not_wait(data):
 
 
 CTRL_C = """
-import numpy as np, optuna
+import numpy as np, optuna, signal
+# What runs behind a shell's "&" starts with the signal ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from sk_resnet import ResNetClassifier
 from sk_resnet.search import CrossValidationObjective
 X = np.random.default_rng(0).normal(size=(60, 5))
