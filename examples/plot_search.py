@@ -41,7 +41,7 @@ grid_epochs = 8 * 3 * len(search.cv_results_["params"])
 # ``search_space`` makes a space for the estimator and the data, of depths that exist and of
 # ranges on logarithmic scales. The first trial has the parameters of the estimator. Each
 # trial trains its folds at once, and reports their mean score after each epoch. Those that
-# are behind the worst quarter of the others after the first epoch are pruned.
+# are worse than three quarters of the complete ones after the first epoch are pruned.
 
 space = search_space(model, X)
 objective = CrossValidationObjective(model, X, y, space=space, cv=3)

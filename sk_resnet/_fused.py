@@ -13,6 +13,7 @@ from typing import Any
 import joblib
 import torch
 from joblib.parallel import SequentialBackend, ThreadingBackend, register_parallel_backend
+from sklearn import config_context, get_config
 
 from sk_resnet._batches import batch_bounds
 from sk_resnet._callbacks import CtrlC, is_ours
@@ -109,13 +110,19 @@ class Turns:
             self._n_to_come -= 1
             self._changed.notify_all()
 
+    def open(self) -> None:
+        """Wait for nobody who is to come."""
+        with self._changed:
+            self._n_to_come = 0
+            self._changed.notify_all()
+
     def begin(self) -> None:
         """Wait for a turn."""
         ticket = object()
         with self._changed:
             self._queue.append(ticket)
             self._changed.wait_for(
-                lambda: self._n_free and not self._n_to_come and self._queue[0] is ticket
+                lambda: self._n_free and self._n_to_come <= 0 and self._queue[0] is ticket
             )
             self._queue.popleft()
             self._n_free -= 1
@@ -164,21 +171,25 @@ def train_all(
         n_processors = 1
     outcomes: list[Outcome] = [KeyboardInterrupt()] * len(trainings)
     groups = groups_of(trainings, n_processors)
-    turns = Turns(n_processors, len(groups))
+    turns, config, is_over = Turns(n_processors, len(groups)), get_config(), False
+
+    def has_ended() -> bool:
+        return is_over or is_cancelled()
 
     def do(places: list[int]) -> None:
         turn = Turn(turns)
         try:
-            do_in(turn if in_turns else NO_TURN, places)
+            with config_context(**config):  # which threads do not inherit
+                do_in(turn if in_turns else NO_TURN, places)
         finally:
             turn.come()
 
     def do_in(turn: AbstractContextManager[None], places: list[int]) -> None:
         chosen = [trainings[place] for place in places]
         if len(chosen) == 1:
-            found = [_alone(chosen[0], is_cancelled, turn)]
+            found = [_alone(chosen[0], has_ended, turn)]
         else:
-            found = train_together(chosen, is_cancelled=is_cancelled, turn=turn)
+            found = train_together(chosen, is_cancelled=has_ended, turn=turn)
         for place, outcome in zip(places, found, strict=True):
             outcomes[place] = outcome
 
@@ -188,7 +199,12 @@ def train_all(
             do(places)
     else:
         with ThreadPoolExecutor(n_threads, initializer=_wait_no_more) as threads:
-            list(threads.map(do, groups))
+            try:
+                list(threads.map(do, groups))
+            except BaseException:  # such as a thread that cannot start
+                is_over = True
+                turns.open()
+                raise
     return outcomes
 
 

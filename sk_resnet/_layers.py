@@ -13,34 +13,34 @@ from torch import Tensor, nn
 
 
 class _WithoutValues:
-    """Leaves the initial values to `initialize`: torch's own take longer than all else."""
+    """Memory as it comes; `initialize` sets it. Torch's values take longer than all else."""
 
     def reset_parameters(self) -> None:
         """Do nothing."""
 
 
 class Linear(_WithoutValues, nn.Linear):
-    """As in torch."""
+    """Torch's, without initial values."""
 
 
 class Conv2d(_WithoutValues, nn.Conv2d):
-    """As in torch."""
+    """Torch's, without initial values."""
 
 
 class Conv3d(_WithoutValues, nn.Conv3d):
-    """As in torch."""
+    """Torch's, without initial values."""
 
 
 class BatchNorm1d(_WithoutValues, nn.BatchNorm1d):
-    """As in torch."""
+    """Torch's, without initial values."""
 
 
 class BatchNorm2d(_WithoutValues, nn.BatchNorm2d):
-    """As in torch."""
+    """Torch's, without initial values."""
 
 
 class BatchNorm3d(_WithoutValues, nn.BatchNorm3d):
-    """As in torch."""
+    """Torch's, without initial values."""
 
 
 # Series are images of height 1: oneDNN's 2-D kernels are faster than its 1-D ones.

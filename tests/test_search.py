@@ -1,6 +1,8 @@
 import copy
+import gc
 import importlib.util
 import os
+import pickle
 import re
 import shutil
 import signal
@@ -20,7 +22,8 @@ import sqlalchemy
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FixedTrial, TrialState
 from scipy import sparse
-from sklearn.base import clone
+from sklearn import config_context, get_config
+from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.callback import ProgressBar
 from sklearn.compose import make_column_transformer
 from sklearn.decomposition import PCA, TruncatedSVD
@@ -486,6 +489,7 @@ def test_the_scoring_fold_takes_no_part_in_training(data):
     model.set_params(model__callbacks=[EarlyStopping(patience=1)])
     space = {"model__l2": FloatDistribution(1e-4, 1e-1, log=True)}
     objective = CrossValidationObjective(model, X, y, space=space, cv=3)
+    seen.clear()  # a copy has found out the shape behind it
     create_study().optimize(objective, n_trials=1)
     assert seen == [40, 40, 40]
 
@@ -630,10 +634,9 @@ def test_searches_take_what_pipelines_take(steps, X, l2, depth):
     y = np.arange(40) % 2
     settings = {"max_epochs": 1, "batch_size": 16, "random_state": 0}
     model = make_pipeline(*steps, ResNetClassifier(**settings))
-    space = search_space(model, X, y)
     if l2 is not None:
-        assert space["resnetclassifier__depth"].high == depth
-    space = {"resnetclassifier__l2": space["resnetclassifier__l2"]}
+        assert search_space(model, X, y)["resnetclassifier__depth"].high == depth
+    space = {"resnetclassifier__l2": FloatDistribution(1e-6, 0.1, log=True)}
     model.set_params(resnetclassifier__depth=4 if depth == 10 else 8)
     objective = CrossValidationObjective(model, X, y, space=space, cv=2)
     own = objective.own_parameters()
@@ -811,6 +814,141 @@ def test_a_study_within_a_study_does_not_wait(data):
 
     nested = objective_of(data, scoring=scoring, cv=2)
     assert 0 <= nested(FixedTrial({"model__l2": 1e-3})) <= 1
+
+
+class StudiesInThreads(StandardScaler):
+    """A step that does a study whose trials run in two threads."""
+
+    def fit(self, X, y=None, sample_weight=None):
+        y = np.arange(len(X)) % 2
+        objective = CrossValidationObjective(ResNetClassifier(**ROWS), X, y, space={}, cv=2)
+        create_study().optimize(objective, n_trials=2, n_jobs=2)
+        return super().fit(X, y, sample_weight)
+
+
+def test_a_study_in_other_threads_within_a_study_does_not_wait(data):
+    model = make_pipeline(StudiesInThreads(), ResNetClassifier(**ROWS))
+    objective = CrossValidationObjective(model, *data, space={}, cv=3)
+    assert 0 <= objective(FixedTrial({})) <= 1
+
+
+@pytest.mark.parametrize("fails_at", [1, 2, 3])
+def test_a_thread_that_cannot_start_ends_the_trial(data, monkeypatch, fails_at):
+    objective, start, n_started = objective_of(data), threading.Thread.start, []
+
+    def fails(self):
+        n_started.append(1)
+        if len(n_started) == fails_at:
+            raise RuntimeError("can't start new thread")
+        start(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fails)
+        with pytest.raises(RuntimeError, match="can't start"):
+            objective(FixedTrial({"model__l2": 1e-3}))
+    assert 0 <= objective(FixedTrial({"model__l2": 1e-3})) <= 1
+
+
+def test_a_thread_of_turns_that_cannot_start_ends_the_trial(data, monkeypatch):
+    start, n_started = threading.Thread.start, []
+    model = pipeline(callbacks=[Alone([])])
+    objective = CrossValidationObjective(model, *data, space={}, cv=3)
+
+    def fails(self):
+        n_started.append(1)
+        if len(n_started) == 3 + 2:  # behind those of the folds
+            raise RuntimeError("can't start new thread")
+        start(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fails)
+        with pytest.raises(RuntimeError, match="can't start"):
+            objective(FixedTrial({}))
+    assert 0 <= objective(FixedTrial({})) <= 1
+
+
+class Stateless(TransformerMixin, BaseEstimator):
+    def fit(self, X, y=None):
+        return self
+
+    def transform(self, X):
+        return X
+
+
+def test_a_step_without_a_state_may_stand_in_front(data):
+    model = make_pipeline(Stateless(), ResNetClassifier(**ROWS))
+    objective = CrossValidationObjective(model, *data, space={}, cv=3)
+    expected = cross_val_score(model, *data, cv=3).mean()
+    assert objective(FixedTrial({})) == pytest.approx(expected)
+
+
+def test_search_space_says_that_a_step_fails():
+    model = make_pipeline(FunctionTransformer(fails), ResNetClassifier())
+    with pytest.raises(ValueError, match="not known, as a step .* fails on .*: too few"):
+        search_space(model, np.zeros((9, 4)))
+
+
+class ReadsConfig(Callback):
+    def __init__(self, seen):
+        self.seen = seen
+
+    def __sklearn_clone__(self):
+        return self
+
+    def on_epoch_end(self, net, **kwargs):
+        self.seen.append(get_config()["working_memory"])
+
+
+def test_callbacks_and_scorers_have_the_configuration_of_the_trial(data):
+    seen = []
+
+    def scoring(model, X, y):
+        seen.append(get_config()["working_memory"])
+        return 0.5
+
+    model = pipeline(callbacks=[ReadsConfig(seen)])
+    objective = CrossValidationObjective(model, *data, space={}, scoring=scoring)
+    with config_context(working_memory=77):
+        objective(FixedTrial({}))
+    assert set(seen) == {77}
+
+
+def test_seeds_of_the_global_generator_repeat(data):
+    objective = CrossValidationObjective(
+        pipeline(random_state=None), *data, space={}, scoring="neg_log_loss"
+    )
+    scores = []
+    for _ in range(3):
+        np.random.seed(0)  # noqa: NPY002
+        scores.append(objective(FixedTrial({})))
+    assert len(set(scores)) == 1
+
+
+def test_errors_keep_their_cause_and_trials_no_networks(data):
+    def scoring(model, X, y):
+        raise RuntimeError("the scorer") from KeyError("its cause")
+
+    objective = objective_of(data, scoring=scoring)
+    gc.collect()
+    gc.disable()
+    try:
+        with pytest.raises(RuntimeError) as found:
+            objective(FixedTrial({"model__l2": 1e-3}))
+        assert isinstance(found.value.__cause__, KeyError)
+        del found
+        good = objective_of(data)
+        n = sum(isinstance(o, ResidualNet) for o in gc.get_objects())
+        for _ in range(3):
+            good(FixedTrial({"model__l2": 1e-3}))
+        assert sum(isinstance(o, ResidualNet) for o in gc.get_objects()) == n
+    finally:
+        gc.enable()
+
+
+def test_objectives_are_copied(data):
+    again = pickle.loads(pickle.dumps(objective_of(data)))
+    trial = FixedTrial({"model__l2": 1e-3})
+    assert again(trial) == objective_of(data)(trial)
 
 
 CTRL_C = """

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from sklearn import config_context, get_config
 from sklearn.base import BaseEstimator, clone, is_classifier
 from sklearn.metrics import check_scoring
 from sklearn.model_selection import check_cv
-from sklearn.utils import check_consistent_length, indexable
+from sklearn.utils import check_consistent_length, check_random_state, indexable
 
 from sk_resnet._base import BaseResNet
 from sk_resnet._callbacks import CtrlC
@@ -36,6 +37,7 @@ from sk_resnet.search._distributions import (
 )
 from sk_resnet.search._pruning import FoldReports, TrialReports
 from sk_resnet.search._space import (
+    StepError,
     check_space,
     in_front_of_network,
     network_samples,
@@ -62,13 +64,10 @@ def _new_meeting(linger: float = 0.0) -> Meeting:
     return meeting
 
 
-# A score takes as long as some training steps.
+# Of a trial: a score takes as long as some training steps.
 MOST_REPORTS = 14
-
-
-# Of the trials that run at once in this process, with ``study.optimize(n_jobs=...)``. A
-# sampler may take some time between two trials.
-TRIALS = _new_meeting(linger=0.5)
+# Seconds that a sampler may take between two trials which run beside others.
+SECONDS_TO_SAMPLE = 0.5
 
 
 class CrossValidationObjective:
@@ -83,7 +82,8 @@ class CrossValidationObjective:
     user attributes of the trial, ``fold_scores`` and ``fold_epochs``. `create_study`
     starts with the estimator's own parameters. With ``study.optimize(objective,
     n_jobs=8)`` the folds of eight trials wait for each other, and those of one
-    architecture train as one.
+    architecture train as one. The samples of all folds are in memory meanwhile, and steps
+    and scorers run in several threads.
 
     Parameters
     ----------
@@ -144,14 +144,16 @@ class CrossValidationObjective:
         sample_weight: Any = None,
     ) -> None:
         self.estimator, self.space = estimator, space
+        self._meeting = _new_meeting(SECONDS_TO_SAMPLE)
         self.X, _ = indexable(X, None)
         self.y = y.tocsr() if sparse.issparse(y) else np.asarray(y)
         self.sample_weight = None if sample_weight is None else np.asarray(sample_weight)
         self.groups = None if groups is None else np.asarray(groups)
         check_consistent_length(self.X, self.y, self.sample_weight, self.groups)
         net, self._prefix = network_step(estimator)
-        samples = network_samples(estimator, self.X, self.y)
-        self._shape = None if samples is None else sample_shape(net, samples)
+        self._shape = None
+        with suppress(StepError):  # what is wrong will show in a trial, if anything is
+            self._shape = sample_shape(net, network_samples(estimator, self.X, self.y))
         check_space(estimator, net, self._prefix, space, self._shape)
         if isinstance(scoring, (list, tuple, set, dict)):
             raise ValueError(f"scoring must be one score, got several: {scoring!r}.")
@@ -224,37 +226,71 @@ class CrossValidationObjective:
         self, trial: BaseTrial, parameters: dict[str, Any]
     ) -> tuple[list[float], list[int]]:
         """Scores and numbers of epochs of the folds, which are fitted at once."""
-        n, config = len(self.folds), get_config()
+        n, config, seeds = len(self.folds), get_config(), self._seeds()
         reports, unit = TrialReports(trial, n, self.report_every), Unit()
-        is_apart = is_in_task() or not TRIALS.is_here()
-        meeting = _new_meeting() if is_apart else TRIALS
-        meeting.begin_tasks(n)
+        is_apart = is_in_task() or not self._meeting.is_here()
+        meeting = _new_meeting() if is_apart else self._meeting
+        found: dict[int, tuple[float, int]] = {}
+        under_way = set(range(n))
 
-        def fit(fold: int) -> tuple[float, int]:
+        def end(fold: int) -> None:
+            if fold in under_way:
+                under_way.remove(fold)
+                meeting.end_task()
+
+        def fit(fold: int) -> None:
             try:
                 # Threads do not inherit it.
                 with config_context(**config), meeting.attended(unit):
-                    return self._fit_fold(reports, parameters, fold)
+                    if unit.error is None:
+                        found[fold] = self._fit_fold(reports, parameters, fold, seeds[fold])
             except BaseException as error:
-                raise unit.fail(error) from None
+                unit.fail(error)
             finally:
-                meeting.end_task()
+                end(fold)
 
+        meeting.begin_tasks(n)
         with CtrlC() as ctrl_c, ThreadPoolExecutor(n) as threads:
-            futures = [threads.submit(fit, fold) for fold in range(n)]
+            n_submitted = 0
             try:
-                wait(futures)
-            except BaseException as error:  # Ctrl-C
-                raise unit.fail(error) from None
+                for fold in range(n):
+                    threads.submit(fit, fold)
+                    n_submitted += 1
+                threads.shutdown()
+            except BaseException as error:  # Ctrl-C, or a thread that cannot start
+                unit.fail(error)
+                for fold in range(n_submitted, n):
+                    end(fold)
         if ctrl_c.came:  # and may have been lost
             raise KeyboardInterrupt
         if unit.error is not None:
-            raise unit.error
-        scores, n_epochs = zip(*(future.result() for future in futures), strict=True)
+            try:
+                raise unit.error
+            finally:  # or its traceback would keep itself, and the data, alive
+                unit.error = None
+        scores, n_epochs = zip(*(found[fold] for fold in range(n)), strict=True)
         return list(scores), list(n_epochs)
 
+    def _seeds(self) -> list[int | None]:
+        """Seeds of the folds; drawn here, as threads would in any order."""
+        state = self.estimator.get_params()[f"{self._prefix}random_state"]
+        draws = state is None and f"{self._prefix}random_state" not in self.space
+        if not draws:
+            return [None] * len(self.folds)
+        return check_random_state(None).randint(2**31 - 1, size=len(self.folds)).tolist()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in vars(self).items() if k != "_meeting"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _meeting=_new_meeting(SECONDS_TO_SAMPLE))
+
     def _fit_fold(
-        self, reports: TrialReports, parameters: dict[str, Any], fold: int
+        self,
+        reports: TrialReports,
+        parameters: dict[str, Any],
+        fold: int,
+        seed: int | None,
     ) -> tuple[float, int]:
         """Score and number of epochs."""
         train, test = self.folds[fold]
@@ -273,9 +309,14 @@ class CrossValidationObjective:
                 return _finite_score(self.scorer, net, X_test, y_test)
 
         # In front: callbacks behind one that stops do not see the epoch.
-        callbacks = [FoldReports(reports, fold, score), *(net.callbacks or [])]
-        net.set_params(callbacks=callbacks)
-        net.fit(X_train, y_train, **self._of_samples(train))
+        net.set_params(callbacks=[FoldReports(reports, fold), *(net.callbacks or [])])
+        if seed is not None:
+            net.set_params(random_state=seed)
+        reports.scorers[fold] = score
+        try:
+            net.fit(X_train, y_train, **self._of_samples(train))
+        finally:  # which holds the network that holds the callback
+            del reports.scorers[fold]
         return score(), net.n_epochs_
 
     def _of_samples(self, rows: Any, prefix: str = "") -> dict[str, Any]:

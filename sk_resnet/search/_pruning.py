@@ -111,6 +111,8 @@ class TrialReports:
         self.n_reported = 0
         self._scores: list[list[float]] = [[] for _ in range(n_folds)]
         self._has_ended = [False] * n_folds
+        # By fold, while it is fitted.
+        self.scorers: dict[int, Callable[[], float]] = {}
         self._one_at_a_time = threading.Lock()  # folds may train side by side
 
     def begin(self, fold: int) -> None:
@@ -154,10 +156,8 @@ class FoldReports(Callback):
 
     follows_estimator = True
 
-    def __init__(
-        self, reports: TrialReports, fold: int, score: Callable[[], float]
-    ) -> None:
-        self.reports, self.fold, self.score = reports, fold, score
+    def __init__(self, reports: TrialReports, fold: int) -> None:
+        self.reports, self.fold = reports, fold
 
     def on_train_begin(
         self, net: ResidualNet, X: Any = None, y: Any = None, **kwargs: Any
@@ -168,7 +168,7 @@ class FoldReports(Callback):
     def on_epoch_end(self, net: ResidualNet, **kwargs: Any) -> None:
         """Report, and prune."""
         if net.history[-1]["epoch"] % self.reports.every == 0:
-            self.reports.add(self.fold, self.score())
+            self.reports.add(self.fold, self.reports.scorers[self.fold]())
 
     def on_train_end(
         self, net: ResidualNet, X: Any = None, y: Any = None, **kwargs: Any

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sklearn.base import BaseEstimator, clone
 from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils import indexable
 
 from sk_resnet._base import BaseResNet
@@ -71,7 +72,8 @@ def search_space(
     TypeError
         For other estimators.
     ValueError
-        For samples that no depth fits, and for parameters that the estimator refuses.
+        For samples that no depth fits, for parameters that the estimator refuses, and
+        where a step before the network fails.
 
     Examples
     --------
@@ -115,13 +117,19 @@ def network_step(estimator: BaseEstimator) -> tuple[BaseResNet, str]:
     return estimator, prefix
 
 
+class StepError(ValueError):
+    """A step before the network fails."""
+
+
 def in_front_of_network(
     model: BaseEstimator, X_train: Any, y_train: Any, X_test: Any
 ) -> tuple[BaseResNet, Any, Any]:
     """Network at the end of pipelines, and the samples that it gets from their steps."""
     while isinstance(model, Pipeline):
         if len(model.steps) > 1:
-            before = model[:-1]
+            # Counts as fitted, which a last step without a state would not.
+            end = ("end", FunctionTransformer())
+            before = Pipeline([*model.steps[:-1], end], memory=model.memory)
             X_train = before.fit_transform(X_train, y_train)
             X_test = before.transform(X_test)
         model = model[-1]
@@ -129,7 +137,7 @@ def in_front_of_network(
 
 
 def network_samples(estimator: BaseEstimator, X: Any, y: Any) -> Any:
-    """Some samples as the network gets them; None where a step cannot take so few."""
+    """Some samples as the network gets them; StepError where a step fails."""
     net, _ = network_step(estimator)
     if X is None or estimator is net or net.input_shape is not None:
         return X
@@ -142,8 +150,11 @@ def network_samples(estimator: BaseEstimator, X: Any, y: Any) -> Any:
             rows = rows_of(X, some)
             labels = None if y is None else rows_of(y, some)
             return in_front_of_network(clone(estimator), rows, labels, rows)[1]
-    except Exception:  # what is wrong will show in a fit, if anything is
-        return None
+    except Exception as error:
+        raise StepError(
+            "The shape that the network gets is not known, as a step before it fails on "
+            f"up to {N_TRIED} samples: {error}. Give y if the step needs it, or no X."
+        ) from error
 
 
 def sample_shape(net: BaseResNet, X: Any) -> tuple[int, ...]:

@@ -46,9 +46,9 @@ def create_study(
     sampler : optuna sampler, default=None
         None is Optuna's TPE.
     pruner : optuna pruner, default=None
-        None prunes once, at the first report of a trial, what is behind the worst quarter
-        of the complete trials, from the sixth trial on. Later, near the peak of the
-        learning rate's schedule, scores say little about where a trial will end.
+        None prunes once, at the first report of a trial, what is worse than three quarters
+        of the complete trials, when there are five. Later, near the peak of the learning
+        rate's schedule, scores say little about where a trial will end.
     heartbeat : int, default=60
         Seconds between signs of life of a worker. A trial without them for twice as long
         fails, and is put in the queue again. Journals have no heartbeat, and a worker
