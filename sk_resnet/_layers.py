@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 
 class _WithoutValues:
-    """Memory as it comes; `initialize` sets it. Torch's values take longer than all else."""
+    """Memory as it comes, for `initialize`: torch's values take longer than the rest."""
 
     def reset_parameters(self) -> None:
         """Do nothing."""
