@@ -201,7 +201,9 @@ def train_all(
         with ThreadPoolExecutor(n_threads, initializer=_wait_no_more) as threads:
             try:
                 list(threads.map(do, groups))
-            except BaseException:  # such as a thread that cannot start
+            except BaseException as error:  # such as a thread that cannot start
+                for training in trainings:
+                    training.unit.fail(error)
                 is_over = True
                 turns.open()
                 raise
