@@ -369,6 +369,7 @@ class _Group:
         for member in self.members:
             if member not in self._released:
                 self._release(member)
+        self._steps.clear()  # which hold the group
 
     # Training
 

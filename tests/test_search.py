@@ -921,7 +921,8 @@ def test_seeds_of_the_global_generator_repeat(data):
     for _ in range(3):
         np.random.seed(0)  # noqa: NPY002
         scores.append(objective(FixedTrial({})))
-    assert len(set(scores)) == 1
+    # The order of the folds in their network changes the last digits.
+    assert scores == pytest.approx([scores[0]] * 3, rel=1e-6)
 
 
 def test_errors_keep_their_cause_and_trials_no_networks(data):
@@ -937,10 +938,10 @@ def test_errors_keep_their_cause_and_trials_no_networks(data):
         assert isinstance(found.value.__cause__, KeyError)
         del found
         good = objective_of(data)
-        n = sum(isinstance(o, ResidualNet) for o in gc.get_objects())
+        n = sum(type(o) is ResidualNet for o in gc.get_objects())
         for _ in range(3):
             good(FixedTrial({"model__l2": 1e-3}))
-        assert sum(isinstance(o, ResidualNet) for o in gc.get_objects()) == n
+        assert sum(type(o) is ResidualNet for o in gc.get_objects()) == n
     finally:
         gc.enable()
 
