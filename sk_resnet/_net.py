@@ -268,12 +268,10 @@ class ResidualNet(BareNet):
             self.history.record_batch(f"{prefix}_loss", loss)
             self.history.record_batch(f"{prefix}_batch_size", 1)
         name = f"{prefix}_loss"  # which earlier fits may lack
-        # The last that was best; the rows behind it are higher.
-        earlier = (row[name] for row in reversed(self.history) if row.get(f"{name}_best"))
-        is_best = loss < next(earlier, math.inf)
+        earlier = [past[name] for past in self.history[:-1] if name in past]
         self.history.record(f"{prefix}_batch_count", n_batches)
         self.history.record(name, loss)
-        self.history.record(f"{name}_best", is_best)
+        self.history.record(f"{name}_best", not earlier or loss < min(earlier))
         self.history.record(f"{prefix}_{self.target.score_name}", self.target.score(sums))
 
     def _batch_hooks(self) -> BatchHooks | None:
