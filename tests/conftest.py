@@ -2,8 +2,20 @@ import numpy as np
 import pytest
 import torch
 
+from sk_resnet import _layers
+
 # Tiny networks: a second thread costs more than it brings.
 torch.set_num_threads(1)
+
+
+def _fill_with_nan(layer):
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.fill_(torch.nan)
+
+
+# Layers come without values, and fresh memory is often zero: NaN shows who reads it.
+_layers._WithoutValues.reset_parameters = _fill_with_nan
 
 
 @pytest.fixture
