@@ -334,7 +334,7 @@ def test_odd_numbers_of_channels_train_without_writing_out_of_bounds(width, bloc
 def test_series_pass_as_torch_convolves_them():
     x = torch.randn(3, 2, 11)
     layer = convolution(1, 2, 4, 3, 2)
-    nn.init.normal_(layer.weight)
+    torch.nn.init.normal_(layer.weight)
     expected = F.conv1d(x, layer.weight[:, :, 0], stride=2, padding=1)
     torch.testing.assert_close(layer(x.unsqueeze(2)).squeeze(2), expected)
 
