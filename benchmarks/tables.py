@@ -47,6 +47,22 @@ TABLES = {
             "published": "{ResNetClassifier[published]}",
         },
     ),
+    "tables": Table(
+        "accuracy",
+        "tables",
+        "set",
+        {
+            "ResNet": "{ResNetClassifier[accuracy]:.3f}",
+            "log-loss": "{ResNetClassifier[log_loss]:.3f}",
+            "s a fit": "{ResNetClassifier[seconds]:.1f}",
+            "MLP": "{MLPClassifier[accuracy]:.3f}",
+            "its log-loss": "{MLPClassifier[log_loss]:.3f}",
+            "HistGB": "{HistGradientBoosting[accuracy]:.3f}",
+            "HistGB's": "{HistGradientBoosting[log_loss]:.3f}",
+            "forest": "{RandomForest[accuracy]:.3f}",
+            "forest's": "{RandomForest[log_loss]:.3f}",
+        },
+    ),
     "precision": Table(
         "accuracy",
         "precision",

@@ -19,7 +19,7 @@ from sklearn.model_selection import GridSearchCV
 from sk_resnet import ResNetClassifier
 
 X, y = load_wine(return_X_y=True)
-model = ResNetClassifier(depth=8, max_epochs=30, random_state=0)
+model = ResNetClassifier(depth=8, n_estimators=1, max_epochs=30, random_state=0)
 grid = {"l2": [1e-3, 1e-2, 1e-1], "lr": [0.05, 0.1], "dropout": [0.0, 0.2]}
 search = GridSearchCV(model, grid, cv=5, refit=False)
 model.fit(X, y)  # the first fit of a process loads libraries

@@ -24,7 +24,8 @@ from sk_resnet.search import (
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 X, y = load_wine(return_X_y=True)
-model = ResNetClassifier(depth=4, max_epochs=6, batch_size=16, random_state=0)
+settings = {"max_epochs": 6, "batch_size": 16, "n_estimators": 1, "random_state": 0}
+model = ResNetClassifier(depth=4, **settings)
 objective = CrossValidationObjective(model, X, y, space=search_space(model, X), cv=3)
 folder = tempfile.TemporaryDirectory()
 storage = str(Path(folder.name) / "study.journal")

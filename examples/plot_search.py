@@ -21,7 +21,7 @@ from sk_resnet.search import CrossValidationObjective, create_study, search_spac
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 X, y = load_wine(return_X_y=True)
-network = ResNetClassifier(max_epochs=8, batch_size=16, random_state=0)
+network = ResNetClassifier(n_estimators=1, max_epochs=8, batch_size=16, random_state=0)
 model = Pipeline([("scale", StandardScaler()), ("network", network)])
 
 # %%

@@ -46,7 +46,8 @@ def work(objective, storage, n_trials):
 if __name__ == "__main__":
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     X, y = load_wine(return_X_y=True)
-    network = ResNetClassifier(max_epochs=6, batch_size=16, random_state=0)
+    settings = {"max_epochs": 6, "batch_size": 16, "n_estimators": 1}
+    network = ResNetClassifier(**settings, random_state=0)
     model = make_pipeline(StandardScaler(), network)
     space = search_space(model, X)
     space["resnetclassifier__width"] = CategoricalDistribution([0.5, 1, 2])

@@ -17,7 +17,8 @@ from sk_resnet.inspection import diagnose
 X, y = make_classification(
     600, n_features=20, n_informative=6, n_classes=3, flip_y=0.15, random_state=0
 )
-model = ResNetClassifier(4, max_epochs=15, batch_size=32, l2=0.0, random_state=0)
+settings = {"max_epochs": 15, "batch_size": 32, "n_estimators": 1, "random_state": 0}
+model = ResNetClassifier(4, **settings, l2=0.0)
 
 # %%
 # Where both curves are low, the model underfits. Where the training score is far above the

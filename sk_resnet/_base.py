@@ -43,6 +43,7 @@ from sk_resnet._compat_sklearn import (
 )
 from sk_resnet._data import (
     DEFAULT_FRACTION,
+    FOLDS,
     Data,
     check_kinds,
     check_numbers,
@@ -150,6 +151,7 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
             Interval(RealNotInt, 0, 1, closed="neither"),
             HasMethods(["split", "get_n_splits"]),
             list,
+            _auto,
             None,
         ],
         "callbacks": [list, tuple, None],
@@ -289,7 +291,7 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
         continues = self.warm_start and self.__sklearn_is_fitted__()
         with self._as_it_was_on_error(continues):
             callbacks = as_callbacks(self.callbacks)
-            split = self._resolved_split(X_val, y_val, callbacks)
+            self._check_validation(X_val, y_val)
             X, y = self._checked(X, y, reset=not continues)
             seed = self._draw_seed()
             data = self._data(
@@ -297,17 +299,17 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
                 y,
                 sample_weight,
                 continues=continues,
-                split=split,
+                is_monitored=monitors_validation(callbacks),
                 groups=groups,
                 seed=seed,
                 validation_set=(
                     None if X_val is None else self._checked(X_val, y_val, reset=False)
                 ),
             )
-            n = len(data.training)
+            n = len(data[0].training)
             batch_size = resolve_batch_size(self.batch_size, n)
             if not continues:
-                self._build(data, batch_size, seed)
+                self._build(data[0], batch_size, seed)
             n_epochs = resolve_epochs(self.max_epochs, n, batch_size)
             epochs = n_epochs, int(self.finetune_epochs)
             schedule = "constant" if sets_learning_rate(callbacks) else self.schedule
@@ -321,6 +323,7 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
                     self._train(data, recipe, callbacks, followers)
                     if recipe.l1:
                         self._settle(recipe.lr)
+                self._calibrate(data)
         return self
 
     @contextmanager
@@ -352,15 +355,22 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
             data = self._data(
                 X, y, sample_weight, continues=continues, classes=classes, in_part=True
             )
-            n = len(data.training)
+            n = len(data[0].training)
             batch_size = resolve_batch_size(self.batch_size, n)
             if not continues:
-                self._build(data, batch_size, seed)
+                self._build(data[0], batch_size, seed)
             elif self.batch_size == "auto" or batch_size == n:
                 # A small part of the data does not make later steps and predictions small.
                 batch_size = max(batch_size, self.batch_size_)
             self._train(data, self._recipe(1, batch_size, "constant"), [], [])
         return self
+
+    def _calibrates(self) -> bool:
+        """Whether a fit ends in `_calibrate`."""
+        return False
+
+    def _calibrate(self, data: list[Data]) -> None:
+        """Let predictions be as sure as they are right on validation data."""
 
     # First act: data
 
@@ -384,17 +394,22 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
             del self.n_features_in_
         return X, self._checked_y(y)
 
-    def _resolved_split(self, X_val: Any, y_val: Any, callbacks: list[Any]) -> Any:
-        """Part of the training data to hold out."""
-        split = self.validation_split
+    def _check_validation(self, X_val: Any, y_val: Any) -> None:
         if (X_val is None) != (y_val is None):
             raise ValueError("X_val and y_val must be given together, got one of them.")
-        if X_val is not None and split is not None:
+        if X_val is not None and self.validation_split not in ("auto", None):
             raise ValueError(
-                f"validation_split must be None when X_val is given, got {split}."
+                "validation_split must be 'auto' or None when X_val is given, got "
+                f"{self.validation_split}."
             )
-        if X_val is None and split is None and monitors_validation(callbacks):
-            return DEFAULT_FRACTION
+
+    def _resolved_split(self, n_members: int, is_monitored: bool) -> Any:
+        """Part of the training data to hold out."""
+        split = self.validation_split
+        if split == "auto" and n_members > 1 and self._calibrates():
+            return FOLDS
+        if split is None or isinstance(split, str):
+            return DEFAULT_FRACTION if is_monitored else None
         return split
 
     def _draw_seed(self) -> int:
@@ -417,8 +432,9 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
         continues: bool,
         classes: Any = None,
         in_part: bool = False,
+        is_monitored: bool = False,
         **others: Any,
-    ) -> Data:
+    ) -> list[Data]:
         if continues:
             check_shape(X, self.net_.input_spec)
             target = self._continued_target(y, self.net_.target, in_part=in_part)
@@ -427,8 +443,11 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
         else:
             target = self._new_target(y, classes, in_part=in_part)
             spec = self._input_spec(X)
+        n_members, split = self._n_members(spec), None
         if others.get("validation_set"):
             self._check_known(others["validation_set"][1], target, "y_val")
+        elif not in_part:
+            split = self._resolved_split(n_members, is_monitored)
         return training_data(
             X,
             y,
@@ -436,6 +455,8 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
             target=target,
             spec=spec,
             standardize=self.standardize and not continues,
+            split=split,
+            n_members=n_members,
             **others,
         )
 
@@ -446,13 +467,13 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
     # Second act: network
 
     def _network_spec(self, spec: InputSpec, n_outputs: int) -> NetworkSpec:
-        family = FAMILIES[self._family]
+        family, n_dims = FAMILIES[self._family], len(spec.network_shape) - 1
         network = network_spec(
-            architecture(self.get_params(deep=False), family),
+            architecture(self.get_params(deep=False), family, n_dims),
             family,
             input_shape=spec.network_shape,
             n_outputs=n_outputs,
-            members=1 if self.n_estimators == "auto" else int(self.n_estimators),
+            members=self._n_members(spec),
         )
         if self.l1_structure == "channel" and len(network.kernels) < 2:
             raise ArchitectureError(
@@ -460,6 +481,11 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
                 f"block, got block={self.block!r} with one convolution: use 'weight'."
             )
         return network
+
+    def _n_members(self, spec: InputSpec) -> int:
+        if self.n_estimators != "auto":
+            return int(self.n_estimators)
+        return FAMILIES[self._family].default_members(len(spec.network_shape) - 1)
 
     def _check_same_network(self, X: NDArray[Any]) -> None:
         """Refuse parameters that an existing network does not have."""
@@ -561,21 +587,21 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
     # Fourth act: run
 
     def _train(
-        self, data: Data, recipe: Recipe, callbacks: list[Any], followers: list[Any]
+        self, data: list[Data], recipe: Recipe, callbacks: list[Any], followers: list[Any]
     ) -> None:
         """Train all members; `followers` are told of each epoch once."""
         execution, nets = self._execution(recipe.batch_size), self.nets_
         self.precision_ = "bfloat16" if execution.bfloat16 else "float32"
         self.batch_size_ = recipe.batch_size
         for net in {self.net_, *nets}:
-            net.batch_size, net.target = recipe.batch_size, data.target
+            net.batch_size, net.target = recipe.batch_size, data[0].target
         held, verbose = None, self.verbose
         try:
             with epoch_progress(recipe.n_epochs, shown=bool(verbose)) as bar:
                 heard = self._heard(callbacks, [*followers, *bar])
-                made = (data, recipe, execution, heard, verbose)
-                unit = Unit()
-                held = train([Training(net, *made, unit) for net in nets])
+                made = (recipe, execution, heard, verbose, Unit())
+                pairs = zip(nets, data, strict=True)
+                held = train([Training(net, own, *made) for net, own in pairs])
         finally:  # also after Ctrl-C: the epochs that are done stay usable
             self._gather()
             self._summarize(held)
@@ -797,6 +823,7 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
             state["_saved"] = network_state(net.module_, net.input_spec, net.target)
         return state
 
+    @torch.inference_mode(False)
     def __setstate__(self, state: dict[str, Any]) -> None:
         state = dict(state)
         saved = state.pop("_saved", None)

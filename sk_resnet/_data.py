@@ -1,6 +1,7 @@
 """Samples, targets, weights and validation sets: checked, and parted into rows."""
 
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from sk_resnet._input import InputSpec, with_statistics
 from sk_resnet._target import Target
 
 DEFAULT_FRACTION = 0.1
+# Each member is validated on a fold that it is not trained on.
+FOLDS = "folds"
 
 Rows = NDArray[np.intp]
 
@@ -117,31 +120,45 @@ def training_data(
     groups: Any = None,
     seed: int = 0,
     validation_set: tuple[NDArray[Any], Any] | None = None,
-) -> Data:
-    """Data of a training; `standardize` takes the statistics of its samples."""
+    n_members: int = 1,
+) -> list[Data]:
+    """Data of each member; `standardize` takes the statistics of all their samples."""
     encoded = target.encode(y)
     weight = sample_weights(sample_weight, X, target, encoded)
-    train, valid = np.arange(len(X)), np.array([], dtype=np.intp)
-    if split is not None:
-        train, valid = split_rows(split, X, y, encoded, groups, target=target, seed=seed)
-        valid = valid[weight[valid] > 0]
-        _require_validation(len(valid))
-    train = train[weight[train] > 0]
-    _require_two(train)
-    target = target.fitted(encoded[train], weight[train])
+    rows = np.flatnonzero(weight > 0)
+    splits = [(rows, rows[:0])]
+    if split == FOLDS:
+        strata = target.strata(encoded[rows])
+        splits = fold_rows(rows, strata, groups, most=n_members, seed=seed)
+    elif split is not None:
+        splits = [
+            (train[weight[train] > 0], valid[weight[valid] > 0])
+            for train, valid in split_rows(
+                split, X, y, encoded, groups, target=target, seed=seed, n_members=n_members
+            )
+        ]
+        _require_validation(min(len(valid) for _, valid in splits))
+    for train, _ in splits:
+        _require_two(train)
+    of_any = np.unique(np.concatenate([train for train, _ in splits]))
+    target = target.fitted(encoded[of_any], weight[of_any])
     encoded = target.encode(y)
     if standardize:
         in_training = np.zeros(len(X))
-        in_training[train] = weight[train]
+        in_training[of_any] = weight[of_any]
         spec = with_statistics(spec, X, in_training)
 
     def part(rows: Rows) -> ArrayDataset:
         return ArrayDataset(X, spec, encoded[rows], weight[rows], rows)
 
-    validation = part(valid) if len(valid) else None
+    given = None
     if validation_set is not None:
-        validation = _validation_set(*validation_set, target=target, spec=spec)
-    return Data(part(train), validation, spec, target)
+        given = _validation_set(*validation_set, target=target, spec=spec)
+    made = [
+        Data(part(train), part(valid) if len(valid) else given, spec, target)
+        for train, valid in splits
+    ]
+    return [made[i % len(made)] for i in range(n_members)]
 
 
 def _validation_set(
@@ -179,32 +196,67 @@ def split_rows(
     *,
     target: Target,
     seed: int,
-) -> tuple[Rows, Rows]:
+    n_members: int,
+) -> list[tuple[Rows, Rows]]:
     """Rows for training and for validation; every class stays in training.
 
-    A fraction is held out as the target says, or by group where there are groups. A
-    splitter, or a list of one (train, validation) pair, gives its first split.
+    A fraction is held out as the target says, or by group where there are groups. A list
+    of one (train, validation) pair is taken as it is. A splitter gives its first splits,
+    as many as there are members.
     """
-    n = len(X)
+    n, rng = len(X), np.random.default_rng(seed)
     if isinstance(split, list):
-        train, valid = _checked_pair(split, n)
+        pairs = [_checked_pair(split, n)]
     elif not isinstance(split, float):
-        train, valid = next(iter(check_cv(split).split(X, y, groups)))
+        pairs = list(islice(check_cv(split).split(X, y, groups), n_members))
     elif groups is None:
-        valid = target.hold_out(encoded, split, np.random.default_rng(seed))
-        train = np.setdiff1d(np.arange(n), valid)
+        valid = target.hold_out(encoded, split, rng)
+        pairs = [(np.setdiff1d(np.arange(n), valid), valid)]
     else:
         by_group = GroupShuffleSplit(1, test_size=split, random_state=seed)
-        train, valid = next(by_group.split(X, y, groups))
-    train, valid = np.asarray(train), np.asarray(valid)
+        pairs = [next(by_group.split(X, y, groups))]
     shown = f"validation_split={'a list' if isinstance(split, list) else split}"
-    if len(valid) == 0:
-        raise ValueError(
-            f"No sample of {n} can be held out by {shown}, while every class keeps one "
-            "for training: use more samples, or X_val and y_val."
-        )
-    target.check_training_part(encoded[train], shown)
-    return train, valid
+    for train, valid in pairs:
+        if len(valid) == 0:
+            raise ValueError(
+                f"No sample of {n} can be held out by {shown}, while every class keeps one "
+                "for training: use more samples, or X_val and y_val."
+            )
+        target.check_training_part(encoded[train], shown)
+    return [(np.asarray(train), np.asarray(valid)) for train, valid in pairs]
+
+
+def fold_rows(
+    rows: Rows, strata: NDArray[Any], groups: Any, *, most: int, seed: int
+) -> list[tuple[Rows, Rows]]:
+    """Rows for training and for validation of each fold, the strata spread evenly.
+
+    There are `most` folds, or fewer where one would be empty. Strata that would be in one
+    fold only stay in every training part. Without two folds all rows are for training.
+    """
+    groups = None if groups is None else np.asarray(groups)[rows]
+    for n_folds in range(min(most, len(rows) - 1), 1, -1):
+        fold = _folds(strata, groups, n_folds, np.random.default_rng(seed))
+        for stratum in np.unique(strata):
+            within = strata == stratum
+            if len(np.unique(fold[within])) == 1:
+                fold[within] = -1
+        if np.isin(np.arange(n_folds), fold).all():
+            return [(rows[fold != i], rows[fold == i]) for i in range(n_folds)]
+    return [(rows, rows[:0])]
+
+
+def _folds(
+    strata: NDArray[Any], groups: Any, n_folds: int, rng: np.random.Generator
+) -> NDArray[np.intp]:
+    """Number of the fold of each row; rows of a group are in one."""
+    if groups is not None:
+        names, group = np.unique(groups, return_inverse=True)
+        return (rng.permutation(len(names)) % n_folds)[group]
+    n = len(strata)
+    fold = np.empty(n, dtype=np.intp)
+    fold[np.lexsort((rng.random(n), strata))] = np.arange(n) % n_folds
+    return fold
 
 
 def _checked_pair(split: list[Any], n: int) -> tuple[Rows, Rows]:

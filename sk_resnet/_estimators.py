@@ -7,6 +7,7 @@ from numbers import Real
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.base import ClassifierMixin, RegressorMixin
@@ -14,8 +15,9 @@ from sklearn.utils import check_array, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
 from sk_resnet._base import BaseResNet
+from sk_resnet._calibration import fitted_temperature
 from sk_resnet._compat_sklearn import Interval, StrOptions
-from sk_resnet._data import check_kinds, check_learns_numbers
+from sk_resnet._data import Data, check_kinds, check_learns_numbers
 from sk_resnet._target import LOSSES, Labels, LabelSets, Numbers, Target
 
 NO_CLASSES = "classes must be passed on the first call to partial_fit."
@@ -30,6 +32,7 @@ class _Classifier(ClassifierMixin, BaseResNet):
         **BaseResNet._parameter_constraints,
         "label_smoothing": [Interval(Real, 0, 1, closed="left")],
         "class_weight": [dict, StrOptions({"balanced"}), None],
+        "calibrate": ["boolean"],
     }
 
     def __init__(
@@ -51,6 +54,7 @@ class _Classifier(ClassifierMixin, BaseResNet):
         l2_on: str = "kernels",
         label_smoothing: float = 0.0,
         class_weight: Any = None,
+        calibrate: bool = True,
         augment: str | Sequence[str] | None = None,
         optimizer: str = "sgd",
         lr: float | str = "auto",
@@ -61,7 +65,7 @@ class _Classifier(ClassifierMixin, BaseResNet):
         input_shape: Sequence[int] | None = None,
         channel_axis: int | str | None = "auto",
         standardize: bool = True,
-        validation_split: Any = None,
+        validation_split: Any = "auto",
         callbacks: Sequence[Any] | None = None,
         device: Any = "auto",
         precision: str = "auto",
@@ -86,6 +90,7 @@ class _Classifier(ClassifierMixin, BaseResNet):
         self.l2_on = l2_on
         self.label_smoothing = label_smoothing
         self.class_weight = class_weight
+        self.calibrate = calibrate
         self.augment = augment
         self.optimizer = optimizer
         self.lr = lr
@@ -244,6 +249,30 @@ class _Classifier(ClassifierMixin, BaseResNet):
         if np.asarray(classes).dtype.kind == "f" and not np.isfinite(classes).all():
             raise ValueError(f"classes must not hold NaN or infinity, got {classes!r}.")
 
+    # Calibration
+
+    def _calibrates(self) -> bool:
+        return bool(self.calibrate)
+
+    def _calibrate(self, data: list[Data]) -> None:
+        """Divide the outputs of all members by a temperature that validation data tell."""
+        self.temperature_ = 1.0
+        validation = [own.validation for own in data if own.validation is not None]
+        if not self.calibrate or len(validation) < len(data):
+            return
+        bfloat16 = self.precision == "bfloat16"
+        outputs = [
+            net.outputs(own, bfloat16=bfloat16)
+            for net, own in zip(self.nets_, validation, strict=True)
+        ]
+        self.temperature_ = fitted_temperature(outputs, validation, data[0].target)
+        with torch.no_grad():
+            for net in self.nets_:
+                for w in net.module_.classifier.parameters():
+                    w /= self.temperature_
+        self._gather()
+        self._measure_network()
+
     # Prediction
 
     def predict(self, X: Any) -> Any:
@@ -353,7 +382,7 @@ class _Regressor(RegressorMixin, BaseResNet):
         input_shape: Sequence[int] | None = None,
         channel_axis: int | str | None = "auto",
         standardize: bool = True,
-        validation_split: Any = None,
+        validation_split: Any = "auto",
         callbacks: Sequence[Any] | None = None,
         device: Any = "auto",
         precision: str = "auto",
@@ -532,7 +561,8 @@ class ResNetClassifier(_Classifier):
     depth : int or "auto", default="auto"
         Number of weight layers: 6n+2 for basic blocks, 9n+2 for bottlenecks, m·3n+2 for
         blocks of m kernels; 18, 34, 50, 101 or 152 in the imagenet layout. Networks for
-        rows have one stage in place of three, so 2n+2 for basic blocks. "auto" is 20.
+        rows have one stage in place of three, so 2n+2 for basic blocks. "auto" is 8 for
+        rows and 20 for everything else.
     width : float or "auto", default="auto"
         Widening factor of the blocks, "auto" is 1. Bottlenecks widen inside only.
     block : {"basic", "bottleneck"} or tuple of int, default="basic"
@@ -559,7 +589,8 @@ class ResNetClassifier(_Classifier):
     n_estimators : int or "auto", default="auto"
         Networks of an ensemble, each with initial weights, order of samples and dropout
         of its own. They train as one, which takes far less time than one after the
-        other where the networks are small. "auto" is 1.
+        other where the networks are small. "auto" is 8 for rows and 1 for everything
+        else.
     l1 : float, default=0.0
         Strength of the L1 penalty on the kernels. A proximal step after each step of
         the optimizer makes weights exactly zero.
@@ -573,7 +604,7 @@ class ResNetClassifier(_Classifier):
         `schedule` starts anew. They undo the shrinking of the other weights.
     l2 : float or "auto", default="auto"
         Strength of the L2 penalty on the kernels. "adamw" decays them by lr·l2 instead.
-        "auto" is 0.01 for rows and 1e-4, as in [1]_, for everything else.
+        "auto" is 0.02 for rows and 1e-4, as in [1]_, for everything else.
     l2_on : {"kernels", "all"}, default="kernels"
         Whether `l2` acts on the kernels alone, or on batch norms and biases too, as in
         [3]_.
@@ -585,6 +616,10 @@ class ResNetClassifier(_Classifier):
         not named; "balanced" is inverse to their frequencies. For multilabel y, weights
         of the samples that have a label, by its column; "balanced" gives those that have
         it, in the loss of that label, the weight of those that have it not.
+    calibrate : bool, default=True
+        Whether a fit ends with a temperature [5]_: all outputs are divided by one number,
+        so that the probabilities are as sure as they are right on the validation data, of
+        `validation_split` or X_val. Without any nothing is changed.
     augment : str or list of str, default=None
         Random changes of the training samples, in this order: "crop" (shifts of up to 4
         pixels over a reflected border, fewer on small samples), "flip" (of the last
@@ -619,10 +654,14 @@ default="one_cycle"
     standardize : bool, default=True
         Whether each channel (each feature of a row) is shifted and scaled to mean 0 and
         deviation 1, by statistics of the training part.
-    validation_split : float, splitter or list of one pair of index arrays, default=None
-        Part of the training data that is held out to validate on. None holds nothing
-        out, unless a callback monitors validation and X_val is not given: then 0.1. A
-        fraction is drawn by class, or by `groups`; the first split of a splitter is used.
+    validation_split : "auto", float, splitter, list of a pair of index arrays, or None, \
+default="auto"
+        Part of the training data that is held out to validate on. With "auto" each
+        network of an ensemble is validated on another fold, and trained on the others,
+        where that serves `calibrate`. Else "auto" and None hold nothing out, unless a
+        callback monitors validation and X_val is not given: then 0.1. A fraction and
+        folds are drawn by class, or by `groups`. Of a splitter each network gets another
+        split, one network the first.
     callbacks : list of skorch callbacks or of (str, callback) pairs, default=None
         Such as `EarlyStopping`. Copies of them take part in the fit. Those with hooks for
         batches make it slower. Parameters of a named one are set, and searched, as
@@ -683,6 +722,8 @@ default="one_cycle"
         Samples in a step.
     device_ : str
         Where the network is.
+    temperature_ : float
+        What the outputs were divided by, 1 without validation data or `calibrate`.
     precision_ : str
         "float32" or "bfloat16": arithmetic of the last training.
 
@@ -701,6 +742,8 @@ default="one_cycle"
     .. [3] S. Zagoruyko, N. Komodakis, Wide Residual Networks, 2016, arXiv:1605.07146.
     .. [4] G. Huang, Y. Sun, Z. Liu, D. Sedra, K. Weinberger, Deep Networks with
        Stochastic Depth, 2016, arXiv:1603.09382.
+    .. [5] C. Guo, G. Pleiss, Y. Sun, K. Weinberger, On Calibration of Modern Neural
+       Networks, 2017, arXiv:1706.04599.
 
     Examples
     --------
@@ -789,6 +832,10 @@ class WideResNetClassifier(_Classifier):
         not named; "balanced" is inverse to their frequencies. For multilabel y, weights
         of the samples that have a label, by its column; "balanced" gives those that have
         it, in the loss of that label, the weight of those that have it not.
+    calibrate : bool, default=True
+        Whether a fit ends with a temperature [5]_: all outputs are divided by one number,
+        so that the probabilities are as sure as they are right on the validation data, of
+        `validation_split` or X_val. Without any nothing is changed.
     augment : str or list of str, default=None
         Random changes of the training samples, in this order: "crop" (shifts of up to 4
         pixels over a reflected border, fewer on small samples), "flip" (of the last
@@ -823,10 +870,14 @@ default="one_cycle"
     standardize : bool, default=True
         Whether each channel (each feature of a row) is shifted and scaled to mean 0 and
         deviation 1, by statistics of the training part.
-    validation_split : float, splitter or list of one pair of index arrays, default=None
-        Part of the training data that is held out to validate on. None holds nothing
-        out, unless a callback monitors validation and X_val is not given: then 0.1. A
-        fraction is drawn by class, or by `groups`; the first split of a splitter is used.
+    validation_split : "auto", float, splitter, list of a pair of index arrays, or None, \
+default="auto"
+        Part of the training data that is held out to validate on. With "auto" each
+        network of an ensemble is validated on another fold, and trained on the others,
+        where that serves `calibrate`. Else "auto" and None hold nothing out, unless a
+        callback monitors validation and X_val is not given: then 0.1. A fraction and
+        folds are drawn by class, or by `groups`. Of a splitter each network gets another
+        split, one network the first.
     callbacks : list of skorch callbacks or of (str, callback) pairs, default=None
         Such as `EarlyStopping`. Copies of them take part in the fit. Those with hooks for
         batches make it slower. Parameters of a named one are set, and searched, as
@@ -887,6 +938,8 @@ default="one_cycle"
         Samples in a step.
     device_ : str
         Where the network is.
+    temperature_ : float
+        What the outputs were divided by, 1 without validation data or `calibrate`.
     precision_ : str
         "float32" or "bfloat16": arithmetic of the last training.
 
@@ -905,6 +958,8 @@ default="one_cycle"
     .. [3] S. Zagoruyko, N. Komodakis, Wide Residual Networks, 2016, arXiv:1605.07146.
     .. [4] G. Huang, Y. Sun, Z. Liu, D. Sedra, K. Weinberger, Deep Networks with
        Stochastic Depth, 2016, arXiv:1603.09382.
+    .. [5] C. Guo, G. Pleiss, Y. Sun, K. Weinberger, On Calibration of Modern Neural
+       Networks, 2017, arXiv:1706.04599.
 
     Examples
     --------
@@ -938,7 +993,8 @@ class ResNetRegressor(_Regressor):
     depth : int or "auto", default="auto"
         Number of weight layers: 6n+2 for basic blocks, 9n+2 for bottlenecks, m·3n+2 for
         blocks of m kernels; 18, 34, 50, 101 or 152 in the imagenet layout. Networks for
-        rows have one stage in place of three, so 2n+2 for basic blocks. "auto" is 20.
+        rows have one stage in place of three, so 2n+2 for basic blocks. "auto" is 8 for
+        rows and 20 for everything else.
     width : float or "auto", default="auto"
         Widening factor of the blocks, "auto" is 1. Bottlenecks widen inside only.
     block : {"basic", "bottleneck"} or tuple of int, default="basic"
@@ -965,7 +1021,8 @@ class ResNetRegressor(_Regressor):
     n_estimators : int or "auto", default="auto"
         Networks of an ensemble, each with initial weights, order of samples and dropout
         of its own. They train as one, which takes far less time than one after the
-        other where the networks are small. "auto" is 1.
+        other where the networks are small. "auto" is 8 for rows and 1 for everything
+        else.
     l1 : float, default=0.0
         Strength of the L1 penalty on the kernels. A proximal step after each step of
         the optimizer makes weights exactly zero.
@@ -1023,10 +1080,12 @@ default="one_cycle"
     standardize : bool, default=True
         Whether each channel (each feature of a row) is shifted and scaled to mean 0 and
         deviation 1, by statistics of the training part.
-    validation_split : float, splitter or list of one pair of index arrays, default=None
-        Part of the training data that is held out to validate on. None holds nothing
-        out, unless a callback monitors validation and X_val is not given: then 0.1. A
-        fraction is drawn at random, or by `groups`; the first split of a splitter is used.
+    validation_split : "auto", float, splitter, list of a pair of index arrays, or None, \
+default="auto"
+        Part of the training data that is held out to validate on. "auto" and None hold
+        nothing out, unless a callback monitors validation and X_val is not given: then
+        0.1. A fraction is drawn at random, or by `groups`. Of a splitter each network of
+        an ensemble gets another split, one network the first.
     callbacks : list of skorch callbacks or of (str, callback) pairs, default=None
         Such as `EarlyStopping`. Copies of them take part in the fit. Those with hooks for
         batches make it slower. Parameters of a named one are set, and searched, as
@@ -1220,10 +1279,12 @@ default="one_cycle"
     standardize : bool, default=True
         Whether each channel (each feature of a row) is shifted and scaled to mean 0 and
         deviation 1, by statistics of the training part.
-    validation_split : float, splitter or list of one pair of index arrays, default=None
-        Part of the training data that is held out to validate on. None holds nothing
-        out, unless a callback monitors validation and X_val is not given: then 0.1. A
-        fraction is drawn at random, or by `groups`; the first split of a splitter is used.
+    validation_split : "auto", float, splitter, list of a pair of index arrays, or None, \
+default="auto"
+        Part of the training data that is held out to validate on. "auto" and None hold
+        nothing out, unless a callback monitors validation and X_val is not given: then
+        0.1. A fraction is drawn at random, or by `groups`. Of a splitter each network of
+        an ensemble gets another split, one network the first.
     callbacks : list of skorch callbacks or of (str, callback) pairs, default=None
         Such as `EarlyStopping`. Copies of them take part in the fit. Those with hooks for
         batches make it slower. Parameters of a named one are set, and searched, as

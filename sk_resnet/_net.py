@@ -346,9 +346,13 @@ class ResidualNet(BareNet):
 
     @torch.inference_mode()
     def outputs(
-        self, X: NDArray[Any], *, bfloat16: bool = False, features: bool = False
+        self,
+        X: NDArray[Any] | ArrayDataset,
+        *,
+        bfloat16: bool = False,
+        features: bool = False,
     ) -> NDArray[np.float32]:
-        """Outputs, or the features before the last layer, for raw samples.
+        """Outputs, or the features before the last layer, for raw or prepared samples.
 
         Those of several members have an axis in front.
         """

@@ -105,8 +105,19 @@ class Family:
     # The first block activates before its fork even if it does not project.
     activates_first: bool
     source: str
+    # Of rows, for which several networks of few layers predict better than a deep one.
+    depth_of_rows: int
+    members_of_rows: int
     # Of the optimizer's own learning rate, for lr="auto".
     lr_factor: float = 1.0
+
+    def default_depth(self, n_dims: int) -> int:
+        """Depth that depth="auto" stands for."""
+        return self.depth if n_dims else self.depth_of_rows
+
+    def default_members(self, n_dims: int) -> int:
+        """Networks that n_estimators="auto" stands for."""
+        return 1 if n_dims else self.members_of_rows
 
     def default_l2(self, n_dims: int) -> float:
         """Strength that l2="auto" stands for."""
@@ -114,16 +125,16 @@ class Family:
 
 
 FAMILIES = {
-    "resnet": Family(20, 1, "original", 1e-2, 1e-4, False, True, RESNET),
-    "wide": Family(16, 4, "full_preactivation", 1e-2, 5e-4, True, False, WIDE),
+    "resnet": Family(20, 1, "original", 2e-2, 1e-4, False, True, RESNET, 8, 8),
+    "wide": Family(16, 4, "full_preactivation", 1e-2, 5e-4, True, False, WIDE, 16, 1),
     # Losses of numbers have no bound. With a norm behind the last convolution of each
     # branch, as in "original", they diverge at the learning rates of classification, and
     # so they do with the many features of wide networks. Rows need a stronger penalty.
     "resnet_of_numbers": Family(
-        20, 1, "full_preactivation", 1e-1, 1e-4, False, True, RESNET
+        20, 1, "full_preactivation", 1e-1, 1e-4, False, True, RESNET, 8, 8
     ),
     "wide_of_numbers": Family(
-        16, 4, "full_preactivation", 1e-1, 5e-4, True, False, WIDE, lr_factor=0.3
+        16, 4, "full_preactivation", 1e-1, 5e-4, True, False, WIDE, 16, 1, lr_factor=0.3
     ),
 }
 
@@ -146,12 +157,15 @@ class Architecture:
     stochastic_depth: float = 0.0
 
 
-def architecture(parameters: Mapping[str, Any], family: Family) -> Architecture:
+def architecture(
+    parameters: Mapping[str, Any], family: Family, n_dims: int
+) -> Architecture:
     """Architecture for parameters, in which "auto" is left to the family."""
     values = {field.name: parameters[field.name] for field in fields(Architecture)}
-    for name in ("depth", "width", "order"):
+    autos = {"depth": family.default_depth(n_dims), "width": family.width}
+    for name, value in (autos | {"order": family.order}).items():
         if values[name] == "auto":
-            values[name] = getattr(family, name)
+            values[name] = value
     values["depth"] = int(values["depth"])
     values["block"] = _checked_block(values["block"])
     for name in ("width", "dropout", "stochastic_depth"):

@@ -76,6 +76,9 @@ class Target(Protocol):
     ) -> NDArray[np.intp]:
         """Rows to validate on."""
 
+    def strata(self, encoded: NDArray[Any]) -> NDArray[np.intp]:
+        """Numbers of what folds should have the same shares of."""
+
     def check_training_part(self, encoded: NDArray[Any], shown: str) -> None:
         """Refuse a training part from which something of y is missing."""
 
@@ -191,6 +194,9 @@ class Labels:
             for label, n in enumerate(quota)
         ]
         return np.sort(np.concatenate(drawn))
+
+    def strata(self, encoded: NDArray[Any]) -> NDArray[np.intp]:
+        return encoded
 
     def check_training_part(self, encoded: NDArray[Any], shown: str) -> None:
         missing = np.setdiff1d(np.arange(self.n_outputs), encoded)
@@ -324,6 +330,9 @@ class LabelSets:
         self, encoded: NDArray[Any], fraction: float, rng: np.random.Generator
     ) -> NDArray[np.intp]:
         return _random_rows(len(encoded), fraction, rng)
+
+    def strata(self, encoded: NDArray[Any]) -> NDArray[np.intp]:
+        return np.zeros(len(encoded), dtype=np.intp)
 
     def check_training_part(self, encoded: NDArray[Any], shown: str) -> None:
         """Labels that no training sample has are learned as absent."""
@@ -488,6 +497,9 @@ class Numbers:
         self, encoded: NDArray[Any], fraction: float, rng: np.random.Generator
     ) -> NDArray[np.intp]:
         return _random_rows(len(encoded), fraction, rng)
+
+    def strata(self, encoded: NDArray[Any]) -> NDArray[np.intp]:
+        return np.zeros(len(encoded), dtype=np.intp)
 
     def check_training_part(self, encoded: NDArray[Any], shown: str) -> None:
         """Any part will do."""

@@ -126,3 +126,27 @@ def test_regression_is_measured_and_recorded(results, tmp_path, monkeypatch, cap
     row = results.read(path)[0]
     assert 0.4 < row["measures"]["R2"]["mean"] < 0.55
     assert f"{row['measures']['R2']['mean']:.3f} ± 0.000" in capsys.readouterr().out
+
+
+def test_tables_are_measured_recorded_and_ranked(results, tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(BENCHMARKS / "accuracy")
+    import tabular
+    from sklearn.dummy import DummyClassifier
+    from sklearn.linear_model import LogisticRegression
+
+    models = {
+        "dummy": lambda seed: DummyClassifier(),
+        "logistic": lambda seed: LogisticRegression(max_iter=5000),
+    }
+    monkeypatch.setattr(tabular, "MODELS", models)
+    path = tmp_path / "results.json"
+    tabular.table(["iris"], list(models), 1, path)
+    dummy, logistic = (row["measures"] for row in results.read(path))
+    assert dummy["accuracy"]["mean"] == pytest.approx(1 / 3)
+    assert dummy["log_loss"]["mean"] == pytest.approx(1.0986, abs=1e-4)
+    assert logistic["accuracy"]["mean"] > 0.9
+    ranks = {
+        line[:8].strip(): line.split()[1:3] for line in capsys.readouterr().out.splitlines()
+    }
+    assert ranks["dummy"] == ["2.00", "2.00"]
+    assert ranks["logistic"] == ["1.00", "1.00"]

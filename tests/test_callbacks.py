@@ -7,6 +7,7 @@ from torch import nn
 from sk_resnet import EarlyStopping, ResNetClassifier
 
 SETTINGS = {"depth": 4, "max_epochs": 8, "batch_size": 16, "random_state": 0}
+SETTINGS |= {"n_estimators": 1}
 
 
 def stopped_at(stop, values):

@@ -29,6 +29,7 @@ from sk_resnet._optim import OPTIMIZERS
 from sk_resnet._plan import resolve_epochs
 
 ROWS = {"depth": 4, "max_epochs": 4, "batch_size": 16, "random_state": 0}
+ROWS |= {"n_estimators": 1}
 IMAGES = {**ROWS, "depth": 8}
 
 
@@ -210,6 +211,7 @@ CHANGES = {
     "l2_on": "all",
     "label_smoothing": 0.3,
     "class_weight": {0: 5, 1: 1, 2: 1},
+    "calibrate": False,
     "augment": "crop",
     "optimizer": "adamw",
     "lr": 0.01,
@@ -242,6 +244,8 @@ def test_every_parameter_changes_the_fit(images, name):
     changed = {**base, **extra, name: CHANGES[name]}
     if name == "l1_structure":
         base["l1"] = changed["l1"] = 0.01
+    if name == "calibrate":
+        base["validation_split"] = changed["validation_split"] = 0.3
     if name == "block":
         changed["depth"] = 8
     one = ResNetClassifier(**base).fit(X, y).predict_proba(X)
@@ -328,7 +332,8 @@ def test_history_is_a_table(rows):
 
 def test_the_recorded_validation_is_that_of_the_final_network(rows):
     X, y = rows
-    model = ResNetClassifier(**ROWS).fit(X[:40], y[:40], X_val=X[40:], y_val=y[40:])
+    model = ResNetClassifier(**ROWS, calibrate=False)
+    model.fit(X[:40], y[:40], X_val=X[40:], y_val=y[40:])
     log_proba = model.predict_log_proba(X[40:])
     loss = -log_proba[np.arange(20), y[40:]].mean()
     assert model.history_[-1]["valid_loss"] == pytest.approx(loss, rel=1e-5)
@@ -426,7 +431,7 @@ def test_statistics_come_from_the_training_part_alone(rows):
 def test_early_stopping_restores_the_best_epoch(rows):
     X, y = rows
     y = np.random.default_rng(0).permutation(y)
-    settings = {**ROWS, "max_epochs": 40, "schedule": "constant"}
+    settings = {**ROWS, "max_epochs": 40, "schedule": "constant", "calibrate": False}
     stop = EarlyStopping(patience=3)
     model = ResNetClassifier(**settings, callbacks=[stop])
     model.fit(X[:40], y[:40], X_val=X[40:], y_val=y[40:])
@@ -442,7 +447,8 @@ def test_early_stopping_restores_after_the_last_epoch_too(rows):
     X, y = rows
     y = np.random.default_rng(0).permutation(y)
     model = ResNetClassifier(
-        **{**ROWS, "max_epochs": 8}, callbacks=[EarlyStopping(patience=99)]
+        **{**ROWS, "max_epochs": 8, "calibrate": False},
+        callbacks=[EarlyStopping(patience=99)],
     )
     model.fit(X[:40], y[:40], X_val=X[40:], y_val=y[40:])
     assert model.n_epochs_ == 8
@@ -596,7 +602,8 @@ def test_small_sets_get_more_epochs_by_default(n, batch_size, expected):
 
 def test_the_default_number_of_epochs_is_trained(rows):
     X, y = rows
-    model = ResNetClassifier(depth=4, batch_size=6, random_state=0).fit(X, y)
+    model = ResNetClassifier(depth=4, batch_size=6, n_estimators=1, random_state=0)
+    model.fit(X, y)
     assert model.n_epochs_ == 50
 
 
@@ -667,7 +674,8 @@ def test_gradients_in_bfloat16_are_right_where_it_is_used(shape):
 def test_skorch_passes_scores_of_ours_through(rows):
     X, y = rows
     scoring = PassthroughScoring("train_loss", on_train=True)
-    model = ResNetClassifier(depth=4, max_epochs=1, callbacks=[scoring]).fit(X, y)
+    settings = {"depth": 4, "max_epochs": 1, "n_estimators": 1}
+    model = ResNetClassifier(**settings, callbacks=[scoring]).fit(X, y)
     assert model.history_[0]["train_loss"] > 0
 
 
@@ -681,7 +689,7 @@ def test_the_tensorboard_logger_of_skorch_gets_the_history(rows):
 
     X, y = rows
     writer = Writer()
-    settings = {"depth": 4, "max_epochs": 3, "validation_split": 0.2, "random_state": 0}
+    settings = {**ROWS, "max_epochs": 3, "validation_split": 0.2}
     model = ResNetClassifier(
         **settings, callbacks=[TensorBoard(writer, close_after_train=False)]
     )

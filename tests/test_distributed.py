@@ -43,7 +43,7 @@ X, y = rng.normal(size=(54, 5)), np.arange(54) % 3
 # bfloat16 has other rounding errors for halves of a batch.
 model = ResNetClassifier(
     6, width=0.25, max_epochs=3, batch_size=16, lr=0.02, random_state=0, l1=1e-3,
-    precision="float32",
+    precision="float32", n_estimators=1,
 )
 if frozen == "True":
     # Training is turned on before each step.

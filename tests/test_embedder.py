@@ -17,6 +17,7 @@ from sk_resnet import (
 )
 
 ROWS = {"depth": 4, "max_epochs": 6, "batch_size": 16, "random_state": 0}
+ROWS |= {"n_estimators": 1}
 
 
 @parametrize_with_checks(

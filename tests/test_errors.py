@@ -15,6 +15,7 @@ import sk_resnet
 from sk_resnet import EarlyStopping, ResNetClassifier, ResNetRegressor
 
 ROWS = {"depth": 4, "max_epochs": 2, "batch_size": 16, "random_state": 0}
+ROWS |= {"n_estimators": 1}
 
 
 def fit(X, y, *, fit_params=None, **changes):
@@ -153,7 +154,8 @@ def test_validation_sets(rows):
         fit(X, y, fit_params={"X_val": X})
     with pytest.raises(ValueError, match="y_val has classes .*9.* that are not in y"):
         fit(X, y, fit_params={"X_val": X, "y_val": y + 9})
-    with pytest.raises(ValueError, match="validation_split must be None when X_val"):
+    match = "validation_split must be 'auto' or None when X_val is given, got 0.1"
+    with pytest.raises(ValueError, match=match):
         fit(X, y, validation_split=0.1, fit_params={"X_val": X, "y_val": y})
     with pytest.raises(ValueError, match="X has 4 features, but"):
         fit(X, y, fit_params={"X_val": X[:, :4], "y_val": y})

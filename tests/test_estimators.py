@@ -34,6 +34,7 @@ from sk_resnet.inspection import diagnose
 from sk_resnet.search import PruningCallback
 
 TINY = {"depth": 4, "width": 0.5, "batch_size": 16, "max_epochs": 4, "random_state": 0}
+TINY |= {"n_estimators": 1}
 CLASSIFIERS = [ResNetClassifier, WideResNetClassifier]
 REGRESSORS = [ResNetRegressor, WideResNetRegressor]
 ALL = [*CLASSIFIERS, *REGRESSORS]
@@ -323,7 +324,8 @@ def test_auto_is_what_the_family_says(numbers):
     for kind in REGRESSORS:
         family = FAMILIES[kind._family]
         settings = {"max_epochs": 1, "random_state": 0}
-        own = {name: getattr(family, name) for name in ("depth", "width", "order")}
+        own = {name: getattr(family, name) for name in ("width", "order")}
+        own |= {"depth": family.depth_of_rows, "n_estimators": family.members_of_rows}
         auto, explicit = kind(**settings), kind(**settings, **own)
         assert auto.fit(X, y).module_.spec == explicit.fit(X, y).module_.spec
 
@@ -332,7 +334,7 @@ def test_classes_of_one_signature_have_one_init():
     for pair in (CLASSIFIERS, REGRESSORS):
         assert pair[0].__init__ is pair[1].__init__
     one, other = (inspect.signature(k).parameters for k in (ALL[0], ALL[2]))
-    own = {"label_smoothing", "class_weight"}, {"loss", "quantile"}
+    own = {"label_smoothing", "class_weight", "calibrate"}, {"loss", "quantile"}
     assert set(one) - own[0] == set(other) - own[1]
     shared = {name: p.default for name, p in one.items() if name not in own[0]}
     assert shared == {n: p.default for n, p in other.items() if n not in own[1]}
@@ -349,8 +351,9 @@ def described(thing, name="Parameters"):
 
 
 # What the text of a parameter may differ in: by family, and by the kind of y.
-OF_FAMILY = {"depth", "width", "order", "l2", "lr"}
-OF_TARGET = {"label_smoothing", "class_weight", "loss", "quantile", "validation_split"}
+OF_FAMILY = {"depth", "width", "order", "n_estimators", "l2", "lr"}
+OF_TARGET = {"label_smoothing", "class_weight", "calibrate", "loss", "quantile"}
+OF_TARGET |= {"validation_split"}
 
 
 def test_text_that_is_repeated_stays_equal():

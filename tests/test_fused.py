@@ -36,7 +36,8 @@ from sk_resnet import EarlyStopping, ResNetClassifier, ResNetRegressor
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(60, 5)).astype(np.float32)
 Y = (X[:, 0] > 0).astype(int) + (X[:, 1] > 0.6)
-MODEL = ResNetClassifier(4, max_epochs=2, batch_size=16, device="cpu", random_state=0)
+ALONE = {"max_epochs": 2, "batch_size": 16, "n_estimators": 1, "random_state": 0}
+MODEL = ResNetClassifier(4, **ALONE, device="cpu")
 
 
 @pytest.fixture
@@ -274,7 +275,7 @@ def test_an_error_that_is_raised_ends_the_search():
 
 @pytest.mark.filterwarnings("ignore:One or more of the test scores")
 def test_a_member_that_diverges_fails_alone(meetings):
-    model = ResNetRegressor(4, max_epochs=3, batch_size=16, random_state=0)
+    model = ResNetRegressor(4, **{**ALONE, "max_epochs": 3})
     search = GridSearchCV(model, {"lr": [0.01, 1e30, 0.02]}, cv=2, refit=False)
     with (
         joblib.parallel_config("fused"),
@@ -333,7 +334,7 @@ def test_ctrl_c_ends_a_search_and_the_process():
     from sklearn.model_selection import GridSearchCV
     from sk_resnet import ResNetClassifier
     X = np.random.default_rng(0).normal(size=(60, 5))
-    model = ResNetClassifier(4, max_epochs=100_000, batch_size=16)
+    model = ResNetClassifier(4, max_epochs=100_000, batch_size=16, n_estimators=1)
     search = GridSearchCV(model, {"lr": [0.1, 0.05]}, cv=3)
     print("begin", flush=True)
     try:

@@ -26,6 +26,7 @@ ORDER = [
     "_batches",
     "_target",
     "_data",
+    "_calibration",
     "_callbacks",
     "_machine",
     "_processes",

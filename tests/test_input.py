@@ -47,7 +47,9 @@ def test_a_fraction_is_held_out_by_class(counts, fraction):
     y = np.repeat(np.arange(len(counts)), counts)
     X = np.zeros((len(y), 1))
     target = Labels(np.unique(y))
-    train, valid = split_rows(fraction, X, y, y, None, target=target, seed=0)
+    ((train, valid),) = split_rows(
+        fraction, X, y, y, None, target=target, seed=0, n_members=3
+    )
     assert sorted([*train, *valid]) == list(range(len(y)))
     assert set(y[train]) == set(y)
     possible = len(y) - len(counts)
@@ -61,7 +63,7 @@ def test_groups_stay_together():
     groups = np.arange(60) // 6
     target = Labels(np.unique(y))
     X = np.zeros((60, 1))
-    train, valid = split_rows(0.3, X, y, y, groups, target=target, seed=0)
+    ((train, valid),) = split_rows(0.3, X, y, y, groups, target=target, seed=0, n_members=3)
     assert len(valid) == 18
     assert not set(groups[train]) & set(groups[valid])
 

@@ -34,6 +34,7 @@ from sk_resnet.inspection._summary import network_rows
 
 mpl.use("agg")
 ROWS = {"depth": 4, "max_epochs": 6, "batch_size": 16, "random_state": 0}
+ROWS |= {"n_estimators": 1}
 
 
 @pytest.fixture(autouse=True)

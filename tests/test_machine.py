@@ -59,6 +59,7 @@ class Threads(Callback):
 def test_small_networks_train_on_one_thread_which_leaves_the_number_as_it_was(rows):
     X, y = rows
     settings = {"max_epochs": 1, "callbacks": [Threads()], "random_state": 0}
+    settings |= {"n_estimators": 1}
     torch.set_num_threads(2)
     try:
         small = ResNetClassifier(depth=4, **settings).fit(X, y)

@@ -23,6 +23,7 @@ SAMPLES = {
     3: RNG.normal(size=(48, 1, 5, 4, 5)).astype(np.float32),
 }
 SMALL = {"depth": 4, "max_epochs": 2, "batch_size": 25, "device": "cpu", "lr": 0.05}
+ALONE = {**SMALL, "n_estimators": 1}
 # The steps of 10 updates may differ in their rounding.
 CLOSE = 1e-5
 
@@ -116,7 +117,7 @@ def test_a_member_shares_the_memory_of_the_whole():
 def test_rates_and_penalties_are_those_of_each_member(optimizer, structure):
     def make(i):
         return ResNetClassifier(
-            **{**SMALL, "lr": [0.05, 0.02, 0.05][i]},
+            **{**ALONE, "lr": [0.05, 0.02, 0.05][i]},
             optimizer=optimizer,
             momentum=0.8 + 0.05 * i,
             l1=1e-4 * (i // 2),
@@ -158,7 +159,8 @@ def test_rates_and_penalties_are_those_of_each_member(optimizer, structure):
 )
 def test_members_are_what_they_would_be_alone(parameters):
     def make(i):
-        return ResNetClassifier(**{**SMALL, **parameters(i)}, random_state=i)
+        settings = {**ALONE, "calibrate": False, **parameters(i)}
+        return ResNetClassifier(**settings, random_state=i)
 
     assert_members_equal_single_fits(make, ROWS, CLASSES, atol=5e-5)
 
@@ -166,7 +168,7 @@ def test_members_are_what_they_would_be_alone(parameters):
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_members_follow_every_schedule(schedule):
     def make(i):
-        return ResNetClassifier(**{**SMALL, "lr": 0.02 * (i + 1)}, schedule=schedule)
+        return ResNetClassifier(**{**ALONE, "lr": 0.02 * (i + 1)}, schedule=schedule)
 
     assert_members_equal_single_fits(
         lambda i: make(i).set_params(random_state=i), ROWS, CLASSES
@@ -212,7 +214,7 @@ def test_members_in_bfloat16_are_close_to_single_fits():
 @pytest.mark.parametrize("loss", ["squared_error", "quantile"])
 def test_members_learn_numbers(loss):
     def make(i):
-        return ResNetRegressor(**SMALL, loss=loss, quantile=0.5 + 0.1 * i, random_state=i)
+        return ResNetRegressor(**ALONE, loss=loss, quantile=0.5 + 0.1 * i, random_state=i)
 
     assert_members_equal_single_fits(make, ROWS, ROWS[:, :2] + 1, atol=5e-5)
 
@@ -220,7 +222,7 @@ def test_members_learn_numbers(loss):
 @pytest.mark.parametrize("class_weight", [None, "balanced"])
 def test_members_learn_sets_of_labels(class_weight):
     def make(i):
-        return ResNetClassifier(**SMALL, class_weight=class_weight, random_state=i)
+        return ResNetClassifier(**ALONE, class_weight=class_weight, random_state=i)
 
     assert_members_equal_single_fits(make, ROWS, np.eye(3, dtype=int)[CLASSES])
 
@@ -228,10 +230,10 @@ def test_members_learn_sets_of_labels(class_weight):
 def test_folds_of_other_sizes_step_together_until_their_last_batch():
     singles, together = [], []
     for i, n in enumerate([96, 97, 98, 98]):
-        make = ResNetClassifier(**{**SMALL, "batch_size": 10}, random_state=i)
+        make = ResNetClassifier(**{**ALONE, "batch_size": 10}, random_state=i)
         together += trainings([make], ROWS[:n], CLASSES[:n])
         singles.append(
-            ResNetClassifier(**{**SMALL, "batch_size": 10}, random_state=i).fit(
+            ResNetClassifier(**{**ALONE, "batch_size": 10}, random_state=i).fit(
                 ROWS[:n], CLASSES[:n]
             )
         )
@@ -244,14 +246,14 @@ def test_folds_of_other_sizes_step_together_until_their_last_batch():
 
 def test_a_member_that_diverges_leaves_the_others_alone():
     made = [
-        ResNetRegressor(**{**SMALL, "lr": lr, "max_epochs": 6}, random_state=0)
+        ResNetRegressor(**{**ALONE, "lr": lr, "max_epochs": 6}, random_state=0)
         for lr in (0.05, 1e30, 0.05)
     ]
     together = trainings(made, ROWS, ROWS[:, 0])
     outcomes = train_together(together)
     assert isinstance(outcomes[1], ValueError)
     assert "lower lr" in str(outcomes[1])
-    single = ResNetRegressor(**{**SMALL, "max_epochs": 6}, random_state=0)
+    single = ResNetRegressor(**{**ALONE, "max_epochs": 6}, random_state=0)
     single.fit(ROWS, ROWS[:, 0])
     for place in (0, 2):
         assert outcomes[place] == 6
@@ -261,7 +263,7 @@ def test_a_member_that_diverges_leaves_the_others_alone():
 
 
 def test_cancelled_members_all_end():
-    made = [ResNetClassifier(**SMALL, random_state=i) for i in range(3)]
+    made = [ResNetClassifier(**ALONE, random_state=i) for i in range(3)]
     calls = iter([False, False, True])
     outcomes = train_together(
         trainings(made, ROWS, CLASSES), is_cancelled=lambda: next(calls, True)
@@ -275,7 +277,7 @@ ENSEMBLE = {"n_estimators": 3, "random_state": 0}
 
 
 def test_an_ensemble_averages_its_members():
-    model = ResNetClassifier(**SMALL, **ENSEMBLE).fit(ROWS, CLASSES)
+    model = ResNetClassifier(**SMALL, **ENSEMBLE, validation_split=None).fit(ROWS, CLASSES)
     each = model.member_probabilities(ROWS)
     assert each.shape == (3, 100, 3)
     np.testing.assert_allclose(each.mean(0), model.predict_proba(ROWS), atol=1e-12)
@@ -284,7 +286,7 @@ def test_an_ensemble_averages_its_members():
     )
     assert (model.predict(ROWS) == each.mean(0).argmax(1)).all()
     assert not np.allclose(each[0], each[1])
-    single = ResNetClassifier(**SMALL, random_state=0).fit(ROWS, CLASSES)
+    single = ResNetClassifier(**ALONE, random_state=0).fit(ROWS, CLASSES)
     np.testing.assert_allclose(each[0], single.predict_proba(ROWS), atol=1e-4)
     assert model.n_parameters_ == 3 * single.n_parameters_
     assert model.embed(ROWS).shape == (100, 3 * 64)
@@ -299,17 +301,22 @@ def test_an_ensemble_of_regressors_averages_numbers():
     assert model.fit(ROWS, ROWS[:, :2]).member_predictions(ROWS).shape == (3, 100, 2)
 
 
-def test_an_ensemble_of_label_sets_averages_probabilities():
-    model = ResNetClassifier(**SMALL, **ENSEMBLE).fit(ROWS, np.eye(3, dtype=int)[CLASSES])
+@pytest.mark.parametrize("class_weight", [None, "balanced"])
+def test_an_ensemble_of_label_sets_averages_probabilities(class_weight):
+    model = ResNetClassifier(**SMALL, **ENSEMBLE, class_weight=class_weight)
+    model.fit(ROWS, np.eye(3, dtype=int)[CLASSES])
     each = model.member_probabilities(ROWS)
     np.testing.assert_allclose(each.mean(0), model.predict_proba(ROWS), atol=1e-12)
 
 
 def test_one_estimator_is_an_ensemble_of_one():
-    model = ResNetClassifier(**SMALL, n_estimators=1, random_state=0).fit(ROWS, CLASSES)
-    auto = ResNetClassifier(**SMALL, random_state=0).fit(ROWS, CLASSES)
-    assert (model.predict_proba(ROWS) == auto.predict_proba(ROWS)).all()
-    assert model.member_probabilities(ROWS).shape == (1, 100, 3)
+    for kind, n in ((WideResNetClassifier, 1), (ResNetClassifier, 8)):
+        model = kind(**SMALL, n_estimators=n, random_state=0).fit(ROWS, CLASSES)
+        auto = kind(**SMALL, random_state=0).fit(ROWS, CLASSES)
+        assert (model.predict_proba(ROWS) == auto.predict_proba(ROWS)).all()
+        assert model.member_probabilities(ROWS).shape == (n, 100, 3)
+    single = ResNetClassifier(**ALONE, random_state=0).fit(ROWS, CLASSES)
+    assert single.member_probabilities(ROWS).shape == (1, 100, 3)
 
 
 def test_members_of_an_ensemble_stop_by_themselves():
@@ -379,7 +386,7 @@ def test_an_ensemble_is_inspected_by_its_first_network():
     from sk_resnet.inspection import NetworkDisplay, diagnose, summary
 
     model = ResNetClassifier(**SMALL, **ENSEMBLE).fit(ROWS, CLASSES)
-    single = ResNetClassifier(**SMALL, random_state=0).fit(ROWS, CLASSES)
+    single = ResNetClassifier(**ALONE, random_state=0).fit(ROWS, CLASSES)
     *lines, last = summary(model).splitlines()
     assert [line.split() for line in lines] == [
         line.split() for line in summary(single).splitlines()
@@ -407,6 +414,7 @@ def test_an_ensemble_goes_on_after_its_members_stopped_at_other_epochs():
     model = ResNetClassifier(
         **{**SMALL, "max_epochs": 8, "lr": 0.3},
         **ENSEMBLE,
+        validation_split=0.1,
         callbacks=[EarlyStopping(patience=1)],
         warm_start=True,
     )

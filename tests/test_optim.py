@@ -364,7 +364,7 @@ def test_an_estimator_steps_by_its_objective(rows, structure, optimizer):
     lr, l1, l2 = 0.01, 0.2, 0.3
     model = ResNetClassifier(4, lr=lr, l1=l1, l2=l2, l1_structure=structure, batch_size=60)
     model.set_params(optimizer=optimizer, precision="float32", random_state=0)
-    model.partial_fit(X, y, classes=[0, 1, 2])
+    model.set_params(n_estimators=1).partial_fit(X, y, classes=[0, 1, 2])
     before = build_network(model.module_.spec).to_empty(device="cpu").train()
     initialize(before, torch.Generator().manual_seed(model._seed))
     x = torch.from_numpy(model.net_.input_spec.transform(X))

@@ -13,6 +13,7 @@ from sk_resnet import (
 )
 
 ROWS = {"depth": 4, "max_epochs": 5, "batch_size": 16, "random_state": 0}
+ROWS |= {"n_estimators": 1}
 L1S = [0.03, 1e-4, 3e-3]
 
 

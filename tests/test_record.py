@@ -140,6 +140,7 @@ def assert_a_record_changes_nothing(monkeypatch, X, y, **settings):
         # Copies, as callbacks may keep something.
         now = copy.deepcopy(settings)
         model = ResNetClassifier(batch_size=8, max_epochs=3, random_state=0, **now)
+        model.set_params(n_estimators=1)
         fits.append(model.fit(X, y))
     plain, recorded = fits
     for name, value in plain.module_.state_dict().items():
@@ -204,7 +205,7 @@ def test_a_record_changes_no_recipe(settings, monkeypatch, n_replays):
 def test_few_steps_are_not_recorded(monkeypatch, n_replays):
     X, y = samples(0)
     monkeypatch.setattr(_record, "CPU_WARMUP", 2)
-    model = ResNetClassifier(4, batch_size=8, max_epochs=1)
+    model = ResNetClassifier(4, n_estimators=1, batch_size=8, max_epochs=1)
     for n, expected in ((40, 0), (44, 5 - 2 - 1)):  # and a last step of 4
         n_replays[0] = 0
         model.fit(X[:n], y[:n])
@@ -215,7 +216,8 @@ def test_few_steps_are_not_recorded(monkeypatch, n_replays):
 def test_gradients_do_not_outlive_a_step(n, monkeypatch, n_replays):
     X, y = samples(0)
     monkeypatch.setattr(_record, "CPU_WARMUP", 1)
-    model = ResNetClassifier(4, batch_size=8, max_epochs=2).fit(X[:n], y[:n])
+    model = ResNetClassifier(4, n_estimators=1, batch_size=8, max_epochs=2)
+    model.fit(X[:n], y[:n])
     assert n_replays[0] > 0
     assert all(parameter.grad is None for parameter in model.module_.parameters())
 
@@ -224,7 +226,8 @@ def test_gradients_do_not_outlive_a_step(n, monkeypatch, n_replays):
 def test_learning_rates_are_numbers_after_a_record(optimizer, monkeypatch, n_replays):
     X, y = samples(0)
     monkeypatch.setattr(_record, "CPU_WARMUP", 1)
-    model = ResNetClassifier(4, optimizer=optimizer, batch_size=8, max_epochs=2).fit(X, y)
+    model = ResNetClassifier(4, n_estimators=1, batch_size=8, max_epochs=2)
+    model.set_params(optimizer=optimizer).fit(X, y)
     assert n_replays[0] > 0
     assert all(type(group["lr"]) is float for group in model.net_.optimizer_.param_groups)
 
@@ -247,6 +250,7 @@ def test_steps_are_recorded_with_callbacks_of_ours_alone(monkeypatch, n_replays)
     X, y = samples(0)
     monkeypatch.setattr(_record, "CPU_WARMUP", 1)
     settings = {"depth": 4, "batch_size": 8, "max_epochs": 2, "random_state": 0}
+    settings |= {"n_estimators": 1}
     for callbacks, replays in (
         ([], True),
         ([EarlyStopping("train_loss"), GradientFlow()], True),
@@ -263,7 +267,7 @@ def test_layers_that_run_code_of_users_are_not_recorded(change, monkeypatch, n_r
     X, y = samples(0)
     monkeypatch.setattr(_record, "CPU_WARMUP", 1)
     settings = {"depth": 4, "batch_size": 8, "max_epochs": 2, "warm_start": True}
-    model = ResNetClassifier(**settings, random_state=0).fit(X, y)
+    model = ResNetClassifier(**settings, n_estimators=1, random_state=0).fit(X, y)
     assert n_replays[0] > 0
     grows, remove = Growing(), lambda: None
     if change == "hook":

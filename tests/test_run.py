@@ -51,6 +51,7 @@ def test_fast_steps_equal_a_plain_loop(order, block, n_dims):
         depth=SMALLEST[block][n_dims > 0],
         block=block,
         order=order,
+        n_estimators=1,
         batch_size=8,
         max_epochs=1,
         lr=0.01,
@@ -153,6 +154,7 @@ def test_a_short_tail_goes_into_the_batch_before():
 def test_a_compiled_fit_gives_the_same_network(rows):
     X, y = rows
     settings = {"depth": 4, "max_epochs": 2, "batch_size": 16, "random_state": 0}
+    settings |= {"n_estimators": 1}
     plain = ResNetClassifier(**settings, compile=False).fit(X, y)
     fast = ResNetClassifier(**settings, compile=True).fit(X, y)
     np.testing.assert_allclose(fast.predict_proba(X), plain.predict_proba(X), atol=1e-5)
@@ -162,7 +164,7 @@ def test_a_compiled_fit_gives_the_same_network(rows):
 def test_auto_precision_takes_bfloat16_where_it_is_fast(rows, monkeypatch, fast):
     X, y = rows
     monkeypatch.setattr(_plan, "pays_in_bfloat16", lambda macs, device: fast)
-    settings = {"depth": 4, "max_epochs": 1, "random_state": 0}
+    settings = {"depth": 4, "max_epochs": 1, "n_estimators": 1, "random_state": 0}
     model = ResNetClassifier(**settings).fit(X, y)
     assert model.precision_ == ("bfloat16" if fast else "float32")
     forced = ResNetClassifier(**settings, precision=model.precision_).fit(X, y)
@@ -208,7 +210,7 @@ from sk_resnet import ResNetClassifier, _batches
 X = np.memmap(sys.argv[1], dtype=np.uint8, mode="r", shape=(100_000, 960))
 y = np.arange(len(X)) % 2
 _batches.ArrayDataset.load.__defaults__ = (50 * 2**20,)
-small = dict(depth=4, batch_size=256, max_epochs=1, random_state=0)
+small = dict(depth=4, batch_size=256, max_epochs=1, n_estimators=1, random_state=0)
 ResNetClassifier(**small).fit(X[:512], y[:512]).predict(X[:512])  # loads the libraries
 now = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 limit = now + int(sys.argv[2]) * 2**20

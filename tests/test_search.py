@@ -68,6 +68,7 @@ from sk_resnet.search._pruning import TrialReports
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 ROOT = Path(sk_resnet.__file__).parents[1]
 ROWS = {"depth": 4, "max_epochs": 2, "batch_size": 16, "random_state": 0, "width": 0.25}
+ROWS |= {"n_estimators": 1}
 GRID = {"model__depth": [4, 6], "model__l2": [0.0, 0.1]}
 
 
@@ -264,7 +265,7 @@ def test_spaces_read_the_channels_as_fit_does():
 
 @pytest.mark.parametrize(
     ("model", "rows", "images"),
-    [(ResNetClassifier(), 0.1, 0.01), (ResNetRegressor(), 1.0, 0.01)],
+    [(ResNetClassifier(), 0.2, 0.01), (ResNetRegressor(), 1.0, 0.01)],
 )
 def test_penalties_reach_beyond_the_defaults(model, rows, images):
     assert search_space(model)["l2"].high == rows
@@ -290,7 +291,7 @@ def test_studies_start_with_what_auto_stands_for(make, shape):
     names = ("depth", "width", "order", "lr", "l2")
     model = make(**dict.fromkeys(names, "auto"))
     space = {
-        "depth": CategoricalDistribution([10, 16, 20, 22]),
+        "depth": CategoricalDistribution([8, 10, 16, 22]),
         "width": CategoricalDistribution([1, 2, 4]),
         "order": CategoricalDistribution(["original", "full_preactivation"]),
         "lr": FloatDistribution(1e-3, 1, log=True),
@@ -300,7 +301,7 @@ def test_studies_start_with_what_auto_stands_for(make, shape):
         space["depth"] = CategoricalDistribution([family.depth])
     objective = CrossValidationObjective(model, X, y, space=space, cv=2)
     assert objective.own_parameters() == {
-        "depth": family.depth,
+        "depth": family.default_depth(len(shape) - 1),
         "width": family.width,
         "order": family.order,
         "lr": 0.1 * family.lr_factor,
@@ -362,7 +363,7 @@ def test_studies_start_with_the_parameters_of_the_estimator(data):
     }
     objective = objective_of(data, space=space)
     objective.estimator = model
-    own = {"depth": 10, "lr": 0.1, "l1": 1e-6, "l2": 0.01, "dropout": 0.1}
+    own = {"depth": 10, "lr": 0.1, "l1": 1e-6, "l2": 0.02, "dropout": 0.1}
     assert objective.own_parameters() == {f"model__{k}": v for k, v in own.items()}
     study = create_study(objective=objective)
     drawn = suggest(study.ask(), space)
@@ -619,12 +620,12 @@ def fails(X):
 @pytest.mark.parametrize(
     ("steps", "X", "l2", "depth"),
     [
-        ([TruncatedSVD(3)], sparse.random(40, 10, 0.5, "coo", random_state=0), 0.01, 10),
-        ([TfidfVectorizer(), TruncatedSVD(2)], TEXTS, 0.01, 10),
-        ([DictVectorizer(sparse=False)], DICTS, 0.01, 10),
-        ([FunctionTransformer(moments)], SERIES, 0.01, 10),
+        ([TruncatedSVD(3)], sparse.random(40, 10, 0.5, "coo", random_state=0), 0.02, 10),
+        ([TfidfVectorizer(), TruncatedSVD(2)], TEXTS, 0.02, 10),
+        ([DictVectorizer(sparse=False)], DICTS, 0.02, 10),
+        ([FunctionTransformer(moments)], SERIES, 0.02, 10),
         ([StandardScaler(), FunctionTransformer(squares)], ROWS_OF_64, 1e-4, 26),
-        ([FunctionTransformer(flat), PCA(5)], squares(ROWS_OF_64), 0.01, 10),
+        ([FunctionTransformer(flat), PCA(5)], squares(ROWS_OF_64), 0.02, 10),
         # Nothing is known then, and nothing refused.
         ([FunctionTransformer(fails)], ROWS_OF_64, None, 10),
     ],
@@ -632,7 +633,7 @@ def fails(X):
 )
 def test_searches_take_what_pipelines_take(steps, X, l2, depth):
     y = np.arange(40) % 2
-    settings = {"max_epochs": 1, "batch_size": 16, "random_state": 0}
+    settings = {"max_epochs": 1, "batch_size": 16, "n_estimators": 1, "random_state": 0}
     model = make_pipeline(*steps, ResNetClassifier(**settings))
     if l2 is not None:
         assert search_space(model, X, y)["resnetclassifier__depth"].high == depth
@@ -959,7 +960,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 from sk_resnet import ResNetClassifier
 from sk_resnet.search import CrossValidationObjective
 X = np.random.default_rng(0).normal(size=(60, 5))
-model = ResNetClassifier(4, max_epochs=100_000, batch_size=16)
+model = ResNetClassifier(4, max_epochs=100_000, batch_size=16, n_estimators=1)
 objective = CrossValidationObjective(model, X, np.arange(60) % 2, space={})
 print("begin", flush=True)
 try:
@@ -1147,6 +1148,7 @@ def make():
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(30, 4)), np.arange(30) % 2
     model = ResNetClassifier(4, width=0.1, max_epochs=1, batch_size=10, random_state=0)
+    model.set_params(n_estimators=1)
     space = {"l2": FloatDistribution(1e-4, 1e-1, log=True)}
     objective = CrossValidationObjective(model, X, y, space=space)
 
@@ -1386,6 +1388,7 @@ def make():
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(30, 4)), np.arange(30) % 2
     model = ResNetClassifier(4, max_epochs=2, standardize=False, random_state=0)
+    model.set_params(n_estimators=1)
     space = {"lr": CategoricalDistribution([1e30])}
     return CrossValidationObjective(model, X, y, space=space)
 """

@@ -40,6 +40,7 @@ SAMPLE_WEIGHT = (
     "in scikit-learn's own SGD estimators"
 )
 TINY = {"depth": 4, "max_epochs": 3, "batch_size": 16, "random_state": 0}
+TINY |= {"n_estimators": 1}
 TINY_IMAGES = {**TINY, "depth": 8}
 
 

@@ -2,6 +2,7 @@
 
     python benchmarks/accuracy/run.py                      # all sets
     python benchmarks/accuracy/run.py --only iris,digits --seeds 3
+    python benchmarks/accuracy/run.py --tables             # log-loss too: tabular.py
     python benchmarks/accuracy/run.py --regression         # R², the sets of regression.py
     python benchmarks/accuracy/run.py --regression --only diabetes --arms Ridge,MLPRegressor
 
@@ -29,10 +30,9 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from sk_resnet import ResNetClassifier, WideResNetClassifier
-
 sys.path.append(str(Path(__file__).parents[1]))
 import regression
+import tabular
 from results import add_option, mean_of, processor, record
 
 FASHION = os.environ.get("FASHION_MNIST", "/usr/share/datasets/fashion-mnist")
@@ -126,6 +126,8 @@ class Flat:
 
 def models(name, seed, options):
     """The arms of the table."""
+    from sk_resnet import ResNetClassifier, WideResNetClassifier  # not in that of peers
+
     changes = {"random_state": seed, "precision": options.precision}
     if name == "digits":
         changes["input_shape"] = (1, 8, 8)
@@ -189,6 +191,7 @@ def main():
     """Print one of the tables row by row."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--regression", action="store_true", help="R², not accuracy")
+    parser.add_argument("--tables", action="store_true", help="log-loss too, many sets")
     parser.add_argument("--only", type=names, default="", help="sets, by comma; or all")
     parser.add_argument("--arms", type=names, default="", help="models, by comma; or all")
     parser.add_argument("--seeds", type=int, default=3)
@@ -202,7 +205,10 @@ def main():
         f"{processor()}, torch {torch.__version__}, seeds 0 to {options.seeds - 1}",
         flush=True,
     )
-    if options.regression:
+    if options.tables:
+        sets, arms = options.only or tabular.SETS, options.arms or tabular.MODELS
+        tabular.table(sets, arms, options.seeds, options.json)
+    elif options.regression:
         sets, arms = options.only or regression.SETS, options.arms or regression.MODELS
         regression.table(sets, arms, options.seeds, options.json)
     else:

@@ -50,7 +50,8 @@ def model(case, options, **parameters):
     """Default estimator, with fewer epochs where they are asked for."""
     depth = "auto" if case.isdigit() else 8
     epochs = options.epochs or "auto"
-    return ResNetClassifier(depth, max_epochs=epochs, random_state=0, **parameters)
+    settings = {"n_estimators": 1, "max_epochs": epochs, "random_state": 0} | parameters
+    return ResNetClassifier(depth, **settings)
 
 
 def timed(act):
@@ -84,7 +85,8 @@ def grid_arms(case, options):
 def ensemble_arms(case, options):
     """Fits and predictions of one case by the name of their arm."""
     X, y = data(case)
-    together = model(case, options, n_estimators=8)
+    # All networks on all samples, as the eight of the other arm.
+    together = model(case, options, n_estimators=8, validation_split=None)
     alone = [model(case, options).set_params(random_state=i) for i in range(8)]
     return {
         "fits": lambda: [one.fit(X, y) for one in alone],

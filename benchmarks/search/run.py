@@ -120,7 +120,7 @@ class Search:
         splitter = StratifiedKFold(case.n_folds, shuffle=True, random_state=seed)
         self.case, self.seed, self.data = case, seed, (X, y)
         self.folds = list(splitter.split(X, y))
-        self.model = ResNetClassifier(random_state=seed, **case.settings)
+        self.model = ResNetClassifier(n_estimators=1, random_state=seed, **case.settings)
 
     def grid(self, backend):
         """Mean scores of all points."""

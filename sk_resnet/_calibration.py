@@ -1,0 +1,54 @@
+"""Temperature: how sure a classifier is, fitted on samples that it was not trained on."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+
+from sk_resnet._batches import ArrayDataset
+from sk_resnet._target import Target
+
+# Deviation of log T that is expected before any sample is seen. Few validation samples may
+# all be classified well, and would let T go to 0.
+PRIOR_DEVIATION = 0.5
+BOUNDS = (np.log(0.05), np.log(20.0))
+
+
+def fitted_temperature(
+    outputs: Sequence[NDArray[np.float32]],
+    validation: Sequence[ArrayDataset],
+    target: Target,
+) -> float:
+    """Temperature T of least validation loss, where outputs are divided by T.
+
+    Guo et al. 2017, arXiv:1706.04599 §4.2. `outputs` are those of each member for its own
+    validation set. Where members share one set, T is that of their average. Where each has
+    a fold of its own, T of single members is too high for their average, which is less sure
+    already: the result is half way to it from 1.
+    """
+    target = target.to(torch.device("cpu"))
+    shares_one = all(own is validation[0] for own in validation)
+    if shares_one:
+        parts = [(np.stack(outputs), validation[0])]
+    else:
+        parts = [(out[None], own) for out, own in zip(outputs, validation, strict=True)]
+    n = sum(len(own) for _, own in parts)
+
+    def loss(log_temperature: float) -> float:
+        total = 0.5 * (log_temperature / PRIOR_DEVIATION) ** 2
+        for out, own in parts:
+            cooled = torch.from_numpy(target.averaged(out / np.exp(log_temperature)))
+            losses = target.losses(cooled, own.y.cpu().to(_like(own.y, cooled)))
+            total += float(losses.double().dot(own.weight.cpu().double()))
+        return total / n
+
+    found = minimize_scalar(loss, bounds=BOUNDS, method="bounded")
+    best = float(np.exp(found.x))
+    return best if shares_one else (1 + best) / 2
+
+
+def _like(y: torch.Tensor, outputs: torch.Tensor) -> torch.dtype:
+    """Type of y for a loss of these outputs."""
+    return outputs.dtype if y.is_floating_point() else y.dtype

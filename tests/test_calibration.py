@@ -1,0 +1,208 @@
+"""Temperature, and the folds that the networks of an ensemble are validated on."""
+
+import numpy as np
+import pytest
+from scipy import special
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.datasets import make_classification
+from sklearn.frozen import FrozenEstimator
+from sklearn.metrics import log_loss
+from sklearn.model_selection import PredefinedSplit, StratifiedKFold, train_test_split
+
+import sk_resnet
+from sk_resnet import EarlyStopping, ResNetClassifier, ResNetRegressor
+from sk_resnet._batches import ArrayDataset
+from sk_resnet._calibration import fitted_temperature
+from sk_resnet._data import FOLDS, fold_rows, training_data
+from sk_resnet._input import input_spec
+from sk_resnet._target import Labels, LabelSets
+
+
+def noisy(n=240, seed=0):
+    """A table whose labels are often wrong, so that networks are too sure."""
+    return make_classification(n, 6, n_classes=2, flip_y=0.4, random_state=seed)
+
+
+def model(**changes):
+    return ResNetClassifier(**{"depth": 4, "max_epochs": 20, "random_state": 0} | changes)
+
+
+def validation_set(y):
+    X = np.zeros((len(y), 1))
+    spec = input_spec(X, input_shape=None, channel_axis="auto")
+    return ArrayDataset(X, spec, y)
+
+
+@pytest.mark.parametrize("factor", [0.3, 1.0, 4.0])
+def test_the_temperature_is_that_by_which_outputs_are_too_sure(factor):
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(20_000, 3))
+    y = (logits + rng.gumbel(size=logits.shape)).argmax(1)
+    outputs = (factor * logits).astype(np.float32)
+    target = Labels(np.arange(3))
+    found = fitted_temperature([outputs], [validation_set(y)], target)
+    assert found == pytest.approx(factor, rel=0.05)
+
+
+def test_the_temperature_of_labels_that_are_not_exclusive():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(20_000, 2))
+    y = (rng.random(logits.shape) < special.expit(logits)).astype(np.float32)
+    target = LabelSets(np.arange(2))
+    outputs = (2 * logits).astype(np.float32)
+    found = fitted_temperature([outputs], [validation_set(y)], target)
+    assert found == pytest.approx(2, rel=0.05)
+
+
+def test_folds_go_half_way_and_a_common_set_all_the_way():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(8_000, 2))
+    y = (logits + rng.gumbel(size=logits.shape)).argmax(1)
+    outputs, target = (3 * logits).astype(np.float32), Labels(np.arange(2))
+    common = validation_set(y)
+    assert fitted_temperature([outputs] * 2, [common] * 2, target) == pytest.approx(
+        3, rel=0.05
+    )
+    halves = [validation_set(y[:4000]), validation_set(y[4000:])]
+    parts = [outputs[:4000], outputs[4000:]]
+    assert fitted_temperature(parts, halves, target) == pytest.approx(2, rel=0.05)
+
+
+def test_a_few_samples_that_are_all_right_do_not_make_it_sure():
+    outputs = np.array([[4.0, 0], [0, 4], [4, 0]], dtype=np.float32)
+    y = np.array([0, 1, 0])
+    assert fitted_temperature([outputs], [validation_set(y)], Labels(np.arange(2))) > 0.8
+
+
+def test_it_is_that_of_scikit_learn():
+    X, y = noisy(600)
+    a, b, c, d = train_test_split(X, y, test_size=300, random_state=0)
+    ours = model(n_estimators=1).fit(a, c, X_val=b, y_val=d)
+    raw = model(n_estimators=1, calibrate=False).fit(a, c, X_val=b, y_val=d)
+    theirs = CalibratedClassifierCV(FrozenEstimator(raw), method="temperature").fit(b, d)
+    assert ours.temperature_ > 1.2
+    # It has no prior, which is worth less than a sample.
+    best = log_loss(d, theirs.predict_proba(b))
+    assert best <= log_loss(d, ours.predict_proba(b)) < best + 1 / 300
+    logits = special.logit(raw.predict_proba(b)[:, 1]) / ours.temperature_
+    np.testing.assert_allclose(
+        ours.predict_proba(b)[:, 1], special.expit(logits), atol=1e-5
+    )
+    np.testing.assert_array_equal(ours.predict(b), raw.predict(b))
+
+
+def test_probabilities_of_an_ensemble_are_better_for_it():
+    X, y = noisy(800)
+    a, b, c, d = train_test_split(X, y, test_size=400, random_state=0)
+    sure = model(n_estimators=3, calibrate=False).fit(a, c)
+    ours = model(n_estimators=3).fit(a, c)
+    assert sure.temperature_ == 1
+    assert log_loss(d, ours.predict_proba(b)) < log_loss(d, sure.predict_proba(b))
+
+
+def test_files_and_later_training_keep_it(tmp_path):
+    X, y = noisy()
+    fitted = model(n_estimators=2).fit(X, y)
+    sk_resnet.save(fitted, tmp_path / "model")
+    loaded = sk_resnet.load(tmp_path / "model")
+    assert loaded.temperature_ == fitted.temperature_ != 1
+    np.testing.assert_array_equal(loaded.predict_proba(X), fitted.predict_proba(X))
+    loaded.partial_fit(X, y)
+    assert log_loss(y, loaded.predict_proba(X)) < np.log(2)
+
+
+def test_without_validation_nothing_is_divided():
+    X, y = noisy()
+    assert model(n_estimators=1).fit(X, y).temperature_ == 1
+    assert model(n_estimators=2, validation_split=None).fit(X, y).temperature_ == 1
+    assert "valid_loss" not in ResNetRegressor(4, max_epochs=1).fit(X, y).history_[0]
+
+
+# Folds
+
+
+def test_every_sample_is_held_out_once():
+    strata = np.repeat([0, 1, 2], [50, 23, 1])
+    rows = np.arange(74) + 100
+    folds = fold_rows(rows, strata, None, most=4, seed=0)
+    assert len(folds) == 4
+    held_out = np.concatenate([valid for _, valid in folds])
+    # That of which there is one stays in every training part.
+    np.testing.assert_array_equal(np.sort(held_out), rows[:-1])
+    for train, valid in folds:
+        np.testing.assert_array_equal(np.sort([*train, *valid]), rows)
+        for stratum, n in ((0, 50), (1, 23)):
+            assert abs((strata[valid - 100] == stratum).sum() - n / 4) < 1
+
+
+def test_folds_do_not_tear_groups_apart():
+    rng = np.random.default_rng(0)
+    groups = rng.integers(0, 12, 100)
+    for train, valid in fold_rows(
+        np.arange(100), np.arange(100) % 2, groups, most=3, seed=0
+    ):
+        assert set(groups[train]).isdisjoint(groups[valid])
+
+
+def test_few_samples_make_fewer_folds():
+    y = np.array([0, 0, 0, 1, 1])
+    folds = fold_rows(np.arange(5), y, None, most=8, seed=0)
+    assert [len(valid) for _, valid in folds] == [2, 1, 1, 1]
+    for train, _ in folds:
+        assert set(y[train]) == {0, 1}
+    X = np.random.default_rng(0).normal(size=(5, 2))
+    assert model(n_estimators=8).fit(X, y).temperature_ != 1
+
+
+@pytest.mark.parametrize("y", [[0, 1], [0, 1, 2]])
+def test_classes_of_one_sample_are_never_held_out(y):
+    X = np.random.default_rng(0).normal(size=(len(y), 2))
+    assert model(n_estimators=2).fit(X, y).temperature_ == 1
+    with pytest.raises(ValueError, match="valid"):
+        model(n_estimators=2, callbacks=[EarlyStopping()]).fit(X, y)
+
+
+def data_of(split, n_members, sample_weight=None):
+    X, y = noisy(60)
+    return training_data(
+        X,
+        y,
+        sample_weight=sample_weight,
+        target=Labels(np.unique(y)),
+        spec=input_spec(X, input_shape=None, channel_axis="auto"),
+        standardize=True,
+        split=split,
+        n_members=n_members,
+    )
+
+
+def test_samples_of_weight_0_are_in_no_part():
+    weight = np.ones(60)
+    weight[::3] = 0
+    for own in data_of(FOLDS, 4, weight):
+        assert np.flatnonzero(weight).tolist() == sorted(
+            [*own.training.rows, *own.validation.rows]
+        )
+
+
+def test_each_network_gets_another_split_of_a_splitter():
+    splitter = StratifiedKFold(3)
+    expected = [valid.tolist() for _, valid in splitter.split(*noisy(60))]
+    found = [own.validation.rows.tolist() for own in data_of(splitter, 4)]
+    assert found == [*expected, expected[0]]
+    single = PredefinedSplit(np.repeat([0, -1], 30))
+    assert len({id(own) for own in data_of(single, 4)}) == 1
+
+
+def test_networks_stop_early_by_their_own_folds():
+    X, y = noisy()
+    stopped = model(n_estimators=3, callbacks=[EarlyStopping(patience=2)]).fit(X, y)
+    assert len(stopped.best_epoch_) == 3
+    assert {"valid_loss", "valid_accuracy"} <= stopped.history_[0].keys()
+
+
+def test_the_default_is_an_ensemble_for_rows_and_one_network_for_images(images, rows):
+    fitted = ResNetClassifier(max_epochs=1, random_state=0).fit(*rows)
+    assert len(fitted.nets_) == fitted.module_.spec.members == 8
+    assert fitted.member_probabilities(rows[0]).shape == (8, 60, 3)
+    assert len(ResNetClassifier(8, max_epochs=1).fit(*images).nets_) == 1
