@@ -67,8 +67,8 @@ class EarlyStopping(Callback):
     >>> from sk_resnet import EarlyStopping, ResNetClassifier
     >>> X, y = load_iris(return_X_y=True)
     >>> stop = EarlyStopping(patience=3)
-    >>> model = ResNetClassifier(depth=4, callbacks=[stop], random_state=0).fit(X, y)
-    >>> model.best_epoch_ <= model.n_epochs_
+    >>> model = ResNetClassifier(n_estimators=1, callbacks=[stop], random_state=0)
+    >>> model.fit(X, y).best_epoch_ <= model.n_epochs_
     True
     """
 

@@ -640,7 +640,7 @@ default="one_cycle"
         Passes over the training data. "auto" is 30, and more, up to 200, where those
         would make fewer than 500 steps: on fewer than about 1,000 samples.
     batch_size : int or "auto", default="auto"
-        Samples in a step, at least 2; "auto" takes 4 to 128, a power of two: about a
+        Samples in a step, at least 2; "auto" takes 8 to 128, a power of two: about a
         quarter of up to 128 samples, then 32, and a sixteenth of more than 512.
     input_shape : tuple of int, default=None
         Shape of one sample, such as (1, 28, 28), into which rows are folded. None takes
@@ -856,7 +856,7 @@ default="one_cycle"
         Passes over the training data. "auto" is 30, and more, up to 200, where those
         would make fewer than 500 steps: on fewer than about 1,000 samples.
     batch_size : int or "auto", default="auto"
-        Samples in a step, at least 2; "auto" takes 4 to 128, a power of two: about a
+        Samples in a step, at least 2; "auto" takes 8 to 128, a power of two: about a
         quarter of up to 128 samples, then 32, and a sixteenth of more than 512.
     input_shape : tuple of int, default=None
         Shape of one sample, such as (1, 28, 28), into which rows are folded. None takes
@@ -1054,7 +1054,7 @@ default="squared_error"
     optimizer : {"sgd", "heavy_ball", "adamw"}, default="sgd"
         SGD with Nesterov momentum, with the plain momentum of [1]_, or AdamW.
     lr : float or "auto", default="auto"
-        Largest learning rate; "auto" is 0.002 for "adamw" and 0.1 for the others.
+        Largest learning rate; "auto" is 0.001 for "adamw" and 0.05 for the others.
     momentum : float, default=0.9
         Momentum of SGD, or the first decay rate of AdamW, in [0, 1).
     schedule : {"one_cycle", "cosine", "resnet_steps", "wide_steps", "constant"}, \
@@ -1066,7 +1066,7 @@ default="one_cycle"
         Passes over the training data. "auto" is 30, and more, up to 200, where those
         would make fewer than 500 steps: on fewer than about 1,000 samples.
     batch_size : int or "auto", default="auto"
-        Samples in a step, at least 2; "auto" takes 4 to 128, a power of two: about a
+        Samples in a step, at least 2; "auto" takes 8 to 128, a power of two: about a
         quarter of up to 128 samples, then 32, and a sixteenth of more than 512.
     input_shape : tuple of int, default=None
         Shape of one sample, such as (1, 28, 28), into which rows are folded. None takes
@@ -1265,7 +1265,7 @@ default="one_cycle"
         Passes over the training data. "auto" is 30, and more, up to 200, where those
         would make fewer than 500 steps: on fewer than about 1,000 samples.
     batch_size : int or "auto", default="auto"
-        Samples in a step, at least 2; "auto" takes 4 to 128, a power of two: about a
+        Samples in a step, at least 2; "auto" takes 8 to 128, a power of two: about a
         quarter of up to 128 samples, then 32, and a sixteenth of more than 512.
     input_shape : tuple of int, default=None
         Shape of one sample, such as (1, 28, 28), into which rows are folded. None takes

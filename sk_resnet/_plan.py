@@ -50,9 +50,10 @@ def resolve_batch_size(batch_size: int | str, n: int) -> int:
             "sample."
         )
     if isinstance(batch_size, str):  # "auto"
-        # About 16 steps an epoch, of 32 to 128 samples; of fewer in tiny sets.
+        # About 16 steps an epoch, of 32 to 128 samples; of fewer in tiny sets, but of 8, or
+        # one step may see the same row several times, of which batch norm has no variance.
         wanted = max(min(32, n / 4), min(128, n / 16))
-        return 2 ** max(2, round(math.log2(wanted)))
+        batch_size = 2 ** max(3, round(math.log2(wanted)))
     # Predictions are padded to it: not to more than there ever were in a step.
     return min(int(batch_size), n)
 

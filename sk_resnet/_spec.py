@@ -131,7 +131,7 @@ FAMILIES = {
     # branch, as in "original", they diverge at the learning rates of classification, and
     # so they do with the many features of wide networks. Rows need a stronger penalty.
     "resnet_of_numbers": Family(
-        20, 1, "full_preactivation", 1e-1, 1e-4, False, True, RESNET, 8, 8
+        20, 1, "full_preactivation", 1e-1, 1e-4, False, True, RESNET, 8, 8, lr_factor=0.5
     ),
     "wide_of_numbers": Family(
         16, 4, "full_preactivation", 1e-1, 5e-4, True, False, WIDE, 16, 1, lr_factor=0.3

@@ -123,7 +123,8 @@ def summary(estimator: BaseResNet) -> str:
     >>> from sk_resnet import ResNetClassifier
     >>> from sk_resnet.inspection import summary
     >>> X, y = load_iris(return_X_y=True)
-    >>> print(summary(ResNetClassifier(depth=4, max_epochs=1).fit(X, y)))
+    >>> model = ResNetClassifier(depth=4, n_estimators=1, max_epochs=1)
+    >>> print(summary(model.fit(X, y)))
     part        layers                          shortcut  shape  parameters  multiply-adds
     stem        conv norm relu                            64            384            256
     stages.0.0  conv norm relu conv norm, relu  identity  64          8,448          8,192
