@@ -22,6 +22,7 @@ from sk_resnet._augment import AUGMENTATIONS, Augmentation
 from sk_resnet._batches import ArrayDataset, Batches
 from sk_resnet._input import input_spec, with_statistics
 from sk_resnet._network import build_network, initialize
+from sk_resnet._plan import resolve_batch_size
 from sk_resnet._run import Run
 from sk_resnet._spec import ORDERS
 
@@ -398,3 +399,10 @@ def test_a_gpu_predicts_as_a_cpu(images, monkeypatch, wide):
     model.net_.module_.cpu()
     model.net_.device = "cpu"
     np.testing.assert_allclose(on_gpu, model.predict_proba(X), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("n", "size"), [(2, 2), (5, 5), (16, 8), (40, 8), (128, 32), (500, 32), (3000, 128)]
+)
+def test_automatic_batches_hold_eight_samples_or_all(n, size):
+    assert resolve_batch_size("auto", n) == size
