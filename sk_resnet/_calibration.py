@@ -40,15 +40,10 @@ def fitted_temperature(
         total = 0.5 * (log_temperature / PRIOR_DEVIATION) ** 2
         for out, own in parts:
             cooled = torch.from_numpy(target.averaged(out / np.exp(log_temperature)))
-            losses = target.losses(cooled, own.y.cpu().to(_like(own.y, cooled)))
+            losses = target.losses(cooled.float(), own.y.cpu())
             total += float(losses.double().dot(own.weight.cpu().double()))
         return total / n
 
     found = minimize_scalar(loss, bounds=BOUNDS, method="bounded")
     best = float(np.exp(found.x))
     return best if shares_one else (1 + best) / 2
-
-
-def _like(y: torch.Tensor, outputs: torch.Tensor) -> torch.dtype:
-    """Type of y for a loss of these outputs."""
-    return outputs.dtype if y.is_floating_point() else y.dtype

@@ -723,7 +723,7 @@ default="auto"
     device_ : str
         Where the network is.
     temperature_ : float
-        What the outputs were divided by, 1 without validation data or `calibrate`.
+        What the last fit divided the outputs by, 1 without validation data or `calibrate`.
     precision_ : str
         "float32" or "bfloat16": arithmetic of the last training.
 
@@ -939,7 +939,7 @@ default="auto"
     device_ : str
         Where the network is.
     temperature_ : float
-        What the outputs were divided by, 1 without validation data or `calibrate`.
+        What the last fit divided the outputs by, 1 without validation data or `calibrate`.
     precision_ : str
         "float32" or "bfloat16": arithmetic of the last training.
 
