@@ -39,6 +39,17 @@ def _box(x: Tensor, centres: Sequence[Tensor], sides: Sequence[Tensor]) -> Tenso
     return inside
 
 
+def _lengths(x: Tensor) -> Tensor:
+    """Places of each series before the NaN behind its end, (n, 1)."""
+    return x.shape[-1] - x[:, 0].isnan().sum(-1, keepdim=True)
+
+
+def _at(x: Tensor, places: Tensor) -> Tensor:
+    """Values of series at other places (n, length), with their ends as they are."""
+    moved = x.gather(-1, places[:, None].expand_as(x))
+    return torch.where(x.isnan(), x, moved)
+
+
 def random_crop(x: Tensor, generator: Generator, pad: int = 4) -> Tensor:
     """Shift each image by up to `pad` pixels over a reflected border.
 
@@ -46,6 +57,8 @@ def random_crop(x: Tensor, generator: Generator, pad: int = 4) -> Tensor:
     for which 4 of them are published.
     """
     sides = x.shape[2:]
+    if len(sides) == 1:
+        return _crop_series(x, generator, pad)
     pads = [min(pad, max(1, side // 7), side - 1) for side in sides]
     widths = [amount for p in reversed(pads) for amount in (p, p)]
     padded = torch.nn.functional.pad(x, widths, mode="reflect")
@@ -62,10 +75,24 @@ def random_crop(x: Tensor, generator: Generator, pad: int = 4) -> Tensor:
     return padded[tuple(i.reshape(s) for i, s in zip(indices, shapes, strict=True))]
 
 
+def _crop_series(x: Tensor, generator: Generator, pad: int) -> Tensor:
+    lengths = _lengths(x)
+    pads = (lengths // 7).clamp_min(1).clamp_max(pad).minimum(lengths - 1)
+    length = x.shape[-1]
+    most = min(pad, max(1, length // 7), length - 1)
+    by = torch.randint(-most, most + 1, (len(x), 1), generator=generator, device=x.device)
+    by = (by * pads).div(max(1, most), rounding_mode="trunc")
+    places = torch.arange(length, device=x.device) + by
+    return _at(x, (lengths - 1 - (lengths - 1 - places.abs()).abs()).clamp_min(0))
+
+
 def random_flip(x: Tensor, generator: Generator) -> Tensor:
     """Mirror each sample along its last axis with probability one half."""
-    flipped = _uniform(x, generator) < 0.5
-    return torch.where(_per_sample(flipped, x), x.flip(-1), x)
+    flipped = _per_sample(_uniform(x, generator) < 0.5, x)
+    if x.ndim > 3:
+        return torch.where(flipped, x.flip(-1), x)
+    places = _lengths(x) - 1 - torch.arange(x.shape[-1], device=x.device)
+    return torch.where(flipped, _at(x, places.clamp_min(0)), x)
 
 
 def random_erasing(x: Tensor, generator: Generator) -> Tensor:
@@ -88,7 +115,7 @@ def random_erasing(x: Tensor, generator: Generator) -> Tensor:
         centres.append(side / 2 + _uniform(x, generator) * (length - side))
         sides.append(side)
     erased = _box(x, centres, sides) & _per_sample(_uniform(x, generator) < 0.5, x)
-    return torch.where(erased, _normal(x.shape, x, generator), x)
+    return torch.where(erased & ~x.isnan(), _normal(x.shape, x, generator), x)
 
 
 def cutout(x: Tensor, generator: Generator) -> Tensor:
@@ -99,16 +126,17 @@ def cutout(x: Tensor, generator: Generator) -> Tensor:
     lengths = x.shape[2:]
     centres = [_uniform(x, generator, 0, length).floor() for length in lengths]
     sides = [torch.full_like(c, n // 2) for c, n in zip(centres, lengths, strict=True)]
-    return x.masked_fill(_box(x, centres, sides), 0.0)
+    return x.masked_fill(_box(x, centres, sides) & ~x.isnan(), 0.0)
 
 
 def random_shift(x: Tensor, generator: Generator) -> Tensor:
     """Move each series by up to a tenth of its length; the border value is repeated."""
-    length = x.shape[-1]
+    length, lengths = x.shape[-1], _lengths(x)
     most = max(1, length // 10)
     by = torch.randint(-most, most + 1, (len(x), 1), generator=generator, device=x.device)
-    places = (torch.arange(length, device=x.device) + by).clamp(0, length - 1)
-    return x.gather(-1, places[:, None].expand_as(x))
+    by = (by * (lengths // 10).clamp_min(1)).div(most, rounding_mode="trunc")
+    places = torch.arange(length, device=x.device) + by
+    return _at(x, places.clamp_min(0).minimum(lengths - 1))
 
 
 def random_scaling(x: Tensor, generator: Generator) -> Tensor:
@@ -130,15 +158,15 @@ def random_window(x: Tensor, generator: Generator) -> Tensor:
 
     Window slicing of Le Guennec et al. 2016, with linear interpolation.
     """
-    length = x.shape[-1]
-    window = max(2, round(0.9 * length))
-    start = _uniform(x, generator) * (length - window)
-    step = (window - 1) / max(1, length - 1)
-    places = start[:, None] + step * torch.arange(length, device=x.device)
-    left = places.floor().long().clamp(0, length - 1)
-    right = (left + 1).clamp_max(length - 1)
+    lengths = _lengths(x)
+    window = (0.9 * lengths.double()).round().clamp_min(2)
+    start = _uniform(x, generator)[:, None] * (lengths - window).clamp_min(0)
+    step = (window - 1) / (lengths - 1).clamp_min(1)
+    places = (start + step * torch.arange(x.shape[-1], device=x.device)).float()
+    left = places.floor().long().minimum(lengths - 1)
+    right = (left + 1).minimum(lengths - 1)
     share = (places - left)[:, None]
-    low, high = (x.gather(-1, i[:, None].expand_as(x)) for i in (left, right))
+    low, high = _at(x, left), _at(x, right)
     return low + share * (high - low)
 
 
@@ -148,7 +176,8 @@ Mixed = tuple[Tensor, Tensor, Tensor]
 def mixup(x: Tensor, generator: Generator) -> Mixed:
     """Mean of each sample and a partner, with a share from U(0, 1), and both.
 
-    Zhang et al. 2018, arXiv:1710.09412, with α = 1 as for CIFAR-10 in §3.2.
+    Zhang et al. 2018, arXiv:1710.09412, with α = 1 as for CIFAR-10 in §3.2. Of series of
+    unequal lengths the mean ends with the shorter.
     """
     partner = torch.randperm(len(x), generator=generator, device=x.device)
     share = _uniform(x, generator)
@@ -167,8 +196,12 @@ def cutmix(x: Tensor, generator: Generator) -> Mixed:
     relative = (1 - _uniform(x, generator)) ** (1 / n_dims)
     centres = [_uniform(x, generator, 0, length).floor() for length in lengths]
     box = _box(x, centres, [relative * length for length in lengths])
-    share = 1 - box.flatten(1).float().mean(1)
-    return torch.where(box, x[partner], x), partner, share
+    other = x[partner]
+    has_value = ~x[:, :1].isnan()
+    box = box & has_value & ~other[:, :1].isnan()
+    n_values = has_value.flatten(1).sum(1)
+    share = 1 - box.flatten(1).sum(1) / n_values
+    return torch.where(box, other, x), partner, share
 
 
 def mixed_targets(

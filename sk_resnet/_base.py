@@ -47,12 +47,11 @@ from sk_resnet._data import (
     Data,
     check_kinds,
     check_numbers,
-    check_shape,
-    to_numpy,
+    check_samples,
     training_data,
 )
 from sk_resnet._fused import train
-from sk_resnet._input import InputSpec, input_spec
+from sk_resnet._input import InputSpec, ends_in_nan, input_spec, padded, to_numpy
 from sk_resnet._machine import device_or_cpu, resolve_device
 from sk_resnet._members import Training, Unit
 from sk_resnet._net import DivergenceError, ResidualNet, is_finite, make_net, member_seed
@@ -256,7 +255,9 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
         ----------
         X : array-like of shape (n_samples, n_features) or (n_samples, n_channels, ...)
             Rows of a table, series, images or volumes. See `input_shape` and
-            `channel_axis` for other layouts.
+            `channel_axis` for other layouts. Series of unequal lengths are a list of
+            arrays of shape (n_channels, length) or (length,), or an array in which NaN
+            follow the last value of a series.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             What to learn, as the class says.
         sample_weight : array-like of shape (n_samples,), default=None
@@ -382,11 +383,12 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
         self._check_raw_y(y)
         X, y = validate_data(
             self,
-            to_numpy(X),
+            padded(to_numpy(X)),
             y,
             reset=reset,
             dtype="numeric",
             allow_nd=True,
+            ensure_all_finite="allow-nan",  # until it is known whether these are series
             multi_output=True,
         )
         check_numbers(X)
@@ -436,13 +438,15 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
         **others: Any,
     ) -> list[Data]:
         if continues:
-            check_shape(X, self.net_.input_spec)
+            check_samples(X, self.net_.input_spec)
             target = self._continued_target(y, self.net_.target, in_part=in_part)
             self._check_same_network(X)
             spec = self.net_.input_spec
         else:
             target = self._new_target(y, classes, in_part=in_part)
             spec = self._input_spec(X)
+            if spec.unequal and X.ndim == 2:
+                del self.n_features_in_  # they differ from sample to sample
         n_members, split = self._n_members(spec), None
         if others.get("validation_set"):
             self._check_known(others["validation_set"][1], target, "y_val")
@@ -462,7 +466,8 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
 
     def _input_spec(self, X: NDArray[Any]) -> InputSpec:
         shape, axis = self.input_shape, self.channel_axis
-        return input_spec(X, input_shape=shape, channel_axis=axis)
+        spec = input_spec(X, input_shape=shape, channel_axis=axis)
+        return replace(spec, unequal=ends_in_nan(X, spec))
 
     # Second act: network
 
@@ -473,6 +478,7 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
             family,
             input_shape=spec.network_shape,
             n_outputs=n_outputs,
+            unequal=spec.unequal,
             members=self._n_members(spec),
         )
         if self.l1_structure == "channel" and len(network.kernels) < 2:
@@ -490,6 +496,13 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
     def _check_same_network(self, X: NDArray[Any]) -> None:
         """Refuse parameters that an existing network does not have."""
         earlier, spec = self.net_.input_spec, self._input_spec(X)
+        if earlier.unequal:
+            spec = replace(
+                spec,
+                unequal=True,
+                sample_shape=earlier.sample_shape,
+                input_shape=earlier.input_shape,
+            )
         # A network that compact() cut counts as the one that it was cut from.
         network = replace(self.net_.module_.spec, cut_to=None)
         if (
@@ -728,9 +741,16 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
     @np.errstate(over="ignore", invalid="ignore")
     def _checked_samples(self, X: Any) -> NDArray[Any]:
         check_is_fitted(self)
-        X = validate_data(self, to_numpy(X), reset=False, dtype="numeric", allow_nd=True)
+        X = validate_data(
+            self,
+            padded(to_numpy(X)),
+            reset=False,
+            dtype="numeric",
+            allow_nd=True,
+            ensure_all_finite="allow-nan",
+        )
         check_numbers(X)
-        check_shape(X, self.net_.input_spec)
+        check_samples(X, self.net_.input_spec)
         return X
 
     def _member_outputs(self, X: Any, *, features: bool = False) -> NDArray[np.float32]:
@@ -890,7 +910,7 @@ def evaluation_data(
     `name` is that of y where the user gave it, for errors.
     """
     X, y = estimator._checked(X, y, reset=False)
-    check_shape(X, estimator.net_.input_spec)
+    check_samples(X, estimator.net_.input_spec)
     target = estimator.net_.target
     estimator._check_known(y, target, name)
     return X, target.encode(y)

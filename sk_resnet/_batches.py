@@ -66,7 +66,8 @@ class ArrayDataset(Dataset):
         if is_bytes:
             samples = np.ascontiguousarray(self.spec.channels_first(self.X[self.rows]))
         else:
-            samples = np.empty((len(self), *self.spec.network_shape), dtype=np.float32)
+            shape = self.spec.channels_first(self.X[:1]).shape[1:]
+            samples = np.empty((len(self), *shape), dtype=np.float32)
             for part in chunks(samples):
                 samples[part] = self.spec.transform(self.X[self.rows[part]])
         self.resident = torch.from_numpy(samples).to(device)

@@ -5,13 +5,12 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from sklearn.model_selection import GroupShuffleSplit, check_cv
 
 from sk_resnet._batches import ArrayDataset
 from sk_resnet._compat_sklearn import check_sample_weight
-from sk_resnet._input import InputSpec, with_statistics
+from sk_resnet._input import InputSpec, ends_in_nan, to_numpy, with_statistics
 from sk_resnet._target import Target
 
 DEFAULT_FRACTION = 0.1
@@ -29,14 +28,6 @@ class Data:
     validation: ArrayDataset | None
     input_spec: InputSpec
     target: Target
-
-
-def to_numpy(X: Any) -> Any:
-    """Tensors as arrays on the CPU; anything else as it is."""
-    if not isinstance(X, torch.Tensor):
-        return X
-    X = X.detach().cpu()
-    return (X.float() if X.dtype == torch.bfloat16 else X).numpy()  # NumPy has no bfloat16
 
 
 def check_numbers(X: NDArray[Any]) -> None:
@@ -89,12 +80,17 @@ def check_learns_numbers(y: Any) -> None:
         )
 
 
-def check_shape(X: NDArray[Any], spec: InputSpec) -> None:
-    """Refuse samples of another shape than the network was made for."""
-    if X.shape[1:] != spec.sample_shape:
+def check_samples(X: NDArray[Any], spec: InputSpec) -> None:
+    """Refuse samples of another shape than the network was made for, and NaN."""
+    if not spec.accepts(X.shape[1:]):
         raise ValueError(
             f"X has samples of shape {X.shape[1:]}, but this model was fitted on "
             f"{spec.sample_shape}: resize X or refit."
+        )
+    if ends_in_nan(X, spec) and not spec.unequal:
+        raise ValueError(
+            "Input X contains NaN: this model was fitted on series of one length. Refit "
+            "it with shorter series among the others."
         )
 
 
@@ -164,7 +160,7 @@ def training_data(
 def _validation_set(
     X: NDArray[Any], y: Any, *, target: Target, spec: InputSpec
 ) -> ArrayDataset:
-    check_shape(X, spec)
+    check_samples(X, spec)
     encoded = target.encode(y)
     weight = target.weights(encoded)
     _require_validation(int(np.count_nonzero(weight)))

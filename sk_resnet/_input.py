@@ -3,12 +3,14 @@
 import math
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from numbers import Integral
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from sklearn.utils import assert_all_finite
 
 CHUNK_BYTES = 32 * 2**20
 
@@ -20,6 +22,8 @@ class InputSpec:
     sample_shape: tuple[int, ...]
     input_shape: tuple[int, ...]
     channel_axis: int
+    # Series of any length, which NaN follow up to that of the longest.
+    unequal: bool = field(default=False, compare=False)
     mean: NDArray[np.float64] | None = field(default=None, compare=False)
     scale: NDArray[np.float64] | None = field(default=None, compare=False)
 
@@ -30,9 +34,24 @@ class InputSpec:
             return self.input_shape
         return (self.input_shape[-1], *self.input_shape[:-1])
 
+    def read_as(self, sample_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape with an axis of channels that samples of this shape are read as."""
+        if not self.unequal:
+            return self.input_shape
+        n_channels = self.network_shape[0]
+        length = math.prod(sample_shape) // n_channels
+        return (n_channels, length) if self.channel_axis == 1 else (length, n_channels)
+
+    def accepts(self, sample_shape: tuple[int, ...]) -> bool:
+        """Whether samples of this shape are of the kind that the specification is for."""
+        if sample_shape == self.sample_shape or not self.unequal or 0 in sample_shape:
+            return sample_shape == self.sample_shape
+        has_one_channel = len(sample_shape) == 1 and self.network_shape[0] == 1
+        return has_one_channel or self.read_as(sample_shape) == sample_shape
+
     def channels_first(self, X: NDArray[Any]) -> NDArray[Any]:
         """View of X as (n, channels, *spatial)."""
-        X = X.reshape(len(X), *self.input_shape)
+        X = X.reshape(len(X), *self.read_as(X.shape[1:]))
         return np.moveaxis(X, -1, 1) if self.channel_axis == -1 else X
 
     def transform(self, X: NDArray[Any]) -> NDArray[np.float32]:
@@ -171,8 +190,14 @@ def with_statistics(spec: InputSpec, X: NDArray[Any], weight: NDArray[Any]) -> I
             continue
         x = spec.channels_first(X[rows]).astype(np.float64)
         x = x.reshape(len(x), n_channels, -1)
+        if spec.unequal:
+            has_value = ~np.isnan(x[:, 0])
+            chunk_total = float(w @ has_value.sum(1))
+            x = np.where(has_value[:, None], x, 0)
         chunk_mean = np.einsum("n,ncp->c", w, x) / chunk_total
         centred = x - chunk_mean[:, None]
+        if spec.unequal:
+            centred *= has_value[:, None]
         chunk_squares = np.einsum("n,ncp,ncp->c", w, centred, centred)
         # Chan, Golub & LeVeque 1979: merge the moments of two parts of the data.
         merged = total + chunk_total
@@ -189,7 +214,65 @@ def with_statistics(spec: InputSpec, X: NDArray[Any], weight: NDArray[Any]) -> I
     # A constant channel has a deviation of rounding errors only.
     constant = deviation <= 10 * np.finfo(np.float64).eps * np.abs(mean)
     scale = np.where(constant, 1.0, deviation)
-    return InputSpec(spec.sample_shape, spec.input_shape, spec.channel_axis, mean, scale)
+    return replace(spec, mean=mean, scale=scale)
+
+
+def padded(X: Any) -> Any:
+    """Lists of series of unequal lengths as one array, in which NaN follow the shorter.
+
+    The series are arrays of shape (length,), (n_channels, length) or (length, n_channels).
+    Anything else is returned as it is.
+    """
+    is_listed = isinstance(X, (list, tuple)) or (
+        isinstance(X, np.ndarray) and X.dtype == object and X.ndim == 1
+    )
+    if not is_listed or not all(1 <= len(getattr(x, "shape", ())) <= 2 for x in X):
+        return X
+    series = [np.asarray(to_numpy(x)) for x in X]
+    series = [x[None] if x.ndim == 1 else x for x in series]
+    sizes = np.array([x.shape for x in series])
+    differ = np.ptp(sizes, axis=0) > 0 if len(series) else np.zeros(2, dtype=bool)
+    if not differ.any():
+        return X
+    if differ.all():
+        raise ValueError(
+            "Series of a list must have the same number of channels, got shapes from "
+            f"{tuple(sizes.min(0).tolist())} to {tuple(sizes.max(0).tolist())}."
+        )
+    dtype = np.result_type(np.float32, *series)
+    whole = np.full((len(series), *sizes.max(0)), np.nan, dtype=dtype)
+    for row, x in zip(whole, series, strict=True):
+        row[: len(x), : x.shape[1]] = x
+    return whole
+
+
+def ends_in_nan(X: NDArray[Any], spec: InputSpec) -> bool:
+    """Whether X holds series some of which end early, in NaN; refuses any other NaN."""
+    found = False
+    for rows in chunks(X) if X.dtype.kind == "f" else ():
+        missing = np.isnan(x := spec.channels_first(X[rows]))
+        if not missing.any():
+            continue
+        if x.ndim != 3:
+            assert_all_finite(x.reshape(len(x), -1), input_name="X")
+        begins = np.diff(missing, axis=-1)
+        is_end = (missing == missing[:, :1]).all() and begins.sum(-1).max() <= 1
+        if missing[..., 0].any() or not is_end:
+            raise ValueError(
+                "Input X contains NaN within series: only behind the last value of a "
+                "series may NaN stand, in all of its channels. Fill in what is missing, "
+                "or set channel_axis=-1 where the channels come last."
+            )
+        found = True
+    return found
+
+
+def to_numpy(X: Any) -> Any:
+    """Tensors as arrays on the CPU; anything else as it is."""
+    if not isinstance(X, torch.Tensor):
+        return X
+    X = X.detach().cpu()
+    return (X.float() if X.dtype == torch.bfloat16 else X).numpy()  # NumPy has no bfloat16
 
 
 def chunks(X: NDArray[Any]) -> Iterator[slice]:

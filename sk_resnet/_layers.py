@@ -6,6 +6,7 @@ laid out as (1, members * channels, samples) then, so that no layer has to trans
 All parameters hold the members along their first axis.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -134,6 +135,75 @@ def global_average_pool(x: Tensor) -> Tensor:
     """Mean over the spatial axes: (n, channels, *spatial) → (n, channels)."""
     # With the channels last by name too, or the gradient comes back with them outermost.
     return x.movedim(1, -1).flatten(1, -2).mean(1) if x.ndim > 2 else x
+
+
+class Ends:
+    """Which places of series have a value, at every resolution of a network.
+
+    `has_value` is of shape (n, members, 1, length): in each sample first those that do.
+    """
+
+    def __init__(self, has_value: Tensor) -> None:
+        self.by_length = {has_value.shape[-1]: has_value}
+
+    def at(self, x: Tensor) -> Tensor:
+        """Mask (n, channels or 1, 1, length) for values of this shape."""
+        shorter = min(self.by_length)
+        while shorter > x.shape[-1]:
+            coarser = self.by_length[shorter][..., ::2]
+            shorter = coarser.shape[-1]
+            self.by_length[shorter] = coarser
+        mask = self.by_length[x.shape[-1]]
+        members = mask.shape[1]
+        return mask if members == 1 else mask.repeat_interleave(x.shape[1] // members, 1)
+
+    def filled(self, x: Tensor, value: float = 0.0) -> Tensor:
+        """Values with another one behind the ends."""
+        return x.masked_fill(~self.at(x), value)
+
+    def average(self, x: Tensor) -> Tensor:
+        """Mean over the places that have a value: (n, channels)."""
+        mask = self.at(x)
+        return (self.filled(x).sum(-1) / mask.sum(-1)).flatten(1)
+
+
+def through(layers: nn.Sequential, x: Tensor, ends: Ends | None) -> Tensor:
+    """Output of layers, none of which reads what stands behind the ends of series.
+
+    So a series gives what it gives alone, whatever it is padded to: convolutions find
+    zeros behind its end, as behind that of the longest, and norms leave it out.
+    """
+    if ends is None:
+        return layers(x)
+    for layer in layers:
+        if hasattr(layer, "shortcut"):  # a block has layers of its own
+            x = layer(x, ends)
+        elif isinstance(layer, (*KERNELS, PaddedConvolution)):
+            x = layer(ends.filled(x))
+        elif isinstance(layer, nn.MaxPool2d):
+            x = ends.filled(layer(ends.filled(x, -math.inf)))
+        elif isinstance(layer, NORM_TYPES) and layer.training:
+            x = _normed(layer, x, ends.at(x))
+        else:
+            x = layer(x)
+    return x
+
+
+def _normed(layer: Any, x: Tensor, mask: Tensor) -> Tensor:
+    """Batch norm of series by the statistics of the places that have a value."""
+    values, weight = x.float(), mask.float()
+    places = (0, 2, 3)
+    count = weight.sum(places, keepdim=True)
+    mean = (values * weight).sum(places, keepdim=True) / count
+    centred = (values - mean) * weight
+    variance = centred.square().sum(places, keepdim=True) / count
+    with torch.no_grad():
+        unbiased = variance * (count / (count - 1))
+        layer.running_mean.lerp_(mean.flatten(), layer.momentum)
+        layer.running_var.lerp_(unbiased.flatten(), layer.momentum)
+        layer.num_batches_tracked.add_(1)
+    scale = layer.weight.view(1, -1, 1, 1) * (variance + layer.eps).rsqrt()
+    return (centred * scale + layer.bias.view(1, -1, 1, 1)).to(x.dtype)
 
 
 class _Pad(nn.Module):

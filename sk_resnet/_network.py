@@ -11,6 +11,7 @@ from sk_resnet._layers import (
     KERNELS,
     NORM_TYPES,
     Dropout,
+    Ends,
     StochasticDepth,
     Subsample,
     ZeroPadShortcut,
@@ -20,6 +21,7 @@ from sk_resnet._layers import (
     linear,
     max_pool,
     norm,
+    through,
 )
 from sk_resnet._spec import ORDERS, BlockSpec, NetworkSpec
 
@@ -99,12 +101,14 @@ class Block(nn.Module):
             order.after_addition, n_dims, block.out_channels, members=members
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.before_fork(x)
-        out = self.branch(x)
-        if self.shortcut is not None:
+    def forward(self, x: Tensor, ends: Ends | None = None) -> Tensor:
+        x = through(self.before_fork, x, ends)
+        out = through(self.branch, x, ends)
+        if isinstance(self.shortcut, nn.Sequential):
+            out = out + through(self.shortcut, x, ends)
+        elif self.shortcut is not None:
             out = out + self.shortcut(x)
-        return self.after(out)
+        return through(self.after, out, ends)
 
 
 def _shortcut(network: NetworkSpec, block: BlockSpec) -> nn.Module | None:
@@ -166,20 +170,28 @@ class ResidualNetwork(nn.Module):
         members, n_dims = self.spec.members, self.spec.n_dims
         if members > 1 and x.ndim == n_dims + 2:  # the same samples for all
             x = x.expand(members, *x.shape)
+        ends = self._ends(x) if self.spec.unequal else None
         if members > 1:
             x = x.transpose(0, 1).flatten(1, 2) if n_dims else _as_columns(x)
         if n_dims == 1:
             x = x.unsqueeze(2)
         if n_dims > 0:
             x = channels_innermost(x)
-        x = self.stem(x)
+        x = through(self.stem, x, ends)
         for stage in self.stages:
-            x = stage(x)
-        x = self.head(x)
+            x = through(cast(nn.Sequential, stage), x, ends)
+        x = through(self.head, x, ends)
         if n_dims == 0:
             return x
-        x = global_average_pool(x)
+        x = global_average_pool(x) if ends is None else ends.average(x)
         return x if members == 1 else x.t().unsqueeze(0)
+
+    def _ends(self, x: Tensor) -> Ends:
+        """Ends of series, as (n, channels, length) or with the members in front."""
+        has_value = ~x.select(-2, 0).isnan()
+        if self.spec.members == 1:
+            has_value = has_value.unsqueeze(0)
+        return Ends(has_value.transpose(0, 1).unsqueeze(2))
 
     def _by_member(self, x: Tensor) -> Tensor:
         members = self.spec.members

@@ -12,7 +12,7 @@ from sklearn.base import clone, is_classifier
 from sklearn.model_selection import train_test_split
 
 from sk_resnet._base import BaseResNet
-from sk_resnet._data import to_numpy
+from sk_resnet._input import to_numpy
 
 
 @dataclass(frozen=True)

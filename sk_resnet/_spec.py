@@ -233,6 +233,8 @@ class NetworkSpec:
     cut_to: tuple[tuple[int, ...], ...] | None = None
     # Networks of this architecture that are trained as one.
     members: int = 1
+    # Of series that NaN follow, which no layer reads.
+    unequal: bool = False
 
     @property
     def n_layers(self) -> int:
@@ -378,6 +380,7 @@ def network_spec(
     input_shape: tuple[int, ...],
     n_outputs: int,
     members: int = 1,
+    unequal: bool = False,
 ) -> NetworkSpec:
     """Specification of a network for samples of shape (channels, *spatial)."""
     kind = resolve_block(shape.block)
@@ -424,6 +427,7 @@ def network_spec(
         activate_first=family.activates_first,
         stochastic_depth=shape.stochastic_depth,
         members=members,
+        unequal=unequal,
     )
     n_weights = members * sum(map(spec.n_kernel_weights, spec.blocks()))
     if n_weights > MOST_WEIGHTS:

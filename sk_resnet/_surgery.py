@@ -48,7 +48,7 @@ def _folded(module: nn.Module, overwriting: set[nn.ReLU]) -> nn.Module:
 
 def _with_norm(layer: Any, norm: Any) -> nn.Module:
     if isinstance(layer, PaddedConvolution):
-        return nn.Sequential(layer[0], _with_norm(layer[1], norm))
+        return PaddedConvolution(layer[0], _with_norm(layer[1], norm))
     fuse = fuse_linear_bn_weights if isinstance(layer, nn.Linear) else fuse_conv_bn_weights
     statistics = norm.running_mean, norm.running_var, norm.eps
     weight, bias = fuse(layer.weight, layer.bias, *statistics, norm.weight, norm.bias)

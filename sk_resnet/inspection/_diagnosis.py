@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from sk_resnet._base import BaseResNet, evaluation_data
-from sk_resnet._data import to_numpy
+from sk_resnet._input import padded, to_numpy
 from sk_resnet._net import ResidualNet
 from sk_resnet._target import Target
 from sk_resnet.inspection._probe import dead_share, probe_samples
@@ -241,7 +241,8 @@ def _part(estimator: BaseResNet, X: Any, y: Any, name: str) -> _Part:
 
 def _some_rows(X: Any, y: Any) -> tuple[Any, Any]:
     """At most MOST_SAMPLES rows, evenly over all; tables stay tables."""
-    X, y = (to_numpy(a) if hasattr(a, "shape") else np.asarray(a) for a in (X, y))
+    X, y = padded(to_numpy(X)), to_numpy(y)
+    X, y = (a if hasattr(a, "shape") else np.asarray(a) for a in (X, y))
     n = X.shape[0]
     if n <= MOST_SAMPLES:
         return X, y

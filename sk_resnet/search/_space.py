@@ -14,7 +14,7 @@ from sklearn.utils import indexable
 
 from sk_resnet._base import BaseResNet
 from sk_resnet._compat_sklearn import check_parameters, rows_of
-from sk_resnet._input import input_spec
+from sk_resnet._input import input_spec, padded
 from sk_resnet._optim import OPTIMIZERS
 from sk_resnet._plan import default_lr
 from sk_resnet._spec import FAMILIES, NetworkSpec, architecture, network_spec
@@ -161,7 +161,7 @@ def sample_shape(net: BaseResNet, X: Any) -> tuple[int, ...]:
     """Channels and sides of a sample as the network gets it."""
     shape = net.input_shape
     if shape is None:
-        shape = (32,) if X is None else np.shape(X)[1:]
+        shape = (32,) if X is None else np.shape(padded(X))[1:]
     if not len(shape):
         raise ValueError(
             f"X must have samples of at least one dimension, got shape {np.shape(X)}."
