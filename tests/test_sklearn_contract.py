@@ -14,6 +14,8 @@ import torch
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.callback import ProgressBar
+from sklearn.compose import make_column_transformer
+from sklearn.impute import SimpleImputer
 from sklearn.model_selection import (
     GridSearchCV,
     cross_val_predict,
@@ -21,10 +23,11 @@ from sklearn.model_selection import (
     cross_validate,
 )
 from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.utils import estimator_html_repr
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from skorch.callbacks import Callback
+from skrub import tabular_pipeline
 from tqdm import tqdm
 
 from sk_resnet import (
@@ -370,3 +373,36 @@ def test_callbacks_of_scikit_learn_are_ended(rows, error, settings, fitted):
         "callbacks",
         "_skl_callbacks",
     }
+
+
+def mixed_table(n=120):
+    """Numbers, categories, dates and missing values; y is 1 where the size is above 0."""
+    rng = np.random.default_rng(0)
+    size = rng.normal(size=n)
+    table = {
+        "size": size,
+        "colour": rng.choice(["red", "green", "blue"], n),
+        "day": pd.date_range("2024-01-01", periods=n),
+        "weight": np.where(rng.random(n) < 0.2, np.nan, rng.normal(size=n)),
+        "same": np.ones(n),
+    }
+    return pd.DataFrame(table), (size > 0).astype(int)
+
+
+@pytest.mark.filterwarnings("ignore:Found unknown categories")
+@pytest.mark.parametrize("library", ["skrub", "scikit-learn"])
+def test_mixed_tables_are_learned_in_a_pipeline(library):
+    X, y = mixed_table()
+    model = ResNetClassifier(4, max_epochs=20, n_estimators=2, random_state=0)
+    if library == "skrub":
+        pipeline = tabular_pipeline(model)
+    else:
+        encode = make_column_transformer(
+            (OneHotEncoder(handle_unknown="ignore", sparse_output=False), ["colour"]),
+            (SimpleImputer(add_indicator=True), ["size", "weight", "same"]),
+        )
+        pipeline = make_pipeline(encode, model)
+    assert cross_val_score(pipeline, X, y, cv=3).mean() > 0.8
+    # Of categories that the fit did not see, and of other values that are missing.
+    other = X.assign(colour="black", size=np.where(y, np.nan, X["size"]))
+    assert pipeline.fit(X, y).predict_proba(other).shape == (120, 2)
