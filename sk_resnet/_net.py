@@ -19,7 +19,12 @@ from sk_resnet._callbacks import held_epoch, is_ours, wants_batches
 from sk_resnet._compat_skorch import BareNet
 from sk_resnet._data import Data
 from sk_resnet._input import InputSpec
-from sk_resnet._machine import prediction_size, training_settings
+from sk_resnet._machine import (
+    is_small_work,
+    one_thread,
+    prediction_size,
+    training_settings,
+)
 from sk_resnet._network import in_place, inner_kernels, kernels, overwriting_relus
 from sk_resnet._optim import OPTIMIZERS, parameter_groups
 from sk_resnet._plan import Execution, Recipe
@@ -368,15 +373,17 @@ class ResidualNet(BareNet):
         out = torch.empty(shape, dtype=torch.float32, device=device)
         macs = multiply_adds(self.module_, self.input_spec.network_shape[1:])
         size = prediction_size(len(dataset), self.batch_size, macs, device)
-        for x, _ in Batches(dataset, size, device):
-            n = len(x)
-            # Kernels are chosen by the batch's size and differ in their last bits, so every
-            # batch of a call has the same: predictions do not depend on their neighbours.
-            if n < size:
-                x = nn.functional.pad(x, (0, 0) * (x.ndim - 1) + (0, size - n))
-            found = autocast(network, x, bfloat16=bfloat16)[..., :n, :]
-            out[..., start : start + n, :] = found
-            start += n
+        with one_thread(is_small_work(macs * size, device)):
+            for x, _ in Batches(dataset, size, device):
+                n = len(x)
+                # Kernels are chosen by the batch's size and differ in their last bits, so
+                # every batch of a call has the same: predictions do not depend on their
+                # neighbours.
+                if n < size:
+                    x = nn.functional.pad(x, (0, 0) * (x.ndim - 1) + (0, size - n))
+                found = autocast(network, x, bfloat16=bfloat16)[..., :n, :]
+                out[..., start : start + n, :] = found
+                start += n
         return out.cpu().numpy()
 
 

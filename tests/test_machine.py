@@ -71,6 +71,27 @@ def test_small_networks_train_on_one_thread_which_leaves_the_number_as_it_was(ro
     assert wide.history_[0]["threads"] == 2
 
 
+def test_predictions_take_the_threads_that_training_takes(rows):
+    X, y = rows
+    settings = {"max_epochs": 1, "n_estimators": 1, "random_state": 0}
+    small = ResNetClassifier(depth=4, **settings).fit(X, y)
+    wide = ResNetClassifier(depth=4, width=40, **settings, batch_size=64).fit(X, y)
+    found = []
+    for model in (small, wide):
+        model.module_.head.register_forward_hook(
+            lambda *_: found.append(torch.get_num_threads())
+        )
+    torch.set_num_threads(2)
+    try:
+        small.predict(X[:1])
+        wide.predict(X)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+    assert set(found[:1]) == {1}
+    assert set(found[1:]) == {2}
+
+
 def test_a_fit_inside_another_or_beside_it_has_the_right_number_of_threads():
     found = []
 
