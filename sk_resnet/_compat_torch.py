@@ -24,7 +24,9 @@ __all__ = [
     "READS_A_VALUE",
     "TorchDispatchMode",
     "WeakIdKeyDictionary",
+    "are_unchanged",
     "children_of",
+    "contents",
     "has_hooks",
     "is_compilation_error",
     "is_mutable",
@@ -52,6 +54,34 @@ def shallow_copy(
     if parameters is not None:
         twin._parameters = dict(parameters)
     return twin
+
+
+Contents = list[tuple[dict[str, Any], str, Any, int]]
+
+
+def contents(module: nn.Module) -> Contents:
+    """Tensors, layers and modes of a module, as `are_unchanged` compares them."""
+    found: Contents = []
+    for part in module.modules():
+        found.append((vars(part), "training", part.training, -1))
+        for held in (part._parameters, part._buffers, part._modules):
+            found += [(held, name, value, _version(value)) for name, value in held.items()]
+    return found
+
+
+def _version(value: Any) -> int:
+    """Number of writes to a tensor; -1 for what has none, also in inference mode."""
+    if not isinstance(value, torch.Tensor) or value.is_inference():
+        return -1
+    return value._version
+
+
+def are_unchanged(earlier: Contents) -> bool:
+    """Whether none of these was replaced, and no tensor was written to."""
+    return all(
+        (version < 0 or value._version == version) and held.get(name) is value
+        for held, name, value, version in earlier
+    )
 
 
 def has_hooks(module: nn.Module) -> bool:

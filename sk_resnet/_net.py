@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from sk_resnet._batches import ArrayDataset, Batch, Batches
 from sk_resnet._callbacks import held_epoch, is_ours, wants_batches
 from sk_resnet._compat_skorch import BareNet
+from sk_resnet._compat_torch import Contents, are_unchanged, contents
 from sk_resnet._data import Data
 from sk_resnet._input import InputSpec
 from sk_resnet._machine import (
@@ -36,6 +37,9 @@ from sk_resnet._target import Target
 # Training samples whose outputs must be finite when a training ends. They are few because
 # each call of partial_fit predicts them, and it may train on no more than a batch.
 SAMPLES_OF_CHECK = 8
+# Of a network that is kept ready for predictions. Larger ones take longer to predict with
+# than to make ready.
+MOST_KEPT_BYTES = 2**20
 
 
 class DivergenceError(ValueError):
@@ -62,6 +66,7 @@ class ResidualNet(BareNet):
     ) -> None:
         self.input_spec, self.target = input_spec, target
         self.shuffle, self.noise = shuffle, noise
+        self._kept: tuple[nn.Module, int, Contents] | None = None
         super().__init__(module, criterion=nn.Identity, **kwargs)
 
     # A training
@@ -161,6 +166,7 @@ class ResidualNet(BareNet):
 
     def begin_epoch(self, training: Batches, validation: Batches | None) -> None:
         """Open a row of the history."""
+        self._kept = None  # recorded steps of a GPU change tensors unseen
         self.notify("on_epoch_begin", **_datasets(training, validation))
 
     def record_training(
@@ -180,6 +186,7 @@ class ResidualNet(BareNet):
         self, training: Batches, validation: Batches | None, seconds: float
     ) -> None:
         """Close the row, and tell the callbacks, which may stop the training."""
+        self._kept = None
         self.history.record("dur", seconds)
         self.notify("on_epoch_end", **_datasets(training, validation))
 
@@ -349,6 +356,25 @@ class ResidualNet(BareNet):
         outputs = self.outputs(X, bfloat16=bfloat16)
         return outputs if outputs.ndim == 2 else self.target.averaged(outputs)
 
+    def _prepared(self) -> tuple[nn.Module, int]:
+        """Twin for prediction and its work for a sample; of small networks they are kept.
+
+        They are made anew when a tensor or layer has changed.
+        """
+        kept = self._kept
+        if kept is not None and are_unchanged(kept[2]):
+            return kept[:2]
+        self._kept = None
+        network = self.module_.eval()
+        twin = folded(network)
+        work = multiply_adds(network, self.input_spec.network_shape[1:])
+        tensors = network.state_dict().values()
+        is_small = 4 * sum(tensor.numel() for tensor in tensors) <= MOST_KEPT_BYTES
+        # Tensors of inference mode do not tell when they were written to.
+        if is_small and not any(tensor.is_inference() for tensor in tensors):
+            self._kept = twin, work, contents(network)
+        return twin, work
+
     @torch.inference_mode()
     def outputs(
         self,
@@ -361,8 +387,7 @@ class ResidualNet(BareNet):
 
         Those of several members have an axis in front.
         """
-        self.module_.eval()
-        dataset, twin = self.get_dataset(X), folded(self.module_)
+        dataset, (twin, macs) = self.get_dataset(X), self._prepared()
         network: Any = twin.features if features else twin
         spec = self.module_.spec
         n_outputs = spec.stages[-1].out_channels if features else spec.n_outputs
@@ -371,7 +396,6 @@ class ResidualNet(BareNet):
         device, start = torch.device(self.device), 0
         # There, or the CPU would wait for each batch of a GPU.
         out = torch.empty(shape, dtype=torch.float32, device=device)
-        macs = multiply_adds(self.module_, self.input_spec.network_shape[1:])
         size = prediction_size(len(dataset), self.batch_size, macs, device)
         with one_thread(is_small_work(macs * size, device)):
             for x, _ in Batches(dataset, size, device):

@@ -1,5 +1,6 @@
 """Oracles: the network as it was, torch's counter, and the papers' counts."""
 
+import pickle
 from typing import ClassVar
 
 import numpy as np
@@ -14,7 +15,7 @@ from test_spec import spec_of
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from sk_resnet import ResNetClassifier, WideResNetClassifier
+from sk_resnet import ResNetClassifier, WideResNetClassifier, _net
 from sk_resnet._layers import NORM_TYPES
 from sk_resnet._network import build_network, inner_kernels, kernels, n_parameters
 from sk_resnet._optim import OPTIMIZERS
@@ -235,3 +236,71 @@ def test_multiply_adds_are_those_of_the_published_networks():
     assert count(28, 10, True) == pytest.approx(5243e6, rel=2e-3)
     assert count(20, 1, False) == pytest.approx(40.6e6, rel=5e-3)
     assert count(110, 1, False) == pytest.approx(253e6, rel=5e-3)
+
+
+def bias_of_last_layer(network):
+    return network.classifier.bias.detach()
+
+
+CHANGES = {
+    "a tensor is written to": lambda m: bias_of_last_layer(m)[0].add_(5),
+    "a tensor is replaced": lambda m: setattr(
+        m.classifier, "bias", nn.Parameter(torch.arange(3.0))
+    ),
+    "a layer is replaced": lambda m: setattr(m, "head", nn.Sequential(nn.Tanh())),
+    "a buffer is written to": lambda m: m.stem.norm1.running_mean.add_(1),
+    "weights are loaded": lambda m: m.load_state_dict(
+        {name: 0.5 * tensor for name, tensor in m.state_dict().items()}
+    ),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_predictions_see_every_change_of_a_network(rows, change):
+    X, y = rows
+    model = ResNetClassifier(4, max_epochs=1, n_estimators=1, random_state=0).fit(X, y)
+    before = model.predict_proba(X)
+    np.testing.assert_array_equal(model.predict_proba(X), before)
+    CHANGES[change](model.module_)
+    found = model.predict_proba(X)
+    model.net_._kept = None
+    np.testing.assert_array_equal(found, model.predict_proba(X))
+    assert np.abs(found - before).max() > 1e-3
+
+
+def test_a_network_in_training_mode_predicts_in_evaluation_mode(rows):
+    X, y = rows
+    model = ResNetClassifier(
+        4, max_epochs=1, n_estimators=1, dropout=0.5, random_state=0
+    ).fit(X, y)
+    before = model.predict_proba(X)
+    model.module_.train()
+    np.testing.assert_array_equal(model.predict_proba(X), before)
+    assert not model.module_.training
+
+
+def test_only_small_networks_are_kept_ready_and_never_in_files(rows, monkeypatch):
+    X, y = rows
+    model = ResNetClassifier(4, max_epochs=1, n_estimators=1, random_state=0).fit(X, y)
+    n_bytes = len(pickle.dumps(model))
+    model.predict(X)
+    twin = model.net_._kept[0]
+    model.predict(X[:3])
+    assert model.net_._kept[0] is twin
+    assert len(pickle.dumps(model)) == n_bytes
+    model.partial_fit(X, y)
+    assert model.net_._kept is None
+    monkeypatch.setattr(_net, "MOST_KEPT_BYTES", 1000)
+    model.predict(X)
+    assert model.net_._kept is None
+
+
+def test_tensors_of_inference_mode_are_not_kept(rows):
+    X, y = rows
+    model = ResNetClassifier(4, max_epochs=1, n_estimators=1, random_state=0).fit(X, y)
+    with torch.inference_mode():
+        model.module_.classifier.bias = nn.Parameter(torch.zeros(3), requires_grad=False)
+    before = model.predict_proba(X)
+    with torch.inference_mode():
+        model.module_.classifier.bias[0] = 9
+    assert np.abs(model.predict_proba(X) - before).max() > 0.1
