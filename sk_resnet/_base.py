@@ -124,7 +124,7 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "depth": [_counts, _auto],
         "width": [_positive, _auto],
-        "block": [StrOptions(set(BLOCKS)), tuple, list],
+        "block": [StrOptions({*BLOCKS, "auto"}), tuple, list],
         "order": [StrOptions({*ORDERS, "auto"})],
         "shortcut": [StrOptions(set(SHORTCUTS))],
         "layout": [StrOptions(set(LAYOUTS))],
@@ -405,10 +405,11 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
                 f"{self.validation_split}."
             )
 
-    def _resolved_split(self, n_members: int, is_monitored: bool) -> Any:
+    def _resolved_split(self, n_dims: int, n_members: int, is_monitored: bool) -> Any:
         """Part of the training data to hold out."""
         split = self.validation_split
-        if split == "auto" and n_members > 1 and self._calibrates():
+        # Series are few, and lose more by what a fold takes than a temperature brings.
+        if split == "auto" and n_dims == 0 and n_members > 1 and self._calibrates():
             return FOLDS
         if split is None or isinstance(split, str):
             return DEFAULT_FRACTION if is_monitored else None
@@ -451,7 +452,8 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
         if others.get("validation_set"):
             self._check_known(others["validation_set"][1], target, "y_val")
         elif not in_part:
-            split = self._resolved_split(n_members, is_monitored)
+            n_dims = len(spec.network_shape) - 1
+            split = self._resolved_split(n_dims, n_members, is_monitored)
         return training_data(
             X,
             y,
@@ -489,9 +491,9 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
         return network
 
     def _n_members(self, spec: InputSpec) -> int:
-        if self.n_estimators != "auto":
-            return int(self.n_estimators)
-        return FAMILIES[self._family].default_members(len(spec.network_shape) - 1)
+        defaults = FAMILIES[self._family].defaults(len(spec.network_shape) - 1)
+        auto = self.n_estimators == "auto"
+        return defaults.n_estimators if auto else int(self.n_estimators)
 
     def _check_same_network(self, X: NDArray[Any]) -> None:
         """Refuse parameters that an existing network does not have."""

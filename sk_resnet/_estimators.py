@@ -40,7 +40,7 @@ class _Classifier(ClassifierMixin, BaseResNet):
         depth: int | str = "auto",
         *,
         width: float | str = "auto",
-        block: str | Sequence[int] = "basic",
+        block: str | Sequence[int] = "auto",
         order: str = "auto",
         shortcut: str = "projection",
         layout: str = "auto",
@@ -358,7 +358,7 @@ class _Regressor(RegressorMixin, BaseResNet):
         depth: int | str = "auto",
         *,
         width: float | str = "auto",
-        block: str | Sequence[int] = "basic",
+        block: str | Sequence[int] = "auto",
         order: str = "auto",
         shortcut: str = "projection",
         layout: str = "auto",
@@ -562,12 +562,12 @@ class ResNetClassifier(_Classifier):
         Number of weight layers: 6n+2 for basic blocks, 9n+2 for bottlenecks, m·3n+2 for
         blocks of m kernels; 18, 34, 50, 101 or 152 in the imagenet layout. Networks for
         rows have one stage in place of three, so 2n+2 for basic blocks. "auto" is 8 for
-        rows and 20 for everything else.
+        rows and series, and 20 for images and volumes.
     width : float or "auto", default="auto"
         Widening factor of the blocks, "auto" is 1. Bottlenecks widen inside only.
-    block : {"basic", "bottleneck"} or tuple of int, default="basic"
+    block : {"auto", "basic", "bottleneck"} or tuple of int, default="auto"
         Two 3×3 convolutions; 1×1, 3×3, 1×1 with fourfold output; or kernel sizes such
-        as (3, 1, 3).
+        as (3, 1, 3). "auto" is (15, 7) for series, and "basic" for everything else.
     order : {"auto", "original", "norm_after_addition", "relu_before_addition", \
 "relu_only_preactivation", "full_preactivation"}, default="auto"
         Where norms and activations stand in a block, figure 4 of [2]_. "auto" is
@@ -589,8 +589,8 @@ class ResNetClassifier(_Classifier):
     n_estimators : int or "auto", default="auto"
         Networks of an ensemble, each with initial weights, order of samples and dropout
         of its own. They train as one, which takes far less time than one after the
-        other where the networks are small. "auto" is 8 for rows and 1 for everything
-        else.
+        other where the networks are small. "auto" is 8 for rows, 5 for series, and 1 for
+        images and volumes.
     l1 : float, default=0.0
         Strength of the L1 penalty on the kernels. A proximal step after each step of
         the optimizer makes weights exactly zero.
@@ -657,11 +657,11 @@ default="one_cycle"
     validation_split : "auto", float, splitter, list of a pair of index arrays, or None, \
 default="auto"
         Part of the training data that is held out to validate on. With "auto" each
-        network of an ensemble is validated on another fold, and trained on the others,
-        where that serves `calibrate`. Else "auto" and None hold nothing out, unless a
-        callback monitors validation and X_val is not given: then 0.1. A fraction and
-        folds are drawn by class, or by `groups`. Of a splitter each network gets another
-        split, one network the first.
+        network of an ensemble for rows is validated on another fold, and trained on the
+        others, where that serves `calibrate`. Else "auto" and None hold nothing out,
+        unless a callback monitors validation and X_val is not given: then 0.1. A fraction
+        and folds are drawn by class, or by `groups`. Of a splitter each network gets
+        another split, one network the first.
     callbacks : list of skorch callbacks or of (str, callback) pairs, default=None
         Such as `EarlyStopping`. Copies of them take part in the fit. Those with hooks for
         batches make it slower. Parameters of a named one are set, and searched, as
@@ -782,9 +782,9 @@ class WideResNetClassifier(_Classifier):
         for basic blocks. "auto" is 16.
     width : float or "auto", default="auto"
         Widening factor of the blocks, "auto" is 4. Bottlenecks widen inside only.
-    block : {"basic", "bottleneck"} or tuple of int, default="basic"
+    block : {"auto", "basic", "bottleneck"} or tuple of int, default="auto"
         Two 3×3 convolutions; 1×1, 3×3, 1×1 with fourfold output; or kernel sizes such
-        as (3, 1, 3).
+        as (3, 1, 3). "auto" is "basic".
     order : {"auto", "original", "norm_after_addition", "relu_before_addition", \
 "relu_only_preactivation", "full_preactivation"}, default="auto"
         Where norms and activations stand in a block, figure 4 of [2]_. "auto" is
@@ -873,11 +873,11 @@ default="one_cycle"
     validation_split : "auto", float, splitter, list of a pair of index arrays, or None, \
 default="auto"
         Part of the training data that is held out to validate on. With "auto" each
-        network of an ensemble is validated on another fold, and trained on the others,
-        where that serves `calibrate`. Else "auto" and None hold nothing out, unless a
-        callback monitors validation and X_val is not given: then 0.1. A fraction and
-        folds are drawn by class, or by `groups`. Of a splitter each network gets another
-        split, one network the first.
+        network of an ensemble for rows is validated on another fold, and trained on the
+        others, where that serves `calibrate`. Else "auto" and None hold nothing out,
+        unless a callback monitors validation and X_val is not given: then 0.1. A fraction
+        and folds are drawn by class, or by `groups`. Of a splitter each network gets
+        another split, one network the first.
     callbacks : list of skorch callbacks or of (str, callback) pairs, default=None
         Such as `EarlyStopping`. Copies of them take part in the fit. Those with hooks for
         batches make it slower. Parameters of a named one are set, and searched, as
@@ -994,12 +994,12 @@ class ResNetRegressor(_Regressor):
         Number of weight layers: 6n+2 for basic blocks, 9n+2 for bottlenecks, m·3n+2 for
         blocks of m kernels; 18, 34, 50, 101 or 152 in the imagenet layout. Networks for
         rows have one stage in place of three, so 2n+2 for basic blocks. "auto" is 8 for
-        rows and 20 for everything else.
+        rows and series, and 20 for images and volumes.
     width : float or "auto", default="auto"
         Widening factor of the blocks, "auto" is 1. Bottlenecks widen inside only.
-    block : {"basic", "bottleneck"} or tuple of int, default="basic"
+    block : {"auto", "basic", "bottleneck"} or tuple of int, default="auto"
         Two 3×3 convolutions; 1×1, 3×3, 1×1 with fourfold output; or kernel sizes such
-        as (3, 1, 3).
+        as (3, 1, 3). "auto" is (15, 7) for series, and "basic" for everything else.
     order : {"auto", "original", "norm_after_addition", "relu_before_addition", \
 "relu_only_preactivation", "full_preactivation"}, default="auto"
         Where norms and activations stand in a block, figure 4 of [2]_. "auto" is
@@ -1021,8 +1021,8 @@ class ResNetRegressor(_Regressor):
     n_estimators : int or "auto", default="auto"
         Networks of an ensemble, each with initial weights, order of samples and dropout
         of its own. They train as one, which takes far less time than one after the
-        other where the networks are small. "auto" is 8 for rows and 1 for everything
-        else.
+        other where the networks are small. "auto" is 8 for rows, 5 for series, and 1 for
+        images and volumes.
     l1 : float, default=0.0
         Strength of the L1 penalty on the kernels. A proximal step after each step of
         the optimizer makes weights exactly zero.
@@ -1197,9 +1197,9 @@ class WideResNetRegressor(_Regressor):
         for basic blocks. "auto" is 16.
     width : float or "auto", default="auto"
         Widening factor of the blocks, "auto" is 4. Bottlenecks widen inside only.
-    block : {"basic", "bottleneck"} or tuple of int, default="basic"
+    block : {"auto", "basic", "bottleneck"} or tuple of int, default="auto"
         Two 3×3 convolutions; 1×1, 3×3, 1×1 with fourfold output; or kernel sizes such
-        as (3, 1, 3).
+        as (3, 1, 3). "auto" is "basic".
     order : {"auto", "original", "norm_after_addition", "relu_before_addition", \
 "relu_only_preactivation", "full_preactivation"}, default="auto"
         Where norms and activations stand in a block, figure 4 of [2]_. "auto" is

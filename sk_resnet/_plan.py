@@ -93,7 +93,7 @@ def make_recipe(
         schedule=schedule,
         l1=0.0 if finetunes else float(parameters["l1"]),
         l1_structure=parameters["l1_structure"],
-        l2=family.default_l2(n_dims) if l2 == "auto" else float(l2),
+        l2=family.defaults(n_dims).l2 if l2 == "auto" else float(l2),
         l2_on=parameters["l2_on"],
         keep_zeros=finetunes,
         augmentations=resolve_augmentations(parameters["augment"], n_dims),

@@ -86,57 +86,93 @@ IMAGENET_STAGES = {
 IMAGENET_MIN_SIDE = 64
 
 # Channels of the stem by number of spatial dimensions: the 16 of the papers, but rows have
-# one stage only. On series 16 did as well as the 64 of Wang et al. 2017
-# (arXiv:1611.06455), in a sixth of the time.
+# one stage only.
 STEM_CHANNELS = {0: 64, 1: 16, 2: 16, 3: 16}
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What "auto" stands for in parameters of these names, for samples of one kind."""
+
+    depth: int
+    width: float
+    order: str
+    l2: float
+    block: str | tuple[int, ...] = "basic"
+    n_estimators: int = 1
 
 
 @dataclass(frozen=True)
 class Family:
     """Conventions of a paper: what "auto" stands for, and how depth is counted."""
 
-    depth: int
-    width: float
-    order: str
-    l2_of_rows: float
-    l2: float
+    rows: Defaults
+    series: Defaults
+    images: Defaults  # and volumes
     # Depth is 6n+4 whatever the block, as arXiv:1605.07146 counts it.
     counts_nominally: bool
     # The first block activates before its fork even if it does not project.
     activates_first: bool
     source: str
-    # Of rows, for which several networks of few layers predict better than a deep one.
-    depth_of_rows: int
-    members_of_rows: int
     # Of the optimizer's own learning rate, for lr="auto".
     lr_factor: float = 1.0
 
-    def default_depth(self, n_dims: int) -> int:
-        """Depth that depth="auto" stands for."""
-        return self.depth if n_dims else self.depth_of_rows
-
-    def default_members(self, n_dims: int) -> int:
-        """Networks that n_estimators="auto" stands for."""
-        return 1 if n_dims else self.members_of_rows
-
-    def default_l2(self, n_dims: int) -> float:
-        """Strength that l2="auto" stands for."""
-        return self.l2 if n_dims else self.l2_of_rows
+    def defaults(self, n_dims: int) -> Defaults:
+        """Those for samples with this many spatial dimensions."""
+        return (self.rows, self.series, self.images)[min(n_dims, 2)]
 
 
+# Of rows and series, several networks of few layers predict better than a deep one. Series
+# need wide kernels.
+SERIES_KERNELS = (15, 7)
 FAMILIES = {
-    "resnet": Family(20, 1, "original", 2e-2, 1e-4, False, True, RESNET, 8, 8),
-    "wide": Family(16, 4, "full_preactivation", 1e-2, 5e-4, True, False, WIDE, 16, 1),
+    "resnet": Family(
+        rows=Defaults(8, 1, "original", 2e-2, n_estimators=8),
+        series=Defaults(8, 1, "original", 1e-4, SERIES_KERNELS, n_estimators=5),
+        images=Defaults(20, 1, "original", 1e-4),
+        counts_nominally=False,
+        activates_first=True,
+        source=RESNET,
+    ),
+    "wide": Family(
+        rows=Defaults(16, 4, "full_preactivation", 1e-2),
+        series=Defaults(16, 4, "full_preactivation", 5e-4),
+        images=Defaults(16, 4, "full_preactivation", 5e-4),
+        counts_nominally=True,
+        activates_first=False,
+        source=WIDE,
+    ),
     # Losses of numbers have no bound. With a norm behind the last convolution of each
     # branch, as in "original", they diverge at the learning rates of classification, and
     # so they do with the many features of wide networks. Rows need a stronger penalty.
     "resnet_of_numbers": Family(
-        20, 1, "full_preactivation", 1e-1, 1e-4, False, True, RESNET, 8, 8, lr_factor=0.5
+        rows=Defaults(8, 1, "full_preactivation", 1e-1, n_estimators=8),
+        series=Defaults(8, 1, "full_preactivation", 1e-4, SERIES_KERNELS, n_estimators=5),
+        images=Defaults(20, 1, "full_preactivation", 1e-4),
+        counts_nominally=False,
+        activates_first=True,
+        source=RESNET,
+        lr_factor=0.5,
     ),
     "wide_of_numbers": Family(
-        16, 4, "full_preactivation", 1e-1, 5e-4, True, False, WIDE, 16, 1, lr_factor=0.3
+        rows=Defaults(16, 4, "full_preactivation", 1e-1),
+        series=Defaults(16, 4, "full_preactivation", 5e-4),
+        images=Defaults(16, 4, "full_preactivation", 5e-4),
+        counts_nominally=True,
+        activates_first=False,
+        source=WIDE,
+        lr_factor=0.3,
     ),
 }
+
+
+def resolved(parameters: Mapping[str, Any], defaults: Defaults) -> dict[str, Any]:
+    """Parameters with what "auto" stands for; "auto" stays where that is not by family."""
+    named = asdict(defaults)
+    return {
+        name: named[name] if name in named and value == "auto" else value
+        for name, value in parameters.items()
+    }
 
 
 class ArchitectureError(ValueError):
@@ -161,13 +197,15 @@ def architecture(
     parameters: Mapping[str, Any], family: Family, n_dims: int
 ) -> Architecture:
     """Architecture for parameters, in which "auto" is left to the family."""
-    values = {field.name: parameters[field.name] for field in fields(Architecture)}
-    autos = {"depth": family.default_depth(n_dims), "width": family.width}
-    for name, value in (autos | {"order": family.order}).items():
-        if values[name] == "auto":
-            values[name] = value
+    defaults = family.defaults(n_dims)
+    chosen = resolved(parameters, defaults)
+    values = {field.name: chosen[field.name] for field in fields(Architecture)}
     values["depth"] = int(values["depth"])
     values["block"] = _checked_block(values["block"])
+    if parameters["depth"] == "auto" and not (family.counts_nominally and n_dims):
+        # About as many layers, where blocks have more or fewer of them.
+        step = len(resolve_block(values["block"]).kernels) * (3 if n_dims else 1)
+        values["depth"] = 2 + step * max(1, round((defaults.depth - 2) / step))
     for name in ("width", "dropout", "stochastic_depth"):
         values[name] = float(values[name])
     return Architecture(**values)

@@ -2,6 +2,7 @@
 
 import inspect
 import re
+from dataclasses import asdict
 from types import SimpleNamespace
 
 import joblib
@@ -322,10 +323,8 @@ def test_columns_of_classes_are_refused(label_sets):
 def test_auto_is_what_the_family_says(numbers):
     X, y = numbers
     for kind in REGRESSORS:
-        family = FAMILIES[kind._family]
         settings = {"max_epochs": 1, "random_state": 0}
-        own = {name: getattr(family, name) for name in ("width", "order")}
-        own |= {"depth": family.depth_of_rows, "n_estimators": family.members_of_rows}
+        own = asdict(FAMILIES[kind._family].rows)
         auto, explicit = kind(**settings), kind(**settings, **own)
         assert auto.fit(X, y).module_.spec == explicit.fit(X, y).module_.spec
 
@@ -351,7 +350,7 @@ def described(thing, name="Parameters"):
 
 
 # What the text of a parameter may differ in: by family, and by the kind of y.
-OF_FAMILY = {"depth", "width", "order", "n_estimators", "l2", "lr"}
+OF_FAMILY = {"depth", "width", "block", "order", "n_estimators", "l2", "lr"}
 OF_TARGET = {"label_smoothing", "class_weight", "calibrate", "loss", "quantile"}
 OF_TARGET |= {"validation_split"}
 

@@ -242,7 +242,7 @@ def test_the_summary_adds_up(shape):
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(8, *shape)), np.arange(8) % 2
     depth = 14 if len(shape) > 1 else 6
-    model = ResNetClassifier(depth, max_epochs=1).fit(X, y)
+    model = ResNetClassifier(depth, max_epochs=1, n_estimators=1).fit(X, y)
     rows = network_rows(model.module_, shape[1:])
     assert sum(row.parameters for row in rows) == model.n_parameters_
     assert sum(r.multiply_adds for r in rows) == multiply_adds(model.module_, shape[1:])

@@ -188,6 +188,7 @@ def test_members_convolve_their_own_samples(n_dims, order):
             lr=0.01,
             device="cpu",
             precision="float32",
+            n_estimators=1,
             random_state=i,
         )
 

@@ -288,6 +288,7 @@ def test_studies_start_with_what_auto_stands_for(make, shape):
     X = np.random.default_rng(0).normal(size=(20, *shape))
     y = np.arange(20) % 2
     family = FAMILIES[make._family]
+    defaults = family.defaults(len(shape) - 1)
     names = ("depth", "width", "order", "lr", "l2")
     model = make(**dict.fromkeys(names, "auto"))
     space = {
@@ -298,14 +299,14 @@ def test_studies_start_with_what_auto_stands_for(make, shape):
         "l2": FloatDistribution(1e-6, 1, log=True),
     }
     if len(shape) > 1:  # where 16 or 20 is no depth
-        space["depth"] = CategoricalDistribution([family.depth])
+        space["depth"] = CategoricalDistribution([defaults.depth])
     objective = CrossValidationObjective(model, X, y, space=space, cv=2)
     assert objective.own_parameters() == {
-        "depth": family.default_depth(len(shape) - 1),
-        "width": family.width,
-        "order": family.order,
+        "depth": defaults.depth,
+        "width": defaults.width,
+        "order": defaults.order,
         "lr": 0.1 * family.lr_factor,
-        "l2": family.default_l2(len(shape) - 1),
+        "l2": defaults.l2,
     }
 
 

@@ -21,7 +21,7 @@ from sk_resnet import (
 from sk_resnet._augment import AUGMENTATIONS
 from sk_resnet._input import input_spec, with_statistics
 from sk_resnet._layers import Ends, norm, through
-from sk_resnet.inspection import diagnose
+from sk_resnet.inspection import diagnose, summary
 from sk_resnet.search import CrossValidationObjective, search_space
 
 TINY = {"depth": 8, "width": 0.25, "block": "basic", "max_epochs": 2, "random_state": 0}
@@ -230,6 +230,7 @@ def test_studies_and_diagnoses_take_lists():
     assert of_array(FixedTrial({"l2": 1e-4})) == score
     found = diagnose(model.fit(series, y), series, y, series[:9], y[:9])
     assert np.isfinite(list(found.figures.values())).all()
+    assert f"{model.n_parameters_:,}" in summary(model)
 
 
 def test_all_estimators_take_them_and_keep_them_in_files(tmp_path):

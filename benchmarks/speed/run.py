@@ -138,7 +138,7 @@ def network(net, X, n_classes, seed):
     model = estimator(net, 1, "cpu", seed=seed)
     family = FAMILIES["wide" if net.wide else "resnet"]
     spec = network_spec(
-        architecture(model.get_params(deep=False), family),
+        architecture(model.get_params(deep=False), family, X.ndim - 2),
         family,
         input_shape=X.shape[1:],
         n_outputs=n_classes,

@@ -28,7 +28,8 @@ class Row:
 def network_rows(network: ResidualNetwork, spatial: tuple[int, ...]) -> list[Row]:
     """Parts of a network in the order of the data."""
     spec = network.spec
-    meta = build_network(spec).eval()
+    # Of series of one length, as layers alone are called otherwise.
+    meta = build_network(replace(spec, unequal=False)).eval()
     shapes: dict[str, tuple[int, ...]] = {}
     parts = _parts(meta)
 

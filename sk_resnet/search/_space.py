@@ -17,7 +17,13 @@ from sk_resnet._compat_sklearn import check_parameters, rows_of
 from sk_resnet._input import input_spec, padded
 from sk_resnet._optim import OPTIMIZERS
 from sk_resnet._plan import default_lr
-from sk_resnet._spec import FAMILIES, NetworkSpec, architecture, network_spec
+from sk_resnet._spec import (
+    FAMILIES,
+    NetworkSpec,
+    architecture,
+    network_spec,
+    resolved,
+)
 from sk_resnet.search._distributions import (
     Only,
     ends,
@@ -90,7 +96,7 @@ def search_space(
     shape = sample_shape(net, network_samples(estimator, X, y))
     depths = _fitting_depths(net, shape)[:N_DEPTHS]
     low, high = OPTIMIZERS[net.optimizer].lr_range
-    own_l2 = FAMILIES[net._family].default_l2(len(shape) - 1)
+    own_l2 = FAMILIES[net._family].defaults(len(shape) - 1).l2
     space = {
         "depth": _depth_distribution(depths),
         "width": d.CategoricalDistribution(_affordable_widths(net, shape, depths[-1])),
@@ -180,16 +186,10 @@ def sample_shape(net: BaseResNet, X: Any) -> tuple[int, ...]:
 def resolved_parameters(net: BaseResNet, shape: tuple[int, ...]) -> dict[str, Any]:
     """Parameters of a network for samples of a shape, with what "auto" stands for."""
     family = FAMILIES[net._family]
-    stands_for = {
-        "depth": family.default_depth(len(shape) - 1),
-        "width": family.width,
-        "order": family.order,
-        "lr": default_lr(net.optimizer, family),
-        "l2": family.default_l2(len(shape) - 1),
-    }
-    parameters = net.get_params()
-    auto = {k: v for k, v in stands_for.items() if parameters[k] == "auto"}
-    return {**parameters, **auto}
+    parameters = resolved(net.get_params(), family.defaults(len(shape) - 1))
+    if parameters["lr"] == "auto":
+        parameters["lr"] = default_lr(net.optimizer, family)
+    return parameters
 
 
 def _spec(net: BaseResNet, shape: tuple[int, ...], **changes: Any) -> NetworkSpec:
