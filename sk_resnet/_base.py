@@ -1,6 +1,7 @@
 """What all estimators share: rules, fit in four acts, prediction, and their state."""
 
 import copy
+import os
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch.optim import Optimizer
 
 from sk_resnet._callbacks import (
+    EarlyStopping,
     OncePerEpoch,
     SklearnCallbacks,
     as_callbacks,
@@ -30,6 +32,13 @@ from sk_resnet._callbacks import (
     monitors_validation,
     sets_learning_rate,
     with_parameters,
+)
+from sk_resnet._checkpoint import (
+    Checkpoint,
+    Progress,
+    open_checkpoint,
+    restore,
+    state_of,
 )
 from sk_resnet._compat_sklearn import (
     HasMethods,
@@ -53,7 +62,7 @@ from sk_resnet._data import (
 from sk_resnet._fused import train
 from sk_resnet._input import InputSpec, ends_in_nan, input_spec, padded, to_numpy
 from sk_resnet._machine import device_or_cpu, resolve_device
-from sk_resnet._members import Training, Unit
+from sk_resnet._members import Training, Unit, state_by_name
 from sk_resnet._net import DivergenceError, ResidualNet, is_finite, make_net, member_seed
 from sk_resnet._network import (
     ResidualNetwork,
@@ -158,6 +167,7 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
         "precision": [StrOptions({"auto", "float32", "bfloat16"})],
         "compile": ["boolean"],
         "warm_start": ["boolean"],
+        "checkpoint": [str, os.PathLike, None],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
     }
@@ -295,6 +305,12 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
             self._check_validation(X_val, y_val)
             X, y = self._checked(X, y, reset=not continues)
             seed = self._draw_seed()
+            inputs = X, y, sample_weight, X_val, y_val, groups
+            checkpoint = self._checkpoint(seed, inputs, callbacks, continues=continues)
+            if checkpoint is not None:
+                seed = checkpoint.values["seed"]
+                if checkpoint.fitted is not None:
+                    return self._take_fitted(checkpoint)
             data = self._data(
                 X,
                 y,
@@ -320,11 +336,15 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
                 if n_epochs
             ]
             with self._followed(sum(epochs), X, y, sample_weight) as followers:
-                for recipe in recipes:
-                    self._train(data, recipe, callbacks, followers)
+                for stage, recipe in enumerate(recipes):
+                    if checkpoint and not self._begin(checkpoint, stage, recipe, data):
+                        continue
+                    self._train(data, recipe, callbacks, followers, checkpoint)
                     if recipe.l1:
                         self._settle(recipe.lr)
                 self._calibrate(data)
+            if checkpoint is not None:
+                self._finish(checkpoint)
         return self
 
     @contextmanager
@@ -353,6 +373,12 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
         with self._as_it_was_on_error(continues):
             X, y = self._checked(X, y, reset=not continues)
             seed = 0 if continues else self._draw_seed()
+            inputs = X, y, sample_weight, classes
+            checkpoint = self._checkpoint(seed, inputs, [], continues=continues)
+            if checkpoint is not None:
+                seed = checkpoint.values["seed"]
+                if checkpoint.fitted is not None:
+                    return self._take_fitted(checkpoint)
             data = self._data(
                 X, y, sample_weight, continues=continues, classes=classes, in_part=True
             )
@@ -364,6 +390,81 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
                 # A small part of the data does not make later steps and predictions small.
                 batch_size = max(batch_size, self.batch_size_)
             self._train(data, self._recipe(1, batch_size, "constant"), [], [])
+            if checkpoint is not None:
+                self._finish(checkpoint)
+        return self
+
+    # Checkpoints
+
+    def _checkpoint(
+        self, seed: int, inputs: tuple[Any, ...], callbacks: list[Any], *, continues: bool
+    ) -> Checkpoint | None:
+        """Checkpoint of a fit of these inputs, with what an earlier run of it left."""
+        if self.checkpoint is None:
+            return None
+        if rank_and_size()[1] > 1:
+            raise ValueError(
+                "checkpoint must be None where several processes train one network."
+            )
+        alone = [item[1] if isinstance(item, tuple) else item for item in callbacks]
+        if others := [type(c).__name__ for c in alone if not isinstance(c, EarlyStopping)]:
+            raise ValueError(
+                f"A checkpoint does not hold the state of {', '.join(others)}: use "
+                "EarlyStopping alone, or checkpoint=None."
+            )
+        parameters = self.get_params(deep=False)
+        for name in ("checkpoint", "verbose", "random_state"):
+            del parameters[name]
+        start: Any = None
+        if continues:
+            start = self.n_epochs_, self._copied_weights(self.net_)
+        drawn = None if self.random_state is None else seed
+        return open_checkpoint(
+            self.checkpoint,
+            parameters=(type(self).__name__, parameters),
+            data=(inputs, start, drawn),
+            seed=seed,
+        )
+
+    def _begin(
+        self, checkpoint: Checkpoint, stage: int, recipe: Recipe, data: list[Data]
+    ) -> bool:
+        """Begin a training, or go on with it; False where it had ended before."""
+        checkpoint.check_rows([own.training.rows for own in data])
+        reached = checkpoint.values.get("stage", -1)
+        if stage < reached:
+            return False
+        if stage == reached:
+            self.history_[:] = checkpoint.values["history"]
+            self.n_epochs_ = len(self.history_)
+            for place, state in checkpoint.states.items():
+                restore(self.nets_[place], state, recipe)
+        else:
+            checkpoint.values |= {"stage": stage, "history": self.history_}
+            checkpoint.states.clear()
+        return True
+
+    def _finish(self, checkpoint: Checkpoint) -> None:
+        """Keep the fitted model, and what a further training goes on from."""
+        fitted = {
+            name: value
+            for name, value in self.__getstate__().items()
+            if name.endswith("_") or name in ("_saved", "_seed", "_sklearn_version")
+        }
+        states = {
+            place: state_of(net, state_by_name(net), lr=0.0, began=None, held=0)
+            for place, net in enumerate(self.nets_)
+        }
+        checkpoint.finish(fitted, states)
+
+    def _take_fitted(self, checkpoint: Checkpoint) -> "BaseResNet":
+        """Become what an earlier run of the fit ended with."""
+        open_callbacks = callback_state(self)
+        parameters = self.get_params(deep=False)
+        self.__setstate__({**parameters, **(checkpoint.fitted or {}), **open_callbacks})
+        recipe = self._recipe(1, self.batch_size_, "constant")
+        for place, state in checkpoint.states.items():
+            restore(self.nets_[place], state, recipe)
         return self
 
     def _calibrates(self) -> bool:
@@ -602,7 +703,12 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
     # Fourth act: run
 
     def _train(
-        self, data: list[Data], recipe: Recipe, callbacks: list[Any], followers: list[Any]
+        self,
+        data: list[Data],
+        recipe: Recipe,
+        callbacks: list[Any],
+        followers: list[Any],
+        checkpoint: Checkpoint | None = None,
     ) -> None:
         """Train all members; `followers` are told of each epoch once."""
         execution, nets = self._execution(recipe.batch_size), self.nets_
@@ -612,11 +718,15 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
             net.batch_size, net.target = recipe.batch_size, data[0].target
         held, verbose = None, self.verbose
         try:
-            with epoch_progress(recipe.n_epochs, shown=bool(verbose)) as bar:
+            n_done = checkpoint.n_done if checkpoint else 0
+            with epoch_progress(recipe.n_epochs, n_done, shown=bool(verbose)) as bar:
                 heard = self._heard(callbacks, [*followers, *bar])
                 made = (recipe, execution, heard, verbose, Unit())
-                pairs = zip(nets, data, strict=True)
-                held = train([Training(net, own, *made) for net, own in pairs])
+                trainings = [
+                    Training(net, own, *made, Progress.of(checkpoint, place))
+                    for place, (net, own) in enumerate(zip(nets, data, strict=True))
+                ]
+                held = train(trainings)
         finally:  # also after Ctrl-C: the epochs that are done stay usable
             self._gather()
             self._summarize(held)
@@ -843,6 +953,8 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
         state.pop("nets_", None)
         if net is not None:
             state["_saved"] = network_state(net.module_, net.input_spec, net.target)
+        if isinstance(state["checkpoint"], os.PathLike):  # which no file of skops may hold
+            state["checkpoint"] = os.fspath(state["checkpoint"])
         return state
 
     @torch.inference_mode(False)

@@ -13,6 +13,7 @@ from sklearn.callback import CallbackContext
 from skorch import NeuralNet
 from skorch.callbacks import Callback, LRScheduler
 from skorch.history import History
+from torch import Tensor
 from tqdm import tqdm
 
 BATCH_HOOKS = ("on_batch_begin", "on_batch_end", "on_grad_computed")
@@ -133,6 +134,22 @@ class EarlyStopping(Callback):
             net.module_.load_state_dict(self._best_state)
         self._best_state = None
 
+    def state_dict(self) -> tuple[dict[str, Any], list[Tensor]]:
+        """Plain values for a checkpoint, and the tensors of the best weights."""
+        plain = {
+            "best_epoch": self.best_epoch_,
+            "best_value": self.best_value_,
+            "stopped_epoch": self.stopped_epoch_,
+            "has_best": self._best_state is not None,
+        }
+        return plain, list((self._best_state or {}).values())
+
+    def load_state_dict(self, plain: dict[str, Any], best: dict[str, Tensor]) -> None:
+        """Go on from a checkpoint."""
+        self.best_epoch_, self.best_value_ = plain["best_epoch"], plain["best_value"]
+        self.stopped_epoch_ = plain["stopped_epoch"]
+        self._best_state = best if plain["has_best"] else None
+
 
 class EpochProgress(Callback):
     """Moves a bar over the epochs, and shows the losses beside it."""
@@ -149,12 +166,13 @@ class EpochProgress(Callback):
 
 
 @contextmanager
-def epoch_progress(n_epochs: int, *, shown: bool) -> Iterator[list[Callback]]:
+def epoch_progress(n_epochs: int, n_done: int, *, shown: bool) -> Iterator[list[Callback]]:
     """Callback of a bar, where it is shown; the bar is closed at the end and on errors."""
     if not shown:
         yield []
         return
-    with tqdm(total=n_epochs, unit="epoch", dynamic_ncols=True) as bar:
+    bar = tqdm(total=n_epochs, initial=n_done, unit="epoch", dynamic_ncols=True)
+    with bar:
         yield [EpochProgress(bar)]
 
 

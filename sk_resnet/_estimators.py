@@ -1,5 +1,6 @@
 """The four estimators: what their y is, what they predict, and their parameters."""
 
+import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
@@ -71,6 +72,7 @@ class _Classifier(ClassifierMixin, BaseResNet):
         precision: str = "auto",
         compile: bool = False,
         warm_start: bool = False,
+        checkpoint: str | os.PathLike[str] | None = None,
         random_state: Any = None,
         verbose: int = 0,
     ) -> None:
@@ -107,6 +109,7 @@ class _Classifier(ClassifierMixin, BaseResNet):
         self.precision = precision
         self.compile = compile
         self.warm_start = warm_start
+        self.checkpoint = checkpoint
         self.random_state = random_state
         self.verbose = verbose
 
@@ -388,6 +391,7 @@ class _Regressor(RegressorMixin, BaseResNet):
         precision: str = "auto",
         compile: bool = False,
         warm_start: bool = False,
+        checkpoint: str | os.PathLike[str] | None = None,
         random_state: Any = None,
         verbose: int = 0,
     ) -> None:
@@ -423,6 +427,7 @@ class _Regressor(RegressorMixin, BaseResNet):
         self.precision = precision
         self.compile = compile
         self.warm_start = warm_start
+        self.checkpoint = checkpoint
         self.random_state = random_state
         self.verbose = verbose
 
@@ -682,6 +687,12 @@ default="auto"
     warm_start : bool, default=False
         Whether fit goes on from the weights of the last fit, on its device. Parameters
         that shape the network or its input must be as they were then.
+    checkpoint : path-like, default=None
+        File in which `fit` and `partial_fit` keep what they have reached, or a folder in
+        which each fit has a file of its own. The same call on the same data goes on from
+        it, after Ctrl-C or the end of its process, to the same model, and returns at
+        once when it was done. Written at ends of epochs, for at most about 1 % of the
+        time. Needs skops, and callbacks of this package only.
     random_state : int, RandomState instance or None, default=None
         Source of the initial weights, the order of the samples, dropout, augmentation
         and split. An int gives the same result on the same machine with the same number
@@ -898,6 +909,12 @@ default="auto"
     warm_start : bool, default=False
         Whether fit goes on from the weights of the last fit, on its device. Parameters
         that shape the network or its input must be as they were then.
+    checkpoint : path-like, default=None
+        File in which `fit` and `partial_fit` keep what they have reached, or a folder in
+        which each fit has a file of its own. The same call on the same data goes on from
+        it, after Ctrl-C or the end of its process, to the same model, and returns at
+        once when it was done. Written at ends of epochs, for at most about 1 % of the
+        time. Needs skops, and callbacks of this package only.
     random_state : int, RandomState instance or None, default=None
         Source of the initial weights, the order of the samples, dropout, augmentation
         and split. An int gives the same result on the same machine with the same number
@@ -1106,6 +1123,12 @@ default="auto"
     warm_start : bool, default=False
         Whether fit goes on from the weights of the last fit, on its device. Parameters
         that shape the network or its input must be as they were then.
+    checkpoint : path-like, default=None
+        File in which `fit` and `partial_fit` keep what they have reached, or a folder in
+        which each fit has a file of its own. The same call on the same data goes on from
+        it, after Ctrl-C or the end of its process, to the same model, and returns at
+        once when it was done. Written at ends of epochs, for at most about 1 % of the
+        time. Needs skops, and callbacks of this package only.
     random_state : int, RandomState instance or None, default=None
         Source of the initial weights, the order of the samples, dropout, augmentation
         and split. An int gives the same result on the same machine with the same number
@@ -1305,6 +1328,12 @@ default="auto"
     warm_start : bool, default=False
         Whether fit goes on from the weights of the last fit, on its device. Parameters
         that shape the network or its input must be as they were then.
+    checkpoint : path-like, default=None
+        File in which `fit` and `partial_fit` keep what they have reached, or a folder in
+        which each fit has a file of its own. The same call on the same data goes on from
+        it, after Ctrl-C or the end of its process, to the same model, and returns at
+        once when it was done. Written at ends of epochs, for at most about 1 % of the
+        time. Needs skops, and callbacks of this package only.
     random_state : int, RandomState instance or None, default=None
         Source of the initial weights, the order of the samples, dropout, augmentation
         and split. An int gives the same result on the same machine with the same number

@@ -1,34 +1,20 @@
 """Model files that are checked when they are read, and written whole or not at all."""
 
-import contextlib
 import functools
-import hashlib
 import inspect
-import io
 import os
-import secrets
-import shutil
 import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from sklearn import model_selection
 
+from sk_resnet._archive import UNREADABLE, checked, replace_file, sealed, skops_io
 from sk_resnet._base import BaseResNet
 from sk_resnet._callbacks import EarlyStopping
 from sk_resnet._embedder import ResNetEmbedder
 from sk_resnet._state import BROKEN, ModelFileError
-
-FILE_FORMAT = 1
-# The comment at the end of the zip file: format, then the SHA-256 of all before the digest.
-MARK = b"sk_resnet-"
-DIGEST = 64
-
-
-# What members of a zip file that cannot be read end in, beside values that are broken.
-UNREADABLE = (zipfile.BadZipFile, zlib.error, ImportError, RuntimeError, EOFError)
 
 
 @functools.cache
@@ -117,12 +103,12 @@ def save(model: Any, path: str | os.PathLike[str]) -> None:
             f"model must be an estimator or a pipeline, got {model!r}: save takes an "
             "instance with a method fit."
         )
-    content = _sealed(
-        _skops().dumps(model, compression=zipfile.ZIP_DEFLATED, compresslevel=1)
+    content = sealed(
+        skops_io().dumps(model, compression=zipfile.ZIP_DEFLATED, compresslevel=1)
     )
     target = Path(os.path.realpath(path))  # a link stays a link
     try:
-        _replace(target, content)
+        replace_file(target, content)
     except OSError as error:
         raise OSError(
             error.errno,
@@ -176,8 +162,8 @@ def load(path: str | os.PathLike[str], *, trusted: Sequence[str] = ()) -> Any:
     ...     sk_resnet.load(path)
     WideResNetClassifier(width=2)
     """
-    io_of_skops = _skops()
-    content = _checked(Path(path).read_bytes(), path)
+    io_of_skops = skops_io()
+    content = checked(Path(path).read_bytes(), path)
     try:
         unknown = set(io_of_skops.get_untrusted_types(data=content))
         if refused := sorted(unknown - set(trusted_types()) - set(trusted)):
@@ -193,72 +179,3 @@ def load(path: str | os.PathLike[str], *, trusted: Sequence[str] = ()) -> Any:
             f"{path} was sealed, but holds no model that can be read "
             f"({type(error).__name__}: {error}): save it again from where it came."
         ) from error
-
-
-def _skops() -> Any:
-    try:
-        import skops.io
-    except ImportError:
-        raise ImportError(
-            "sk_resnet.save and sk_resnet.load need skops: pip install 'sk-resnet[secure]'."
-        ) from None
-    return skops.io
-
-
-def _sealed(content: bytes) -> bytes:
-    buffer = io.BytesIO(content)
-    with zipfile.ZipFile(buffer, "a") as archive:
-        archive.comment = MARK + f"{FILE_FORMAT:04d}".encode() + b"0" * DIGEST
-    content = buffer.getvalue()[:-DIGEST]
-    return content + hashlib.sha256(content).hexdigest().encode()
-
-
-def _checked(content: bytes, path: Any) -> bytes:
-    body, digest = content[:-DIGEST], content[-DIGEST:]
-    mark = body[-len(MARK) - 4 : -4]
-    if mark != MARK:
-        raise ModelFileError(
-            f"{path} is no model of sk_resnet, or is cut off: load takes the files that "
-            "sk_resnet.save wrote."
-        )
-    if hashlib.sha256(body).hexdigest().encode() != digest:
-        raise ModelFileError(
-            f"{path} is damaged: its checksum does not fit. Copy it again."
-        )
-    if not body[-4:].isdigit():
-        raise ModelFileError(f"{path} has no number of its format: it is no model.")
-    if int(body[-4:]) > FILE_FORMAT:
-        raise ModelFileError(
-            f"{path} is of format {int(body[-4:])}, but this sk_resnet reads formats up to "
-            f"{FILE_FORMAT}: upgrade sk_resnet."
-        )
-    return content
-
-
-def _replace(target: Path, content: bytes) -> None:
-    # Not by tempfile, whose files only the owner can read; 255 bytes are a name's limit.
-    part = target.parent / f".{target.name[:50]}.{secrets.token_hex(4)}"
-    file = part.open("xb")
-    try:
-        with file:
-            if target.exists():
-                shutil.copymode(target, part)  # while there is nothing to read
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, target)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-    if os.name == "posix":
-        # The new file is in place, and not every file system can flush a folder.
-        with contextlib.suppress(OSError):
-            _flush_folder(target.parent)
-
-
-def _flush_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

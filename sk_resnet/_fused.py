@@ -75,8 +75,7 @@ def _group_key(training: Training, place: int) -> Hashable:
         recipe.optimizer,
         recipe.schedule,
         any(augmentation.mixes for augmentation in recipe.augmentations),
-        # Running averages of earlier trainings, which count their steps.
-        len(net.history) if hasattr(net, "optimizer_") else None,
+        training.began,  # running averages count the steps of earlier trainings
     )
 
 

@@ -1,7 +1,7 @@
 """Networks that train together, as the members of one."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from itertools import groupby, zip_longest
@@ -11,8 +11,16 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from sk_resnet._batches import Batch, Batches
+from sk_resnet._batches import Batch, Batches, batch_bounds
 from sk_resnet._callbacks import CtrlC
+from sk_resnet._checkpoint import (
+    Progress,
+    State,
+    generators,
+    restore_callbacks,
+    skip_steps,
+    state_of,
+)
 from sk_resnet._data import Data
 from sk_resnet._layers import Dropout
 from sk_resnet._machine import training_settings
@@ -21,7 +29,7 @@ from sk_resnet._network import ResidualNetwork, overwriting_relus
 from sk_resnet._optim import SCHEDULES
 from sk_resnet._plan import Execution, Recipe
 from sk_resnet._record import recorded
-from sk_resnet._run import NO_TURN, autocast
+from sk_resnet._run import NO_TURN, Run, autocast
 from sk_resnet._surgery import part, slice_of, stacked
 
 
@@ -47,6 +55,26 @@ class Training:
     callbacks: list[Any]
     verbose: int = 0
     unit: Unit = field(default_factory=Unit)
+    progress: Progress | None = None
+
+    @property
+    def state(self) -> State | None:
+        """What an earlier run of the fit had reached."""
+        return self.progress.state if self.progress else None
+
+    @property
+    def n_batches(self) -> int:
+        """Steps of an epoch."""
+        n = len(self.data.training)
+        return len(batch_bounds(n, self.recipe.batch_size, trains=True))
+
+    @property
+    def began(self) -> int | None:
+        """Epochs of earlier trainings that left running averages to go on with."""
+        if self.state is not None:
+            began: int | None = self.state.values["began"]
+            return began
+        return len(self.net.history) if hasattr(self.net, "optimizer_") else None
 
     def run(
         self,
@@ -54,7 +82,27 @@ class Training:
         turn: AbstractContextManager[None] = NO_TURN,
     ) -> int:
         """Train alone; return the epoch whose weights the network ends with."""
-        return self.net.train(
+        net, state, began = self.net, self.state, self.began
+        if state is not None and state.has_ended:
+            return int(state.values["held"])
+
+        def begun(run: Run) -> None:
+            if state is not None:
+                n_steps = state.n_done * self.n_batches
+                skip_steps(run.scheduler, net.optimizer_, n_steps, state.values["lr"])
+                restore_callbacks(net, state)
+
+        def keep(held: int | None = None) -> None:
+            if self.progress and (held is not None or self.progress.checkpoint.is_due()):
+                lr = float(net.optimizer_.param_groups[0]["lr"])
+                optimizer = state_by_name(net)
+                self.progress.keep(state_of(net, optimizer, lr=lr, began=began, held=held))
+
+        def reached() -> None:
+            keep()
+            write_due([self.progress])
+
+        held = net.train(
             self.data,
             self.recipe,
             self.execution,
@@ -62,7 +110,20 @@ class Training:
             verbose=self.verbose,
             is_cancelled=is_cancelled,
             turn=turn,
+            n_done=state.n_done if state else 0,
+            begun=begun,
+            reached=reached,
         )
+        keep(held)
+        return held
+
+
+def write_due(progresses: Iterable[Progress | None]) -> None:
+    """Write the checkpoints whose time has come."""
+    checkpoints = {id(p.checkpoint): p.checkpoint for p in progresses if p is not None}
+    for checkpoint in checkpoints.values():
+        if checkpoint.is_due():
+            checkpoint.write()
 
 
 # What a training ends in: the epoch whose weights the network has, or an error.
@@ -78,11 +139,20 @@ class _Member:
     def __init__(self, training: Training) -> None:
         self.net, self.data = training.net, training.data
         self.recipe, self.target = training.recipe, training.data.target
-        self.unit = training.unit
+        self.unit, self.progress = training.unit, training.progress
+        self.began, self.n_done = training.began, 0
+        self.lr: float | None = None  # to go on with
         self.target_on_device = self.target.to(training.execution.device)
         self.outcome: Outcome | None = None
-        self.is_training = True
+        self.is_training, self.is_present = True, True
         self.attempt(self._begin, training)
+        state = training.state
+        if self.is_training and state is not None:
+            self.n_done, self.lr = state.n_done, state.values["lr"]
+            # One that ended may still have a place in the network of all.
+            self.is_present = bool(state.values["is_present"])
+            if state.has_ended:
+                self.is_training, self.outcome = False, int(state.values["held"])
 
     def _begin(self, training: Training) -> None:
         self.batches, self.validation = self.net.prepare(
@@ -91,8 +161,11 @@ class _Member:
             training.execution,
             training.callbacks,
             training.verbose,
+            n_done=training.state.n_done if training.state else 0,
         )
         self.net.notify("on_train_begin", X=self.data.training, y=None)
+        if training.state is not None:
+            restore_callbacks(self.net, training.state)
 
     def attempt(self, act: Callable[..., None], *args: Any) -> None:
         """Do something of this member alone: its errors end its training only."""
@@ -111,6 +184,14 @@ class _Member:
         """End in an error, and with it the others of the unit."""
         self.is_training = False
         self.outcome = self.outcome or self.unit.fail(error)
+
+    def keep(
+        self, optimizer: Mapping[str, Mapping[str, Any]], lr: float, held: int | None = None
+    ) -> None:
+        """Bring what it has reached into its checkpoint."""
+        if self.progress is not None:
+            state = state_of(self.net, optimizer, lr=lr, began=self.began, held=held)
+            self.progress.keep(state)
 
     def end(self) -> Outcome:
         """Outcome, behind the callbacks' last words."""
@@ -177,9 +258,10 @@ def _train(
     training = [member for member in by_member if member.is_training]
     if not training:
         return
-    group = _Group(training, execution)
+    group = _Group([member for member in by_member if member.is_present], execution)
+    group.keep(training)  # those that ended in an earlier run
     try:
-        for _ in range(training[0].recipe.n_epochs):
+        for _ in range(training[0].n_done, training[0].recipe.n_epochs):
             with turn:
                 _epoch(group, training, check)
             check()
@@ -190,9 +272,13 @@ def _train(
             training = [member for member in group.members if member.is_training]
             group.keep(training)
             for member in ended:
-                member.end()
+                held = member.end()
+                if isinstance(held, int):
+                    lr = float(member.net.optimizer_.param_groups[0]["lr"])
+                    member.keep(state_by_name(member.net), lr, held)
             if not training:
                 break
+            group.write_due(by_member)
     finally:
         group.dissolve()
 
@@ -244,7 +330,7 @@ class _Group:
         self.execution, self.device = execution, execution.device
         recipe = self.members[0].recipe
         self.n_epochs, self.n_batches = recipe.n_epochs, len(self.members[0].batches)
-        earlier = [_state_by_name(member.net) for member in self.members]
+        earlier = [state_by_name(member.net) for member in self.members]
         self._gather()
         self.runs: list[_Rates] = []
         for key, found in groupby(enumerate(self.members), lambda pair: _rates(pair[1])):
@@ -263,6 +349,11 @@ class _Group:
             if states := [state[name] for state in earlier[start:stop] if name in state]:
                 optimizer.state[w] = _joined(states)
         scheduler = SCHEDULES[recipe.schedule](optimizer, self.n_epochs * self.n_batches)
+        own = self.members[start:stop]
+        for member in own:  # all of them with one rate
+            if member.is_training and member.lr is not None:
+                n_steps = member.n_done * self.n_batches
+                skip_steps(scheduler, optimizer, n_steps, member.lr)
         return _Rates(start, stop, optimizer, scheduler, slices)
 
     # Tensors
@@ -349,20 +440,43 @@ class _Group:
     def _release(self, member: _Member) -> None:
         """Give a member tensors and an optimizer of its own."""
         self._released.add(member)
-        network, place = member.net.module_, self.members.index(member)
-        run = next(run for run in self.runs if run.start <= place < run.stop)
+        network = member.net.module_
+        states = self._optimizer_state(member)
         for w in network.state_dict(keep_vars=True).values():
             w.data = w.data.clone()
-        n, at = run.stop - run.start, place - run.start
         # Not to continue with, or they would have it all the time.
         member.net.__dict__.pop("optimizer_", None)
         member.net.make_optimizer()
         for name, w in network.named_parameters():
-            state = run.optimizer.state.get(run.slices[name], {})
-            if state:
-                member.net.optimizer_.state[w] = {
-                    key: _own(value, n, at) for key, value in state.items()
-                }
+            if name in states:
+                member.net.optimizer_.state[w] = states[name]
+
+    def write_due(self, by_member: list[_Member]) -> None:
+        """Write the checkpoints whose time has come."""
+        due = [m for m in by_member if m.progress and m.progress.checkpoint.is_due()]
+        rates = dict(zip(self.members, self.rates(), strict=True))
+        for member in due:
+            progress = member.progress
+            assert progress is not None
+            is_present = member in rates
+            if member.is_training:
+                member.keep(self._optimizer_state(member), rates[member])
+            elif progress.state is not None:
+                progress.state.values["is_present"] = is_present
+                if is_present:  # its batches are still drawn
+                    progress.state.arrays.update(generators(member.net))
+        write_due(member.progress for member in due)
+
+    def _optimizer_state(self, member: _Member) -> dict[str, dict[str, Any]]:
+        """What the optimizer holds of a member, by the names of its parameters."""
+        place = self.members.index(member)
+        run = next(run for run in self.runs if run.start <= place < run.stop)
+        n, at = run.stop - run.start, place - run.start
+        return {
+            name: {key: _own(value, n, at) for key, value in run.optimizer.state[w].items()}
+            for name, w in run.slices.items()
+            if run.optimizer.state.get(w)
+        }
 
     def dissolve(self) -> None:
         """Give every member its own."""
@@ -578,7 +692,7 @@ def _padded(batches: Sequence[Batch | None]) -> Tensor:
     return x
 
 
-def _state_by_name(net: ResidualNet) -> dict[str, dict[str, Any]]:
+def state_by_name(net: ResidualNet) -> dict[str, dict[str, Any]]:
     """States that an earlier training left in the optimizer of a net."""
     optimizer = getattr(net, "optimizer_", None)
     if optimizer is None:

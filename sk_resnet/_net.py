@@ -66,6 +66,7 @@ class ResidualNet(BareNet):
     ) -> None:
         self.input_spec, self.target = input_spec, target
         self.shuffle, self.noise = shuffle, noise
+        self.n_epochs_before = 0
         self._kept: tuple[nn.Module, int, Contents] | None = None
         super().__init__(module, criterion=nn.Identity, **kwargs)
 
@@ -81,12 +82,18 @@ class ResidualNet(BareNet):
         verbose: int = 0,
         is_cancelled: Callable[[], bool] = lambda: False,
         turn: AbstractContextManager[None] = NO_TURN,
+        n_done: int = 0,
+        begun: Callable[[Run], None] = lambda run: None,
+        reached: Callable[[], None] = lambda: None,
     ) -> int:
         """Train for more epochs; return the epoch whose weights the network ends with.
 
-        Each epoch is done within `turn`.
+        Each epoch is done within `turn`, and `reached` is called behind it. `n_done` of
+        them were done by an earlier run, whose state `begun` puts back.
         """
-        training, validation = self.prepare(data, recipe, execution, callbacks, verbose)
+        training, validation = self.prepare(
+            data, recipe, execution, callbacks, verbose, n_done=n_done
+        )
         self.make_optimizer()
         hooks = self._batch_hooks()
         run = Run(
@@ -103,7 +110,9 @@ class ResidualNet(BareNet):
         )
         try:
             self.notify("on_train_begin", X=data.training, y=None)
-            self._epochs(run, execution, training, validation, recipe.n_epochs, turn)
+            begun(run)
+            n_epochs = recipe.n_epochs - n_done
+            self._epochs(run, execution, training, validation, n_epochs, turn, reached)
         finally:
             self.module_.eval()
         return self.end(data.training)
@@ -116,6 +125,7 @@ class ResidualNet(BareNet):
         validation: Batches | None,
         n_epochs: int,
         turn: AbstractContextManager[None],
+        reached: Callable[[], None],
     ) -> None:
         """Train until the last epoch, or until a callback stops by KeyboardInterrupt."""
         settings = training_settings(
@@ -128,6 +138,7 @@ class ResidualNet(BareNet):
                 for _ in range(n_epochs):
                     with turn:
                         self._epoch(run, training, validation)
+                        reached()
         except KeyboardInterrupt:
             if run.is_interrupted() or self.n_epochs_done == 0:
                 raise
@@ -154,10 +165,12 @@ class ResidualNet(BareNet):
         execution: Execution,
         callbacks: list[Any],
         verbose: int,
+        *,
+        n_done: int = 0,
     ) -> tuple[Batches, Batches | None]:
-        """Make callbacks and batches for a training."""
+        """Make callbacks and batches for a training, of which some epochs are done."""
+        self.n_epochs_before = len(self.history) - n_done
         # Copies: the parameters of an estimator stay as the user gave them.
-        self._n_epochs_before = len(self.history)
         self.callbacks = [_copied(item) for item in callbacks]
         self.initialize_callbacks()
         self.verbose = verbose  # PrintLog and others are silent at 0
@@ -193,11 +206,11 @@ class ResidualNet(BareNet):
     @property
     def n_epochs_done(self) -> int:
         """Epochs of this training that came to their end."""
-        return sum("dur" in row for row in self.history[self._n_epochs_before :])
+        return sum("dur" in row for row in self.history[self.n_epochs_before :])
 
     def forget_unfinished_epoch(self) -> None:
         """Drop the row of an epoch that was broken off."""
-        while len(self.history) > self._n_epochs_before and "dur" not in self.history[-1]:
+        while len(self.history) > self.n_epochs_before and "dur" not in self.history[-1]:
             del self.history[-1]
 
     def end(self, training: ArrayDataset) -> int:

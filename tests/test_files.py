@@ -33,7 +33,7 @@ from skorch.callbacks import Freezer
 
 import sk_resnet
 from sk_resnet import EarlyStopping, ModelFileError, ResNetClassifier, ResNetEmbedder
-from sk_resnet._files import DIGEST, MARK, _sealed
+from sk_resnet._archive import DIGEST, MARK, sealed
 
 ROWS = {"depth": 4, "width": 0.25, "max_epochs": 2, "batch_size": 16, "random_state": 0}
 ROOT = Path(sk_resnet.__file__).parents[1]
@@ -149,8 +149,8 @@ def test_other_files_and_newer_formats_are_refused(saved, tmp_path, monkeypatch)
     other.write_text("accuracy, loss")
     with pytest.raises(ModelFileError, match="is no model"):
         sk_resnet.load(other)
-    monkeypatch.setattr("sk_resnet._files.FILE_FORMAT", 2)
-    other.write_bytes(_sealed(path.read_bytes()))
+    monkeypatch.setattr("sk_resnet._archive.FILE_FORMAT", 2)
+    other.write_bytes(sealed(path.read_bytes()))
     monkeypatch.undo()
     with pytest.raises(ModelFileError, match=r"of format 2, .* up to 1: upgrade"):
         sk_resnet.load(other)
@@ -343,7 +343,7 @@ def resealed(path, changes, target):
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, content in {**members, **changes}.items():
             archive.writestr(name, content)
-    target.write_bytes(_sealed(buffer.getvalue()))
+    target.write_bytes(sealed(buffer.getvalue()))
     return target
 
 

@@ -26,6 +26,8 @@ ORDER = [
     "_batches",
     "_target",
     "_data",
+    "_state",
+    "_archive",
     "_calibration",
     "_callbacks",
     "_machine",
@@ -34,9 +36,9 @@ ORDER = [
     "_plan",
     "_run",
     "_net",
+    "_checkpoint",
     "_members",
     "_fused",
-    "_state",
     "_base",
     "_estimators",
     "_classifier",
@@ -61,7 +63,7 @@ ORDER = [
 OUTSIDE = {
     "matplotlib": {"inspection._displays", "inspection._curves"},
     "optuna": {name for name in ORDER if name.startswith("search")} | {"worker"},
-    "skops": {"_files"},
+    "skops": {"_archive"},
 }
 COMPAT = {
     "sklearn": "_compat_sklearn",

@@ -152,6 +152,11 @@ class CrossValidationObjective:
         self.groups = None if groups is None else np.asarray(groups)
         check_consistent_length(self.X, self.y, self.sample_weight, self.groups)
         net, self._prefix = network_step(estimator)
+        if net.checkpoint is not None:
+            raise ValueError(
+                "checkpoint must be None in a study: what its trials have reported would "
+                "be lost."
+            )
         self._shape = None
         with suppress(StepError):  # what is wrong will show in a trial, if anything is
             self._shape = sample_shape(net, network_samples(estimator, self.X, self.y))

@@ -1,0 +1,118 @@
+"""Zip files with a checksum, which are written whole or not at all."""
+
+import contextlib
+import hashlib
+import io
+import os
+import secrets
+import shutil
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+from sk_resnet._state import BROKEN, ModelFileError
+
+FILE_FORMAT = 1
+# The comment at the end of the zip file: format, then the SHA-256 of all before the digest.
+MARK = b"sk_resnet-"
+DIGEST = 64
+
+
+# What members of a zip file that cannot be read end in, beside values that are broken.
+UNREADABLE = (zipfile.BadZipFile, zlib.error, ImportError, RuntimeError, EOFError)
+
+
+def write_archive(path: Path, content: dict[str, Any]) -> None:
+    """Write plain values and arrays."""
+    dumped = skops_io().dumps(content, compression=zipfile.ZIP_STORED)
+    replace_file(Path(os.path.realpath(path)), sealed(dumped))
+
+
+def read_archive(path: Path, key: str) -> dict[str, Any]:
+    """Read what `write_archive` wrote, of the kind that has this key."""
+    content = checked(path.read_bytes(), path)
+    try:
+        found = skops_io().loads(content)
+        if not isinstance(found, dict) or key not in found:
+            raise ModelFileError(f"{path} is no {key}.")
+        return found
+    except ModelFileError:
+        raise
+    except (*BROKEN, *UNREADABLE) as error:
+        raise ModelFileError(
+            f"{path} is no {key} that can be read ({type(error).__name__}: {error})."
+        ) from error
+
+
+def skops_io() -> Any:
+    """Module skops.io, which needs not be installed."""
+    try:
+        import skops.io
+    except ImportError:
+        raise ImportError(
+            "sk_resnet.save and sk_resnet.load need skops: pip install 'sk-resnet[secure]'."
+        ) from None
+    return skops.io
+
+
+def sealed(content: bytes) -> bytes:
+    """Zip file with the format and a checksum in its comment."""
+    buffer = io.BytesIO(content)
+    with zipfile.ZipFile(buffer, "a") as archive:
+        archive.comment = MARK + f"{FILE_FORMAT:04d}".encode() + b"0" * DIGEST
+    content = buffer.getvalue()[:-DIGEST]
+    return content + hashlib.sha256(content).hexdigest().encode()
+
+
+def checked(content: bytes, path: Any) -> bytes:
+    """The same, or an error that says what is wrong with the file."""
+    body, digest = content[:-DIGEST], content[-DIGEST:]
+    mark = body[-len(MARK) - 4 : -4]
+    if mark != MARK:
+        raise ModelFileError(
+            f"{path} is no model of sk_resnet, or is cut off: load takes the files that "
+            "sk_resnet.save wrote."
+        )
+    if hashlib.sha256(body).hexdigest().encode() != digest:
+        raise ModelFileError(
+            f"{path} is damaged: its checksum does not fit. Copy it again."
+        )
+    if not body[-4:].isdigit():
+        raise ModelFileError(f"{path} has no number of its format: it is no model.")
+    if int(body[-4:]) > FILE_FORMAT:
+        raise ModelFileError(
+            f"{path} is of format {int(body[-4:])}, but this sk_resnet reads formats up to "
+            f"{FILE_FORMAT}: upgrade sk_resnet."
+        )
+    return content
+
+
+def replace_file(target: Path, content: bytes) -> None:
+    """Write a file whole, flushed to the disk, or leave what was there."""
+    # Not by tempfile, whose files only the owner can read; 255 bytes are a name's limit.
+    part = target.parent / f".{target.name[:50]}.{secrets.token_hex(4)}"
+    file = part.open("xb")
+    try:
+        with file:
+            if target.exists():
+                shutil.copymode(target, part)  # while there is nothing to read
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, target)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    if os.name == "posix":
+        # The new file is in place, and not every file system can flush a folder.
+        with contextlib.suppress(OSError):
+            _flush_folder(target.parent)
+
+
+def _flush_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,434 @@
+"""Fits that are killed and go on, bit by bit as those that were never interrupted."""
+
+import itertools
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from optuna.distributions import FloatDistribution
+from sklearn.model_selection import GridSearchCV, ShuffleSplit, cross_val_score
+from skorch.callbacks import PrintLog
+from test_unequal import listed
+
+from sk_resnet import (
+    EarlyStopping,
+    ModelFileError,
+    ResNetClassifier,
+    ResNetRegressor,
+    WideResNetClassifier,
+    _checkpoint,
+    load,
+    save,
+)
+from sk_resnet import _base as base
+from sk_resnet._members import state_by_name
+from sk_resnet.search import CrossValidationObjective
+
+RNG = np.random.default_rng(0)
+CLASSES = np.arange(90) % 3
+ROWS = RNG.normal(size=(90, 7)) + np.eye(7)[0] * CLASSES[:, None]
+IMAGES = RNG.normal(size=(40, 1, 8, 8)).astype(np.float32)
+SERIES, OF_SERIES = listed()
+SMALL = {"depth": 4, "max_epochs": 6, "random_state": 0}
+
+
+class Killed(BaseException):
+    """Ends a fit where no handler of errors sees it."""
+
+
+@pytest.fixture(autouse=True)
+def at_every_epoch(monkeypatch):
+    monkeypatch.setattr(_checkpoint, "SECONDS_TO_FIRST", 0)
+    monkeypatch.setattr(_checkpoint, "MOST_SHARE", 1e9)
+
+
+def fit_until(model, n_writes, *data, method="fit", **given):
+    """Whether a fit came to its end, before as many files were written."""
+    counter = itertools.count(1)
+    write = _checkpoint.Checkpoint.write
+
+    def count(checkpoint):
+        write(checkpoint)
+        if next(counter) == n_writes:
+            raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_checkpoint.Checkpoint, "write", count)
+        try:
+            getattr(model, method)(*data, **given)
+        except Killed:
+            return False
+    return True
+
+
+def history(model):
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in model.history_]
+
+
+def assert_same(found, expected):
+    """Weights, history, generators and running averages, bit by bit."""
+    pairs = zip(found.nets_, expected.nets_, strict=True)
+    for one, other in pairs:
+        state = other.module_.state_dict()
+        for name, w in one.module_.state_dict().items():
+            assert torch.equal(w, state[name]), name
+        for name in ("shuffle", "noise"):
+            states = [getattr(net, name).get_state() for net in (one, other)]
+            assert torch.equal(*states)
+        averages = [state_by_name(net) for net in (one, other)]
+        assert averages[0].keys() == averages[1].keys()
+        for name, values in averages[0].items():
+            assert values.keys() == averages[1][name].keys()
+            for key, value in values.items():
+                assert torch.equal(value, averages[1][name][key]), (name, key)
+    assert history(found) == history(expected)
+    assert found.n_epochs_ == expected.n_epochs_
+    np.testing.assert_array_equal(found.best_epoch_, expected.best_epoch_)
+
+
+FITS = {
+    "one": ({"n_estimators": 1}, ROWS, CLASSES),
+    "adamw and l1": (
+        {"n_estimators": 1, "optimizer": "adamw", "l1": 1e-3, "schedule": "cosine"},
+        ROWS,
+        CLASSES,
+    ),
+    "channels and fine-tuning": (
+        {
+            "depth": 8,
+            "l1": 3e-3,
+            "l1_structure": "channel",
+            "finetune_epochs": 3,
+            "schedule": "wide_steps",
+        },
+        IMAGES,
+        CLASSES[:40],
+    ),
+    "dropout, mixup, stopping": (
+        {
+            "n_estimators": 1,
+            "dropout": 0.2,
+            "augment": ["mixup"],
+            "max_epochs": 12,
+            "callbacks": [EarlyStopping(patience=3)],
+        },
+        ROWS,
+        CLASSES,
+    ),
+    "ensemble": ({"n_estimators": 4, "dropout": 0.1}, ROWS, CLASSES),
+    "ensemble that stops": (
+        {
+            "n_estimators": 10,
+            "max_epochs": 25,
+            "callbacks": [EarlyStopping(patience=2)],
+            "finetune_epochs": 2,
+        },
+        ROWS,
+        CLASSES,
+    ),
+    "ensemble of images": (
+        {"depth": 8, "n_estimators": 3, "finetune_epochs": 2, "l1": 1e-3},
+        IMAGES,
+        CLASSES[:40],
+    ),
+    "bfloat16": ({"depth": 8, "precision": "bfloat16"}, IMAGES, CLASSES[:40]),
+    "unequal series": ({"depth": 8, "width": 0.5, "n_estimators": 2}, SERIES, OF_SERIES),
+    "without a seed": ({"n_estimators": 2, "random_state": None}, ROWS, CLASSES),
+}
+
+
+@pytest.mark.parametrize("name", FITS)
+def test_a_fit_that_is_killed_at_any_epoch_goes_on_to_the_same_bits(name, tmp_path):
+    changes, *data = FITS[name]
+    parameters = {**SMALL, **changes}
+    path = tmp_path / "fit"
+    make = ResNetClassifier(**parameters, checkpoint=path)
+    if parameters["random_state"] is None:  # as the first run drew it
+        fit_until(make, 1, *data)
+        seed = _checkpoint.read_archive(path, "checkpoint")["plain"]
+        seed = int(seed.partition('"seed": ')[2].partition(",")[0])
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(ResNetClassifier, "_draw_seed", lambda self: seed)
+            expected = ResNetClassifier(**parameters).fit(*data)
+        assert_same(make.fit(*data), expected)
+        return
+    expected = ResNetClassifier(**parameters).fit(*data)
+    for n_writes in itertools.count(1):
+        path.unlink(missing_ok=True)
+        if fit_until(ResNetClassifier(**parameters, checkpoint=path), n_writes, *data):
+            break
+        again = ResNetClassifier(**parameters, checkpoint=path).fit(*data)
+        assert_same(again, expected)
+    assert n_writes > 3
+    seconds = [row["seconds"] for row in again.history_]
+    returned = ResNetClassifier(**parameters, checkpoint=path).fit(*data)
+    assert_same(returned, again if n_writes == 1 else expected)
+    assert len(seconds) == len(returned.history_)
+
+
+@pytest.mark.parametrize("make", [ResNetRegressor, WideResNetClassifier])
+def test_every_estimator_goes_on(make, tmp_path):
+    parameters = {**SMALL, "max_epochs": 3, "width": 0.5, "n_estimators": 2}
+    expected = make(**parameters).fit(ROWS, CLASSES)
+    assert not fit_until(make(**parameters, checkpoint=tmp_path), 2, ROWS, CLASSES)
+    again = make(**parameters, checkpoint=tmp_path).fit(ROWS, CLASSES)
+    assert_same(again, expected)
+    np.testing.assert_array_equal(again.predict(ROWS), expected.predict(ROWS))
+
+
+def test_what_goes_on_twice_is_the_same(tmp_path):
+    parameters = {**SMALL, "n_estimators": 3}
+    expected = ResNetClassifier(**parameters).fit(ROWS, CLASSES)
+    path = tmp_path / "fit"
+    for _ in range(4):
+        assert not fit_until(
+            ResNetClassifier(**parameters, checkpoint=path), 1, ROWS, CLASSES
+        )
+    again = ResNetClassifier(**parameters, checkpoint=path).fit(ROWS, CLASSES)
+    assert_same(again, expected)
+
+
+CHILD = """
+import sys
+import numpy as np
+import torch
+torch.set_num_threads(1)
+from sk_resnet import ResNetClassifier, _checkpoint, save
+_checkpoint.SECONDS_TO_FIRST, _checkpoint.MOST_SHARE = 0, 0.5
+rng = np.random.default_rng(0)
+X, y = rng.normal(size=(300, 9)), np.arange(300) % 3
+model = ResNetClassifier(
+    8, n_estimators=4, dropout=0.1, max_epochs=60, random_state=0, checkpoint=sys.argv[1]
+)
+print("begins", flush=True)
+model.fit(X, y)
+save(model, sys.argv[2])
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
+def test_a_process_that_is_killed_again_and_again_ends_with_the_same_bits(tmp_path):
+    rng = np.random.default_rng(0)
+
+    def run(name, seconds):
+        """Whether a process came to its end before it was killed."""
+        arguments = [tmp_path / f"{name}.checkpoint", tmp_path / f"{name}.model"]
+        with subprocess.Popen(
+            [sys.executable, "-c", CHILD, *map(str, arguments)],
+            stdout=subprocess.PIPE,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        ) as process:
+            process.stdout.readline()
+            try:
+                process.wait(timeout=seconds)
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGKILL)
+                process.wait()
+        return process.returncode == 0
+
+    assert run("whole", None)
+    n_killed = 0
+    while not run("killed", 0.3 + 0.7 * rng.random() if n_killed < 4 else None):
+        n_killed += 1
+        time.sleep(0)
+    assert n_killed > 0
+    models = [load(tmp_path / f"{name}.model") for name in ("whole", "killed")]
+    states = [model.module_.state_dict() for model in models]
+    assert all(map(torch.equal, *(state.values() for state in states)))
+    assert history(models[0]) == history(models[1])
+
+
+def test_a_finished_fit_returns_at_once(tmp_path, monkeypatch):
+    model = ResNetClassifier(**SMALL, checkpoint=tmp_path / "fit").fit(ROWS, CLASSES)
+    monkeypatch.setattr(base, "train", None)
+    again = ResNetClassifier(**SMALL, checkpoint=tmp_path / "fit").fit(ROWS, CLASSES)
+    assert_same(again, model)
+    assert again.temperature_ == model.temperature_
+    assert again.history_ == model.history_
+    np.testing.assert_array_equal(again.predict_proba(ROWS), model.predict_proba(ROWS))
+    assert vars(again).keys() == vars(model).keys()
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [({"lr": 0.02}, "parameters"), ({"n_estimators": 3}, "parameters"), ({}, "data")],
+)
+def test_another_fit_does_not_go_on_and_leaves_the_file(change, what, tmp_path):
+    path = tmp_path / "fit"
+    assert not fit_until(ResNetClassifier(**SMALL, checkpoint=path), 2, ROWS, CLASSES)
+    before = path.read_bytes()
+    other = ROWS if change else ROWS + 1e-9
+    model = ResNetClassifier(**{**SMALL, **change}, checkpoint=path)
+    with pytest.raises(ValueError, match=f"other {what}.*a folder"):
+        model.fit(other, CLASSES)
+    assert path.read_bytes() == before
+    assert not hasattr(model, "n_features_in_")
+    with pytest.raises(ValueError, match="other data"):
+        ResNetClassifier(**SMALL, checkpoint=path).fit(
+            ROWS, CLASSES, sample_weight=np.arange(90)
+        )
+
+
+def test_what_changes_nothing_may_change(tmp_path):
+    path = tmp_path / "fit"
+    assert not fit_until(ResNetClassifier(**SMALL, checkpoint=path), 2, ROWS, CLASSES)
+    model = ResNetClassifier(**SMALL, checkpoint=str(path), verbose=1).fit(ROWS, CLASSES)
+    assert model.n_epochs_ == 6
+
+
+def test_a_search_goes_on_at_the_fits_that_are_missing(tmp_path, monkeypatch):
+    grid = {"l2": [1e-3, 1e-2], "lr": [0.02, 0.05]}
+    parameters = {**SMALL, "n_estimators": 1, "max_epochs": 2}
+
+    def search(folder):
+        model = ResNetClassifier(**parameters, checkpoint=folder)
+        return GridSearchCV(model, grid, cv=3)
+
+    expected = search(None).fit(ROWS, CLASSES)
+    n_trained = []
+    train = base.train
+
+    def counted(trainings):
+        n_trained.append(len(trainings))
+        if len(n_trained) == 6:
+            raise Killed
+        return train(trainings)
+
+    monkeypatch.setattr(base, "train", counted)
+    with pytest.raises(Killed):
+        search(tmp_path).fit(ROWS, CLASSES)
+    found = search(tmp_path).fit(ROWS, CLASSES)
+    assert len(n_trained) == 6 + 12 + 1 - 5
+    for name in ("mean_test_score", "std_test_score"):
+        np.testing.assert_array_equal(found.cv_results_[name], expected.cv_results_[name])
+    assert_same(found.best_estimator_, expected.best_estimator_)
+
+
+def test_folds_need_a_folder(tmp_path):
+    model = ResNetClassifier(**SMALL, checkpoint=tmp_path / "fit")
+    with pytest.raises(ValueError, match="give checkpoint a folder"):
+        cross_val_score(model, ROWS, CLASSES, cv=2, error_score="raise")
+
+
+@pytest.mark.parametrize("n_estimators", [1, 3])
+def test_chains_of_partial_fit_and_warm_starts_go_on(n_estimators, tmp_path):
+    parameters = {**SMALL, "n_estimators": n_estimators, "warm_start": True, "dropout": 0.1}
+    parameters["max_epochs"] = 3
+
+    def chain(folder, n_calls, last_writes=None):
+        model = ResNetClassifier(**parameters, checkpoint=folder)
+        for i in range(n_calls):
+            rows = slice(30 * (i % 3), 30 * (i % 3) + 30)
+            data = (ROWS[rows], CLASSES[rows])
+            if i == n_calls - 1 and last_writes:
+                assert not fit_until(model, last_writes, *data)
+            elif i % 2:
+                model.fit(*data)
+            else:
+                model.partial_fit(*data, classes=[0, 1, 2])
+        return model
+
+    expected = chain(None, 5)
+    chain(tmp_path, 4, last_writes=2)
+    assert_same(chain(tmp_path, 5), expected)
+
+
+def test_a_disk_that_is_full_costs_the_checkpoint_alone(tmp_path, monkeypatch):
+    expected = ResNetClassifier(**SMALL).fit(ROWS, CLASSES)
+
+    def full(path, content):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(_checkpoint, "write_archive", full)
+    with pytest.warns(UserWarning, match="was not written"):
+        model = ResNetClassifier(**SMALL, checkpoint=tmp_path / "fit").fit(ROWS, CLASSES)
+    assert_same(model, expected)
+
+
+def test_ctrl_c_leaves_a_model_and_a_checkpoint(tmp_path):
+    expected = ResNetClassifier(**SMALL).fit(ROWS, CLASSES)
+    write = _checkpoint.Checkpoint.write
+    model = ResNetClassifier(**SMALL, checkpoint=tmp_path / "fit")
+
+    def interrupted(checkpoint):
+        write(checkpoint)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_checkpoint.Checkpoint, "write", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            model.fit(ROWS, CLASSES)
+    assert model.n_epochs_ == 1
+    assert model.predict(ROWS).shape == (90,)
+    assert_same(model.fit(ROWS, CLASSES), expected)
+
+
+def test_what_a_checkpoint_does_not_hold_is_refused(tmp_path, monkeypatch):
+    path = tmp_path / "fit"
+    with pytest.raises(ValueError, match="does not hold the state of PrintLog"):
+        ResNetClassifier(**SMALL, checkpoint=path, callbacks=[PrintLog()]).fit(
+            ROWS, CLASSES
+        )
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        ResNetClassifier(**SMALL, checkpoint=tmp_path / "no" / "fit").fit(ROWS, CLASSES)
+    with pytest.raises(ValueError, match="in a study"):
+        CrossValidationObjective(
+            ResNetClassifier(**SMALL, checkpoint=path),
+            ROWS,
+            CLASSES,
+            space={"lr": FloatDistribution(0.01, 0.1)},
+        )
+    changing = {"validation_split": ShuffleSplit(1), "n_estimators": 1}
+    model = ResNetClassifier(**SMALL, **changing, checkpoint=path)
+    assert not fit_until(model, 2, ROWS, CLASSES)
+    with pytest.raises(ValueError, match="splitter with a random_state"):
+        model.fit(ROWS, CLASSES)
+    monkeypatch.setattr(base, "rank_and_size", lambda: (0, 2))
+    with pytest.raises(ValueError, match="several processes"):
+        ResNetClassifier(**SMALL, checkpoint=tmp_path / "other").fit(ROWS, CLASSES)
+
+
+def test_damaged_and_other_files_are_named(tmp_path, monkeypatch):
+    path = tmp_path / "fit"
+    model = ResNetClassifier(**SMALL, checkpoint=path)
+    assert not fit_until(model, 2, ROWS, CLASSES)
+    content = path.read_bytes()
+    middle = len(content) // 2
+    for broken in (b"", content[:middle], content[:middle] + b"x" + content[middle + 1 :]):
+        path.write_bytes(broken)
+        with pytest.raises(ModelFileError):
+            model.fit(ROWS, CLASSES)
+        assert path.read_bytes() == broken
+    save(ResNetClassifier(), path)
+    with pytest.raises(ModelFileError, match="is no checkpoint"):
+        model.fit(ROWS, CLASSES)
+    path.write_bytes(content)
+    monkeypatch.setattr(_checkpoint, "CHECKPOINT_FORMAT", 0)
+    with pytest.raises(ModelFileError, match="upgrade"):
+        model.fit(ROWS, CLASSES)
+
+
+def test_models_with_a_checkpoint_are_pickled_and_saved(tmp_path):
+    model = ResNetClassifier(**SMALL, checkpoint=Path(tmp_path / "fit")).fit(ROWS, CLASSES)
+    save(model, tmp_path / "model")
+    for again in (load(tmp_path / "model"), pickle.loads(pickle.dumps(model))):
+        assert again.checkpoint == str(tmp_path / "fit")
+        np.testing.assert_array_equal(again.predict(ROWS), model.predict(ROWS))
+
+
+def test_short_fits_write_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(_checkpoint, "SECONDS_TO_FIRST", 1000)
+    written = []
+    write = _checkpoint.write_archive
+    monkeypatch.setattr(
+        _checkpoint, "write_archive", lambda *a: (written.append(1), write(*a))
+    )
+    ResNetClassifier(**SMALL, checkpoint=tmp_path / "fit").fit(ROWS, CLASSES)
+    assert len(written) == 1
