@@ -25,6 +25,7 @@ from sk_resnet._callbacks import (
     EarlyStopping,
     OncePerEpoch,
     SklearnCallbacks,
+    TimeLimit,
     as_callbacks,
     callback_parameters,
     epoch_progress,
@@ -61,7 +62,7 @@ from sk_resnet._data import (
 )
 from sk_resnet._fused import train
 from sk_resnet._input import InputSpec, ends_in_nan, input_spec, padded, to_numpy
-from sk_resnet._machine import device_or_cpu, resolve_device
+from sk_resnet._machine import device_or_cpu, out_of_memory_named, resolve_device
 from sk_resnet._members import Training, Unit, state_by_name
 from sk_resnet._net import DivergenceError, ResidualNet, is_finite, make_net, member_seed
 from sk_resnet._network import (
@@ -151,6 +152,7 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
         "momentum": [_share],
         "schedule": [StrOptions(set(SCHEDULES))],
         "max_epochs": [_counts, _auto],
+        "max_seconds": [_positive, None],
         "batch_size": [_counts, _auto],
         "input_shape": [tuple, list, None],
         "channel_axis": [_auto, Interval(Integral, -1, 1, closed="both"), None],
@@ -311,6 +313,8 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
                 seed = checkpoint.values["seed"]
                 if checkpoint.fitted is not None:
                     return self._take_fitted(checkpoint)
+            if self.max_seconds is not None:
+                callbacks = [*callbacks, TimeLimit(self.max_seconds)]
             data = self._data(
                 X,
                 y,
@@ -726,7 +730,8 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
                     Training(net, own, *made, Progress.of(checkpoint, place))
                     for place, (net, own) in enumerate(zip(nets, data, strict=True))
                 ]
-                held = train(trainings)
+                with out_of_memory_named(recipe.batch_size):
+                    held = train(trainings)
         finally:  # also after Ctrl-C: the epochs that are done stay usable
             self._gather()
             self._summarize(held)

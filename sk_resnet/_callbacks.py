@@ -4,6 +4,7 @@ import copy
 import math
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -149,6 +150,22 @@ class EarlyStopping(Callback):
         self.best_epoch_, self.best_value_ = plain["best_epoch"], plain["best_value"]
         self.stopped_epoch_ = plain["stopped_epoch"]
         self._best_state = best if plain["has_best"] else None
+
+
+class TimeLimit(Callback):
+    """Stops a training at the end of the epoch in which its time is up.
+
+    Copies count from the same start: members that train one after the other share it.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.start = time.monotonic()
+
+    def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
+        """Stop where the time is up."""
+        if time.monotonic() - self.start >= self.seconds:
+            raise KeyboardInterrupt  # skorch's way to stop
 
 
 class EpochProgress(Callback):

@@ -62,6 +62,7 @@ class _Classifier(ClassifierMixin, BaseResNet):
         momentum: float = 0.9,
         schedule: str = "one_cycle",
         max_epochs: int | str = "auto",
+        max_seconds: float | None = None,
         batch_size: int | str = "auto",
         input_shape: Sequence[int] | None = None,
         channel_axis: int | str | None = "auto",
@@ -99,6 +100,7 @@ class _Classifier(ClassifierMixin, BaseResNet):
         self.momentum = momentum
         self.schedule = schedule
         self.max_epochs = max_epochs
+        self.max_seconds = max_seconds
         self.batch_size = batch_size
         self.input_shape = input_shape
         self.channel_axis = channel_axis
@@ -381,6 +383,7 @@ class _Regressor(RegressorMixin, BaseResNet):
         momentum: float = 0.9,
         schedule: str = "one_cycle",
         max_epochs: int | str = "auto",
+        max_seconds: float | None = None,
         batch_size: int | str = "auto",
         input_shape: Sequence[int] | None = None,
         channel_axis: int | str | None = "auto",
@@ -417,6 +420,7 @@ class _Regressor(RegressorMixin, BaseResNet):
         self.momentum = momentum
         self.schedule = schedule
         self.max_epochs = max_epochs
+        self.max_seconds = max_seconds
         self.batch_size = batch_size
         self.input_shape = input_shape
         self.channel_axis = channel_axis
@@ -644,6 +648,9 @@ default="one_cycle"
     max_epochs : int or "auto", default="auto"
         Passes over the training data. "auto" is 30, and more, up to 200, where those
         would make fewer than 500 steps: on fewer than about 1,000 samples.
+    max_seconds : float, default=None
+        Seconds after which `fit` stops training at the end of an epoch, before the
+        learning rate has come down. None sets no limit.
     batch_size : int or "auto", default="auto"
         Samples in a step, at least 2; "auto" takes 8 to 128, a power of two: about a
         quarter of up to 128 samples, then 32, and a sixteenth of more than 512.
@@ -866,6 +873,9 @@ default="one_cycle"
     max_epochs : int or "auto", default="auto"
         Passes over the training data. "auto" is 30, and more, up to 200, where those
         would make fewer than 500 steps: on fewer than about 1,000 samples.
+    max_seconds : float, default=None
+        Seconds after which `fit` stops training at the end of an epoch, before the
+        learning rate has come down. None sets no limit.
     batch_size : int or "auto", default="auto"
         Samples in a step, at least 2; "auto" takes 8 to 128, a power of two: about a
         quarter of up to 128 samples, then 32, and a sixteenth of more than 512.
@@ -1082,6 +1092,9 @@ default="one_cycle"
     max_epochs : int or "auto", default="auto"
         Passes over the training data. "auto" is 30, and more, up to 200, where those
         would make fewer than 500 steps: on fewer than about 1,000 samples.
+    max_seconds : float, default=None
+        Seconds after which `fit` stops training at the end of an epoch, before the
+        learning rate has come down. None sets no limit.
     batch_size : int or "auto", default="auto"
         Samples in a step, at least 2; "auto" takes 8 to 128, a power of two: about a
         quarter of up to 128 samples, then 32, and a sixteenth of more than 512.
@@ -1287,6 +1300,9 @@ default="one_cycle"
     max_epochs : int or "auto", default="auto"
         Passes over the training data. "auto" is 30, and more, up to 200, where those
         would make fewer than 500 steps: on fewer than about 1,000 samples.
+    max_seconds : float, default=None
+        Seconds after which `fit` stops training at the end of an epoch, before the
+        learning rate has come down. None sets no limit.
     batch_size : int or "auto", default="auto"
         Samples in a step, at least 2; "auto" takes 8 to 128, a power of two: about a
         quarter of up to 128 samples, then 32, and a sixteenth of more than 512.

@@ -211,6 +211,23 @@ def one_thread(applies: bool) -> Iterator[None]:
             torch.set_num_threads(_threads_before)
 
 
+@contextmanager
+def out_of_memory_named(batch_size: int) -> Iterator[None]:
+    """Say which batch size to take where the memory of a device does not suffice."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        lacks_memory = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+        if not lacks_memory and "not enough memory" not in str(error):
+            raise
+        smaller = max(2, batch_size // 2)
+        raise MemoryError(
+            f"A step of {batch_size} samples does not fit into memory: set "
+            f"batch_size={smaller} and lr to half of what it is, or lower width, depth or "
+            "n_estimators."
+        ) from error
+
+
 # Parameters of glibc's mallopt, and where its own adjustments, which end with the first
 # call, would lead them.
 TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from torch import nn
 
-from sk_resnet import EarlyStopping, ResNetClassifier
+from sk_resnet import EarlyStopping, ResNetClassifier, _callbacks
 
 SETTINGS = {"depth": 4, "max_epochs": 8, "batch_size": 16, "random_state": 0}
 SETTINGS |= {"n_estimators": 1}
@@ -55,3 +55,33 @@ def test_early_stopping_restores_only_where_asked(rows, restore_best):
     last = ResNetClassifier(**SETTINGS).fit(X[:40], y[:40], **validation)
     equal = np.array_equal(model.predict_proba(X), last.predict_proba(X))
     assert equal != restore_best
+
+
+@pytest.mark.parametrize("n_estimators", [1, 3])
+def test_a_limit_of_time_ends_a_fit_behind_an_epoch(rows, n_estimators):
+    settings = {"depth": 4, "n_estimators": n_estimators, "random_state": 0}
+    model = ResNetClassifier(**settings, max_epochs=50, max_seconds=1e-9).fit(*rows)
+    assert model.n_epochs_ == 1
+    assert model.predict(rows[0]).shape == rows[1].shape
+    unlimited = ResNetClassifier(**settings, max_epochs=3)
+    limited = ResNetClassifier(**settings, max_epochs=3, max_seconds=1000)
+    np.testing.assert_array_equal(
+        limited.fit(*rows).predict_proba(rows[0]),
+        unlimited.fit(*rows).predict_proba(rows[0]),
+    )
+
+
+def test_a_limit_of_time_leaves_the_best_weights(rows, monkeypatch):
+    clock = iter(range(100))
+    now = SimpleNamespace(monotonic=lambda: next(clock))
+    monkeypatch.setattr(_callbacks, "time", now)
+    model = ResNetClassifier(
+        4,
+        n_estimators=1,
+        max_epochs=50,
+        max_seconds=6,
+        callbacks=[EarlyStopping(monitor="train_loss", min_delta=1e9)],
+        random_state=0,
+    ).fit(*rows)
+    assert model.n_epochs_ == 6
+    assert model.best_epoch_ == 1

@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from skorch.callbacks import Callback, PrintLog
 
 import sk_resnet
-from sk_resnet import EarlyStopping, ResNetClassifier, ResNetRegressor
+from sk_resnet import EarlyStopping, ResNetClassifier, ResNetRegressor, _base
 
 ROWS = {"depth": 4, "max_epochs": 2, "batch_size": 16, "random_state": 0}
 ROWS |= {"n_estimators": 1}
@@ -584,3 +584,26 @@ def test_names_of_callbacks_that_could_not_be_set(rows, name):
 def test_a_callback_is_switched_off_by_none():
     model = ResNetClassifier(callbacks=[("a", EarlyStopping()), EarlyStopping()])
     assert len(model.set_params(callbacks__a=None).callbacks) == 1
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory."),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory: you tried"),
+    ],
+    ids=["Python", "GPU", "CPU"],
+)
+def test_too_little_memory_names_a_batch_size(rows, monkeypatch, error):
+    def fails(trainings):
+        raise error
+
+    monkeypatch.setattr(_base, "train", fails)
+    model = ResNetClassifier(4, batch_size=48)
+    with pytest.raises(MemoryError, match="set batch_size=24"):
+        model.fit(*rows)
+    assert not hasattr(model, "net_")
+    monkeypatch.setattr(_base, "train", lambda trainings: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        model.fit(*rows)
