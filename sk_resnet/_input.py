@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.utils import assert_all_finite
+from torch.utils.data import Dataset
 
 CHUNK_BYTES = 32 * 2**20
 
@@ -223,21 +224,29 @@ def padded(X: Any) -> Any:
     The series are arrays of shape (length,), (n_channels, length) or (length, n_channels).
     Anything else is returned as it is.
     """
+    if isinstance(X, Dataset):  # NumPy would index it for ever
+        raise TypeError(
+            "X must be an array, got a torch Dataset: take its samples, as by "
+            "np.stack([x for x, _ in dataset]), or a memory-mapped array of them."
+        )
     is_listed = isinstance(X, (list, tuple)) or (
         isinstance(X, np.ndarray) and X.dtype == object and X.ndim == 1
     )
-    if not is_listed or not all(1 <= len(getattr(x, "shape", ())) <= 2 for x in X):
+    if not is_listed or not len(X) or not all(hasattr(x, "shape") for x in X):
+        return X
+    shapes = {tuple(x.shape) for x in X}
+    if len(shapes) == 1:
         return X
     series = [np.asarray(to_numpy(x)) for x in X]
     series = [x[None] if x.ndim == 1 else x for x in series]
-    sizes = np.array([x.shape for x in series])
-    differ = np.ptp(sizes, axis=0) > 0 if len(series) else np.zeros(2, dtype=bool)
-    if not differ.any():
-        return X
-    if differ.all():
+    has_rank_2 = {x.ndim for x in series} == {2}
+    sizes = np.array([x.shape for x in series]) if has_rank_2 else np.zeros((0, 2))
+    if not has_rank_2 or (np.ptp(sizes, axis=0) > 0).all():
+        found = [str(shape) for shape in sorted(shapes, key=lambda s: (len(s), s))]
+        shown = ", ".join(found[:3]) + (f" and {len(found) - 3} more" * (len(found) > 3))
         raise ValueError(
-            "Series of a list must have the same number of channels, got shapes from "
-            f"{tuple(sizes.min(0).tolist())} to {tuple(sizes.max(0).tolist())}."
+            f"Samples must have one shape, or be series that differ in length alone, got "
+            f"{shown}: resize them, or convert them to the same number of channels."
         )
     dtype = np.result_type(np.float32, *series)
     whole = np.full((len(series), *sizes.max(0)), np.nan, dtype=dtype)

@@ -1,5 +1,7 @@
 """Series of unequal lengths: what NaN follow is read as what it is without them."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -26,6 +28,7 @@ from sk_resnet.search import CrossValidationObjective, search_space
 
 TINY = {"depth": 8, "width": 0.25, "block": "basic", "max_epochs": 2, "random_state": 0}
 CLOSE = 1e-5
+RNG = np.random.default_rng(0)
 
 
 def listed(n=36, n_channels=2, seed=0, shortest=5, longest=19):
@@ -312,8 +315,28 @@ def test_images_and_rows_have_no_end():
         ResNetClassifier(depth=4, max_epochs=1).fit(X.reshape(9, -1), y)
 
 
-def test_lists_of_other_channels_are_refused():
-    series, y = listed()
-    series[3] = series[3][:1]
-    with pytest.raises(ValueError, match="same number of channels"):
-        ResNetClassifier(**TINY).fit(series, y)
+@pytest.mark.parametrize(
+    "shapes",
+    [[(2, 9), (1, 9), (2, 7)], [(3, 8, 8), (3, 9, 9)], [(3, 8, 8), (1, 8, 8)], [(8,), ()]],
+    ids=str,
+)
+@pytest.mark.parametrize("is_object", [False, True])
+def test_samples_of_other_shapes_are_refused_by_name(shapes, is_object):
+    X = [np.zeros(shape) for shape in shapes] * 6
+    if is_object:
+        X = np.array([*X, 0], dtype=object)[:-1]
+    y = np.arange(len(X)) % 2
+    named = "one shape.*" + re.escape(str(min(shapes, key=lambda s: (len(s), s))))
+    with pytest.raises(ValueError, match=named):
+        ResNetClassifier(**TINY).fit(X, y)
+    model = ResNetClassifier(**TINY).fit(np.zeros((6, 3, 8, 8)), np.arange(6) % 2)
+    with pytest.raises(ValueError, match=named):
+        model.predict(X)
+
+
+def test_lists_of_images_of_one_shape_are_arrays():
+    X = RNG.normal(size=(12, 1, 6, 6))
+    y = np.arange(12) % 2
+    expected = ResNetClassifier(**TINY).fit(X, y).predict_proba(X)
+    found = ResNetClassifier(**TINY).fit(list(X), y).predict_proba(list(X))
+    np.testing.assert_array_equal(found, expected)
