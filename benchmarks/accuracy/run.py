@@ -74,12 +74,17 @@ def mnist1d():
 
 
 def series(name):
-    """A set of the UCR archive that ships with aeon; short series are padded by zeros."""
+    """A set of the UCR archive that ships with aeon; NaN follow short series."""
     from aeon.datasets import load_classification
 
     def as_array(X):
         length = max(x.shape[1] for x in X)
-        return np.stack([np.pad(x, ((0, 0), (0, length - x.shape[1]))) for x in X])
+        return np.stack(
+            [
+                np.pad(x, ((0, 0), (0, length - x.shape[1])), constant_values=np.nan)
+                for x in X
+            ]
+        )
 
     X_train, y_train = load_classification(name, split="train")
     X_test, y_test = load_classification(name, split="test")
@@ -95,6 +100,7 @@ TABLES = {
     "digits": load_digits,
 }
 SERIES = [name for name in PUBLISHED if name not in ("fashion", "mnist1d")]
+SERIES += ["BasicMotions"]
 
 
 def splits(name, seed, folder):
@@ -109,19 +115,22 @@ def splits(name, seed, folder):
 
 
 class Flat:
-    """A model of scikit-learn on flattened samples."""
+    """A model of scikit-learn on flattened samples, with zeros behind short series."""
 
     def __init__(self, model):
         self.model = model
 
     def fit(self, X, y):
         """Fit on rows."""
-        self.model.fit(X.reshape(len(X), -1), y)
+        self.model.fit(self._rows(X), y)
         return self
 
     def score(self, X, y):
         """Accuracy on rows."""
-        return self.model.score(X.reshape(len(X), -1), y)
+        return self.model.score(self._rows(X), y)
+
+    def _rows(self, X):
+        return np.nan_to_num(X.reshape(len(X), -1))
 
 
 def models(name, seed, options):
