@@ -10,7 +10,7 @@ CHECK_PYTHON := $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) an
 PYTEST = OMP_NUM_THREADS=1 SCIPY_ARRAY_API=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 QUICK := spec network optim input augment imports errors callbacks
 
-.PHONY: demo demo-search quick test oldest lint docs accuracy bench members regularization search papers tables clean
+.PHONY: demo demo-search quick test oldest lint docs accuracy bench members checkpoint regularization search papers tables clean
 
 demo: $(STAMP)
 	$(BIN)/python examples/demo.py
@@ -58,6 +58,9 @@ bench: $(STAMP)
 
 members: $(STAMP)
 	$(BIN)/python benchmarks/members/run.py
+
+checkpoint: $(STAMP)
+	$(BIN)/python benchmarks/checkpoint/run.py
 
 search: $(STAMP)
 	$(BIN)/python benchmarks/search/run.py
