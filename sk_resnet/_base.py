@@ -108,6 +108,9 @@ from sk_resnet._target import Target
 
 _positive = Interval(Real, 0, None, closed="neither")
 _not_negative = Interval(Real, 0, None, closed="left")
+# Products of these with each other are finite in float32.
+_rate = Interval(Real, 0, 1e30, closed="right")
+_strength = Interval(Real, 0, 1e5, closed="both")
 _share = Interval(Real, 0, 1, closed="left")
 _counts = Interval(Integral, 1, None, closed="left")
 _auto = StrOptions({"auto"})
@@ -141,14 +144,14 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
         "dropout": [_share],
         "stochastic_depth": [_share],
         "n_estimators": [_counts, _auto],
-        "l1": [_not_negative],
+        "l1": [_strength],
         "l1_structure": [StrOptions(set(STRUCTURES))],
         "finetune_epochs": [Interval(Integral, 0, None, closed="left")],
         "l2": [_not_negative, _auto],
         "l2_on": [StrOptions({"kernels", "all"})],
         "augment": [str, list, tuple, None],
         "optimizer": [StrOptions(set(OPTIMIZERS))],
-        "lr": [_positive, _auto],
+        "lr": [_rate, _auto],
         "momentum": [_share],
         "schedule": [StrOptions(set(SCHEDULES))],
         "max_epochs": [_counts, _auto],

@@ -471,7 +471,7 @@ def network_spec(
     if n_weights > MOST_WEIGHTS:
         raise ArchitectureError(
             f"depth={shape.depth} and width={shape.width:g} make a network of "
-            f"{n_weights:.1e} weights, more than the {MOST_WEIGHTS:.0e} that are allowed: "
+            f"{float(min(n_weights, 10**300)):.1e} weights, more than the {MOST_WEIGHTS:.0e} that are allowed: "
             "lower them, or n_estimators."
         )
     return spec

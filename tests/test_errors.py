@@ -36,6 +36,8 @@ def fit(X, y, *, fit_params=None, **changes):
         ({"layout": "cifar"}, "'layout' parameter .*small"),
         ({"dropout": 1.0}, r"'dropout' parameter .*\[0.0, 1.0\)"),
         ({"l1": -1.0}, "'l1' parameter"),
+        ({"l1": 1e300}, "'l1' parameter"),
+        ({"lr": 1e300}, "'lr' parameter"),
         ({"l2": -1.0}, "'l2' parameter"),
         ({"label_smoothing": 1.0}, "'label_smoothing' parameter"),
         ({"optimizer": "adam"}, "'optimizer' parameter .*adamw"),
@@ -362,7 +364,9 @@ def test_dates_are_no_numbers(rows):
         ResNetClassifier(**ROWS).fit(X.astype("datetime64[s]"), y)
 
 
-@pytest.mark.parametrize("change", [{"width": 1e9}, {"depth": 2 * 10**9}])
+@pytest.mark.parametrize(
+    "change", [{"width": 1e9}, {"width": 1e300}, {"depth": 2 * 10**9}], ids=str
+)
 def test_networks_that_no_machine_holds(rows, change):
     with pytest.raises(ValueError, match="that are allowed: lower"):
         ResNetClassifier(**{**ROWS, **change}).fit(*rows)
