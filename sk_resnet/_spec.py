@@ -469,10 +469,11 @@ def network_spec(
     )
     n_weights = members * sum(map(spec.n_kernel_weights, spec.blocks()))
     if n_weights > MOST_WEIGHTS:
+        shown = float(min(n_weights, 10**300))  # more than a float can hold
         raise ArchitectureError(
-            f"depth={shape.depth} and width={shape.width:g} make a network of "
-            f"{float(min(n_weights, 10**300)):.1e} weights, more than the {MOST_WEIGHTS:.0e} that are allowed: "
-            "lower them, or n_estimators."
+            f"depth={shape.depth} and width={shape.width:g} make a network of {shown:.1e} "
+            f"weights, more than the {MOST_WEIGHTS:.0e} that are allowed: lower them, or "
+            "n_estimators."
         )
     return spec
 

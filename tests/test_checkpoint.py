@@ -352,6 +352,15 @@ def test_a_disk_that_is_full_costs_the_checkpoint_alone(tmp_path, monkeypatch):
     assert_same(model, expected)
 
 
+@pytest.fixture
+def interruptible():
+    """Ctrl-C as in the foreground: a shell ignores it for what runs behind."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_leaves_a_model_and_a_checkpoint(tmp_path):
     expected = ResNetClassifier(**SMALL).fit(ROWS, CLASSES)
     write = _checkpoint.Checkpoint.write

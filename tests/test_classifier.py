@@ -218,6 +218,7 @@ CHANGES = {
     "momentum": 0.5,
     "schedule": "constant",
     "max_epochs": 5,
+    "max_seconds": 1e-9,
     "batch_size": 10,
     "input_shape": (1, 12, 6),
     "channel_axis": -1,
@@ -227,7 +228,7 @@ CHANGES = {
     "precision": "bfloat16",
     "random_state": 1,
 }
-NO_EFFECT_ON_THE_FIT = {"device", "compile", "warm_start", "verbose"}
+NO_EFFECT_ON_THE_FIT = {"device", "compile", "warm_start", "verbose", "checkpoint"}
 
 
 def test_every_parameter_is_listed_here():

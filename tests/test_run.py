@@ -319,6 +319,7 @@ def test_nothing_within_an_epoch_waits_for_values(images, no_values, settings):
         "channel_axis": 1,
         "max_epochs": 2,
         "batch_size": 16,
+        "n_estimators": 1,
     } | settings
     with no_values:
         ResNetClassifier(depth=8, **settings).fit(X.reshape(40, 72), y)

@@ -24,7 +24,6 @@ from sk_resnet._callbacks import CtrlC
 from sk_resnet._compat_sklearn import rows_of
 from sk_resnet._data import DEFAULT_FRACTION
 from sk_resnet._fused import Meeting, is_in_task
-from sk_resnet._input import padded
 from sk_resnet._members import Unit
 from sk_resnet._net import DivergenceError
 from sk_resnet._plan import resolve_batch_size, resolve_epochs
@@ -146,7 +145,7 @@ class CrossValidationObjective:
     ) -> None:
         self.estimator, self.space = estimator, space
         self._meeting = _new_meeting(SECONDS_TO_SAMPLE)
-        self.X, _ = indexable(padded(X), None)
+        self.X, _ = indexable(X, None)
         self.y = y.tocsr() if sparse.issparse(y) else np.asarray(y)
         self.sample_weight = None if sample_weight is None else np.asarray(sample_weight)
         self.groups = None if groups is None else np.asarray(groups)
