@@ -310,7 +310,14 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
             self._check_validation(X_val, y_val)
             X, y = self._checked(X, y, reset=not continues)
             seed = self._draw_seed()
-            inputs = X, y, sample_weight, X_val, y_val, groups
+            inputs = {
+                "X": X,
+                "y": y,
+                "sample_weight": sample_weight,
+                "X_val": X_val,
+                "y_val": y_val,
+                "groups": groups,
+            }
             checkpoint = self._checkpoint(seed, inputs, callbacks, continues=continues)
             if checkpoint is not None:
                 seed = checkpoint.values["seed"]
@@ -380,7 +387,7 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
         with self._as_it_was_on_error(continues):
             X, y = self._checked(X, y, reset=not continues)
             seed = 0 if continues else self._draw_seed()
-            inputs = X, y, sample_weight, classes
+            inputs = {"X": X, "y": y, "sample_weight": sample_weight, "classes": classes}
             checkpoint = self._checkpoint(seed, inputs, [], continues=continues)
             if checkpoint is not None:
                 seed = checkpoint.values["seed"]
@@ -404,7 +411,7 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
     # Checkpoints
 
     def _checkpoint(
-        self, seed: int, inputs: tuple[Any, ...], callbacks: list[Any], *, continues: bool
+        self, seed: int, inputs: dict[str, Any], callbacks: list[Any], *, continues: bool
     ) -> Checkpoint | None:
         """Checkpoint of a fit of these inputs, with what an earlier run of it left."""
         if self.checkpoint is None:
@@ -414,24 +421,21 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
                 "checkpoint must be None where several processes train one network."
             )
         alone = [item[1] if isinstance(item, tuple) else item for item in callbacks]
-        if others := [type(c).__name__ for c in alone if not isinstance(c, EarlyStopping)]:
+        if others := [type(c).__name__ for c in alone if type(c) is not EarlyStopping]:
             raise ValueError(
                 f"A checkpoint does not hold the state of {', '.join(others)}: use "
                 "EarlyStopping alone, or checkpoint=None."
             )
-        parameters = self.get_params(deep=False)
+        parts = self.get_params(deep=False)
         for name in ("checkpoint", "verbose", "random_state"):
-            del parameters[name]
-        start: Any = None
+            del parts[name]
+        if self.random_state is not None:
+            parts["random_state"] = seed
         if continues:
-            start = self.n_epochs_, self._copied_weights(self.net_)
-        drawn = None if self.random_state is None else seed
-        return open_checkpoint(
-            self.checkpoint,
-            parameters=(type(self).__name__, parameters),
-            data=(inputs, start, drawn),
-            seed=seed,
-        )
+            parts["model before"] = self.n_epochs_, self._copied_weights(self.net_)
+        parts |= {name: _plain(value) for name, value in inputs.items()}
+        parts["class"] = type(self).__name__
+        return open_checkpoint(self.checkpoint, parts, seed=seed)
 
     def _begin(
         self, checkpoint: Checkpoint, stage: int, recipe: Recipe, data: list[Data]
@@ -491,7 +495,7 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
         self._check_raw_y(y)
         X, y = validate_data(
             self,
-            padded(to_numpy(X)),
+            padded(to_numpy(X), self.channel_axis),
             y,
             reset=reset,
             dtype="numeric",
@@ -863,7 +867,7 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
         check_is_fitted(self)
         X = validate_data(
             self,
-            padded(to_numpy(X)),
+            padded(to_numpy(X), self.channel_axis),
             reset=False,
             dtype="numeric",
             allow_nd=True,
@@ -995,6 +999,12 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
                 "The state of this model is broken: its classes, its batch size or its "
                 "kind of estimator are not those of its network."
             )
+
+
+def _plain(values: Any) -> Any:
+    """Values that two runs of a fit hash alike."""
+    values = to_numpy(values)
+    return np.ascontiguousarray(values) if isinstance(values, np.ndarray) else values
 
 
 def _copied_optimizer(net: ResidualNet) -> Optimizer | None:

@@ -37,8 +37,8 @@ class State:
     arrays: dict[str, NDArray[Any]]
 
     @property
-    def n_done(self) -> int:
-        """Epochs of this training."""
+    def n_own(self) -> int:
+        """Epochs that the network did of this training."""
         return len(self.values["history"]) - int(self.values["n_before"])
 
     @property
@@ -67,6 +67,8 @@ def state_of(
         "began": began,
         "held": held,
         "is_present": True,
+        # Of its group, which may have gone on when it had ended.
+        "n_done": net.n_epochs_done,
         "lr": lr,
         "history": history,
         "callbacks": [plain for plain, _ in callbacks],
@@ -191,20 +193,19 @@ class Checkpoint:
     """
 
     path: Path
-    parameters: str
-    data: str
+    identity: dict[str, str]
     values: dict[str, Any] = field(default_factory=dict)
     states: dict[int, State] = field(default_factory=dict)
     fitted: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock, self._has_warned = threading.Lock(), False
         self._next = time.monotonic() + SECONDS_TO_FIRST
 
     @property
     def n_done(self) -> int:
         """Epochs of the training that it is in, of the network that is behind."""
-        return min((state.n_done for state in self.states.values()), default=0)
+        return min((state.n_own for state in self.states.values()), default=0)
 
     def check_rows(self, rows: Any) -> None:
         """Refuse to go on with other rows than the training began with."""
@@ -229,8 +230,7 @@ class Checkpoint:
         started = time.monotonic()
         with self._lock:
             plain = {
-                "parameters": self.parameters,
-                "data": self.data,
+                "identity": self.identity,
                 **self.values,
                 "states": {place: state.values for place, state in self.states.items()},
             }
@@ -248,12 +248,14 @@ class Checkpoint:
             try:
                 write_archive(self.path, content)
             except OSError as error:
-                warnings.warn(
-                    f"The checkpoint {self.path} was not written ({error}): the fit goes "
-                    "on without it.",
-                    UserWarning,
-                    stacklevel=2,
-                )
+                if not self._has_warned:
+                    warnings.warn(
+                        f"The checkpoint {self.path} was not written ({error}): the fit "
+                        "goes on without it.",
+                        UserWarning,
+                        stacklevel=2,
+                    )
+                self._has_warned = True
             ended = time.monotonic()
             self._next = ended + (ended - started) / MOST_SHARE
 
@@ -286,40 +288,35 @@ class Progress:
 
 
 def open_checkpoint(
-    path: str | os.PathLike[str], *, parameters: Any, data: Any, seed: int
+    path: str | os.PathLike[str], parts: Mapping[str, Any], *, seed: int
 ) -> Checkpoint:
     """Checkpoint of a fit; with what an earlier run of the same fit left there.
 
-    In a folder each fit has a file of its own. `parameters` and `data` are what the fit
-    depends on, and tell it from others. An earlier run's seed takes the place of `seed`.
+    In a folder each fit has a file of its own. `parts` are what the fit depends on, by
+    name, and tell it from others. An earlier run's seed takes the place of `seed`.
     """
     skops_io()  # or an error now, not after the first epochs
-    made, where = joblib.hash(parameters), joblib.hash(data)
-    target = Path(path)
+    identity = {name: joblib.hash(value) for name, value in parts.items()}
+    target = Path(path).absolute()  # the fit may change its folder
+    is_folder = os.fspath(path).endswith(("/", os.sep))
     if target.is_dir():
-        target = target / f"{joblib.hash((made, where))}.checkpoint"
-    elif not target.parent.is_dir():
+        target = target / f"{joblib.hash(identity)}.checkpoint"
+    elif is_folder or not target.parent.is_dir():
         raise FileNotFoundError(
-            f"checkpoint={os.fspath(path)!r} is in a folder that does not exist: make it."
+            f"checkpoint={os.fspath(path)!r}: the folder does not exist, make it."
         )
-    new = Checkpoint(target, made, where, {"seed": seed})
+    new = Checkpoint(target, identity, {"seed": seed})
     if not target.exists():
         return new
-    content = read_archive(target, "checkpoint")
     try:
+        content = read_archive(target, "checkpoint")
         if int(content["checkpoint"]) > CHECKPOINT_FORMAT:
             raise ModelFileError(
-                f"{target} is a checkpoint of format {content['checkpoint']}, but this "
-                f"sk_resnet reads formats up to {CHECKPOINT_FORMAT}: upgrade sk_resnet."
+                f"its format is {content['checkpoint']}, but this sk_resnet reads formats "
+                f"up to {CHECKPOINT_FORMAT}"
             )
         plain = json.loads(content["plain"])
-        for name, now in (("parameters", made), ("data", where)):
-            if plain.pop(name) != now:
-                raise ValueError(
-                    f"The checkpoint {target} is of a fit with other {name}: go on with "
-                    "those, delete the file to start anew, or give checkpoint a folder, in "
-                    "which each fit has a file of its own."
-                )
+        earlier = plain.pop("identity")
         arrays: dict[str, dict[str, Any]] = {}
         for name, array in content["arrays"].items():
             place, _, rest = name.partition(".")
@@ -327,11 +324,16 @@ def open_checkpoint(
         states = plain.pop("states")
         new.states = {int(k): State(values, arrays[k]) for k, values in states.items()}
         new.values, new.fitted = plain, content["fitted"]
-    except ValueError:
-        raise
     except BROKEN as error:
         raise ModelFileError(
-            f"{target} is no checkpoint that can be read ({type(error).__name__}: "
-            f"{error}): delete it to start anew."
+            f"{target} is no checkpoint that can be read ({error}): delete it to start "
+            "anew, or name another file."
         ) from error
+    names = sorted({*identity, *earlier})
+    if other := [name for name in names if identity.get(name) != earlier.get(name)]:
+        raise ValueError(
+            f"The checkpoint {target} is of a fit with another {', '.join(other)}: go on "
+            "with what it had, delete the file to start anew, or give checkpoint a folder, "
+            "in which each fit has a file of its own."
+        )
     return new

@@ -1,7 +1,8 @@
 """Private names of torch: all that the package uses stand here."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from operator import is_
 from typing import Any
 
 import torch
@@ -22,11 +23,10 @@ READS_A_VALUE = torch.ops.aten._local_scalar_dense.default
 
 __all__ = [
     "READS_A_VALUE",
+    "Contents",
     "TorchDispatchMode",
     "WeakIdKeyDictionary",
-    "are_unchanged",
     "children_of",
-    "contents",
     "has_hooks",
     "is_compilation_error",
     "is_mutable",
@@ -56,32 +56,44 @@ def shallow_copy(
     return twin
 
 
-Contents = list[tuple[dict[str, Any], str, Any, int]]
+class Contents:
+    """What a network is made of, and the values of its tensors, to compare it with later.
+
+    By value: writes through ``.data`` and NumPy leave no other trace.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.parts = [
+            (part, type(part), list(vars(part).values()), _held(part))
+            for part in module.modules()
+        ]
+        self.tensors = [
+            (tensor, tensor.detach().clone())
+            for tensor in (*module.parameters(), *module.buffers())
+        ]
+
+    def are_those_of(self, module: nn.Module) -> bool:
+        """Whether a network is this one, and nothing in it has changed."""
+        return (
+            module is self.parts[0][0]
+            and all(
+                type(part) is kind
+                and _are_same(vars(part).values(), attributes)
+                and _are_same(_held(part), held)
+                for part, kind, attributes, held in self.parts
+            )
+            and all(torch.equal(tensor, copied) for tensor, copied in self.tensors)
+        )
 
 
-def contents(module: nn.Module) -> Contents:
-    """Tensors, layers and modes of a module, as `are_unchanged` compares them."""
-    found: Contents = []
-    for part in module.modules():
-        found.append((vars(part), "training", part.training, -1))
-        for held in (part._parameters, part._buffers, part._modules):
-            found += [(held, name, value, _version(value)) for name, value in held.items()]
-    return found
+def _held(part: nn.Module) -> list[Any]:
+    """Names and objects in the dicts of a layer."""
+    dicts = part._parameters, part._buffers, part._modules
+    return [x for of in dicts for x in (*of, *of.values())]
 
 
-def _version(value: Any) -> int:
-    """Number of writes to a tensor; -1 for what has none, also in inference mode."""
-    if not isinstance(value, torch.Tensor) or value.is_inference():
-        return -1
-    return value._version
-
-
-def are_unchanged(earlier: Contents) -> bool:
-    """Whether none of these was replaced, and no tensor was written to."""
-    return all(
-        (version < 0 or value._version == version) and held.get(name) is value
-        for held, name, value, version in earlier
-    )
+def _are_same(values: Collection[Any], earlier: Collection[Any]) -> bool:
+    return len(values) == len(earlier) and all(map(is_, values, earlier))
 
 
 def has_hooks(module: nn.Module) -> bool:

@@ -698,8 +698,9 @@ default="auto"
         File in which `fit` and `partial_fit` keep what they have reached, or a folder in
         which each fit has a file of its own. The same call on the same data goes on from
         it, after Ctrl-C or the end of its process, to the same model, and returns at
-        once when it was done. Written at ends of epochs, for at most about 1 % of the
-        time. Needs skops, and callbacks of this package only.
+        once when it was done, with ``random_state=None`` too. Written at ends of epochs,
+        for at most about 1 % of the time. Needs skops; the only callback whose state it
+        holds is `EarlyStopping`.
     random_state : int, RandomState instance or None, default=None
         Source of the initial weights, the order of the samples, dropout, augmentation
         and split. An int gives the same result on the same machine with the same number
@@ -923,8 +924,9 @@ default="auto"
         File in which `fit` and `partial_fit` keep what they have reached, or a folder in
         which each fit has a file of its own. The same call on the same data goes on from
         it, after Ctrl-C or the end of its process, to the same model, and returns at
-        once when it was done. Written at ends of epochs, for at most about 1 % of the
-        time. Needs skops, and callbacks of this package only.
+        once when it was done, with ``random_state=None`` too. Written at ends of epochs,
+        for at most about 1 % of the time. Needs skops; the only callback whose state it
+        holds is `EarlyStopping`.
     random_state : int, RandomState instance or None, default=None
         Source of the initial weights, the order of the samples, dropout, augmentation
         and split. An int gives the same result on the same machine with the same number
@@ -1140,8 +1142,9 @@ default="auto"
         File in which `fit` and `partial_fit` keep what they have reached, or a folder in
         which each fit has a file of its own. The same call on the same data goes on from
         it, after Ctrl-C or the end of its process, to the same model, and returns at
-        once when it was done. Written at ends of epochs, for at most about 1 % of the
-        time. Needs skops, and callbacks of this package only.
+        once when it was done, with ``random_state=None`` too. Written at ends of epochs,
+        for at most about 1 % of the time. Needs skops; the only callback whose state it
+        holds is `EarlyStopping`.
     random_state : int, RandomState instance or None, default=None
         Source of the initial weights, the order of the samples, dropout, augmentation
         and split. An int gives the same result on the same machine with the same number
@@ -1348,8 +1351,9 @@ default="auto"
         File in which `fit` and `partial_fit` keep what they have reached, or a folder in
         which each fit has a file of its own. The same call on the same data goes on from
         it, after Ctrl-C or the end of its process, to the same model, and returns at
-        once when it was done. Written at ends of epochs, for at most about 1 % of the
-        time. Needs skops, and callbacks of this package only.
+        once when it was done, with ``random_state=None`` too. Written at ends of epochs,
+        for at most about 1 % of the time. Needs skops; the only callback whose state it
+        holds is `EarlyStopping`.
     random_state : int, RandomState instance or None, default=None
         Source of the initial weights, the order of the samples, dropout, augmentation
         and split. An int gives the same result on the same machine with the same number

@@ -171,7 +171,10 @@ def load(path: str | os.PathLike[str], *, trusted: Sequence[str] = ()) -> Any:
                 f"{path} holds types that are not trusted: {refused}. If you know where "
                 "the file comes from, name them in trusted."
             )
-        return io_of_skops.loads(content, trusted=sorted(unknown))
+        found = io_of_skops.loads(content, trusted=sorted(unknown))
+        if not hasattr(found, "fit"):
+            raise ModelFileError(f"{path} holds no model: a fit may go on from it.")
+        return found
     except ModelFileError:
         raise
     except (*BROKEN, *UNREADABLE) as error:

@@ -38,10 +38,15 @@ def groups_of(trainings: Sequence[Training], n_processors: int) -> list[list[int
     by_key: dict[Hashable, list[int]] = {}
     for place, training in enumerate(trainings):
         by_key.setdefault(_group_key(training, place), []).append(place)
-    groups = []
+    groups: list[list[int]] = []
     for places in by_key.values():
         size = _group_size(trainings[places[0]], len(places), n_processors)
-        groups += [places[i : i + size] for i in range(0, len(places), size)]
+        for i in range(0, len(places), size):
+            # Fits that go on from checkpoints, together with those that are as far.
+            by_progress: dict[int, list[int]] = {}
+            for place in places[i : i + size]:
+                by_progress.setdefault(trainings[place].n_done, []).append(place)
+            groups += by_progress.values()
     return groups
 
 

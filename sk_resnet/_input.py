@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.utils import assert_all_finite
 from torch.utils.data import Dataset
 
 CHUNK_BYTES = 32 * 2**20
@@ -218,7 +217,7 @@ def with_statistics(spec: InputSpec, X: NDArray[Any], weight: NDArray[Any]) -> I
     return replace(spec, mean=mean, scale=scale)
 
 
-def padded(X: Any) -> Any:
+def padded(X: Any, channel_axis: int | str | None = "auto") -> Any:
     """Lists of series of unequal lengths as one array, in which NaN follow the shorter.
 
     The series are arrays of shape (length,), (n_channels, length) or (length, n_channels).
@@ -238,7 +237,11 @@ def padded(X: Any) -> Any:
     if len(shapes) == 1:
         return X
     series = [np.asarray(to_numpy(x)) for x in X]
-    series = [x[None] if x.ndim == 1 else x for x in series]
+    if empty := [i for i, x in enumerate(series) if 0 in x.shape]:
+        raise ValueError(f"Samples must not be empty, got an empty one at {empty[0]}.")
+    has_channels = series[0].ndim > 1
+    behind = channel_axis == -1
+    series = [(x[:, None] if behind else x[None]) if x.ndim == 1 else x for x in series]
     has_rank_2 = {x.ndim for x in series} == {2}
     sizes = np.array([x.shape for x in series]) if has_rank_2 else np.zeros((0, 2))
     if not has_rank_2 or (np.ptp(sizes, axis=0) > 0).all():
@@ -252,7 +255,7 @@ def padded(X: Any) -> Any:
     whole = np.full((len(series), *sizes.max(0)), np.nan, dtype=dtype)
     for row, x in zip(whole, series, strict=True):
         row[: len(x), : x.shape[1]] = x
-    return whole
+    return whole if has_channels or channel_axis is not None else whole[:, 0]
 
 
 def ends_in_nan(X: NDArray[Any], spec: InputSpec) -> bool:
@@ -263,7 +266,10 @@ def ends_in_nan(X: NDArray[Any], spec: InputSpec) -> bool:
         if not missing.any():
             continue
         if x.ndim != 3:
-            assert_all_finite(x.reshape(len(x), -1), input_name="X")
+            raise ValueError(
+                "Input X contains NaN: fill in what is missing. Series that end early are "
+                "read where X has an axis of channels, or with input_shape=(1, length)."
+            )
         begins = np.diff(missing, axis=-1)
         is_end = (missing == missing[:, :1]).all() and begins.sum(-1).max() <= 1
         if missing[..., 0].any() or not is_end:

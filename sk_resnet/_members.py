@@ -63,6 +63,11 @@ class Training:
         return self.progress.state if self.progress else None
 
     @property
+    def n_done(self) -> int:
+        """Epochs that its group had done in an earlier run, also without it."""
+        return int(self.state.values["n_done"]) if self.state else 0
+
+    @property
     def n_batches(self) -> int:
         """Steps of an epoch."""
         n = len(self.data.training)
@@ -88,7 +93,7 @@ class Training:
 
         def begun(run: Run) -> None:
             if state is not None:
-                n_steps = state.n_done * self.n_batches
+                n_steps = self.n_done * self.n_batches
                 skip_steps(run.scheduler, net.optimizer_, n_steps, state.values["lr"])
                 restore_callbacks(net, state)
 
@@ -110,7 +115,7 @@ class Training:
             verbose=self.verbose,
             is_cancelled=is_cancelled,
             turn=turn,
-            n_done=state.n_done if state else 0,
+            n_done=self.n_done,
             begun=begun,
             reached=reached,
         )
@@ -148,7 +153,7 @@ class _Member:
         self.attempt(self._begin, training)
         state = training.state
         if self.is_training and state is not None:
-            self.n_done, self.lr = state.n_done, state.values["lr"]
+            self.n_done, self.lr = training.n_done, state.values["lr"]
             # One that ended may still have a place in the network of all.
             self.is_present = bool(state.values["is_present"])
             if state.has_ended:
@@ -161,7 +166,7 @@ class _Member:
             training.execution,
             training.callbacks,
             training.verbose,
-            n_done=training.state.n_done if training.state else 0,
+            n_done=training.state.n_own if training.state else 0,
         )
         self.net.notify("on_train_begin", X=self.data.training, y=None)
         if training.state is not None:
@@ -260,8 +265,9 @@ def _train(
         return
     group = _Group([member for member in by_member if member.is_present], execution)
     group.keep(training)  # those that ended in an earlier run
+    n_done = training[0].n_done
     try:
-        for _ in range(training[0].n_done, training[0].recipe.n_epochs):
+        for _ in range(n_done, training[0].recipe.n_epochs):
             with turn:
                 _epoch(group, training, check)
             check()
@@ -278,7 +284,8 @@ def _train(
                     member.keep(state_by_name(member.net), lr, held)
             if not training:
                 break
-            group.write_due(by_member)
+            n_done += 1
+            group.write_due(by_member, n_done)
     finally:
         group.dissolve()
 
@@ -347,6 +354,7 @@ class _Group:
         )
         for name, w in slices.items():
             if states := [state[name] for state in earlier[start:stop] if name in state]:
+                assert len(states) == n, "members without running averages among others"
                 optimizer.state[w] = _joined(states)
         scheduler = SCHEDULES[recipe.schedule](optimizer, self.n_epochs * self.n_batches)
         own = self.members[start:stop]
@@ -451,8 +459,8 @@ class _Group:
             if name in states:
                 member.net.optimizer_.state[w] = states[name]
 
-    def write_due(self, by_member: list[_Member]) -> None:
-        """Write the checkpoints whose time has come."""
+    def write_due(self, by_member: list[_Member], n_done: int) -> None:
+        """Write the checkpoints whose time has come, behind so many epochs."""
         due = [m for m in by_member if m.progress and m.progress.checkpoint.is_due()]
         rates = dict(zip(self.members, self.rates(), strict=True))
         for member in due:
@@ -465,6 +473,8 @@ class _Group:
                 progress.state.values["is_present"] = is_present
                 if is_present:  # its batches are still drawn
                     progress.state.arrays.update(generators(member.net))
+            if progress.state is not None:
+                progress.state.values["n_done"] = n_done
         write_due(member.progress for member in due)
 
     def _optimizer_state(self, member: _Member) -> dict[str, dict[str, Any]]:

@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from sk_resnet._batches import ArrayDataset, Batch, Batches
 from sk_resnet._callbacks import held_epoch, is_ours, wants_batches
 from sk_resnet._compat_skorch import BareNet
-from sk_resnet._compat_torch import Contents, are_unchanged, contents
+from sk_resnet._compat_torch import Contents
 from sk_resnet._data import Data
 from sk_resnet._input import InputSpec
 from sk_resnet._machine import (
@@ -179,7 +179,6 @@ class ResidualNet(BareNet):
 
     def begin_epoch(self, training: Batches, validation: Batches | None) -> None:
         """Open a row of the history."""
-        self._kept = None  # recorded steps of a GPU change tensors unseen
         self.notify("on_epoch_begin", **_datasets(training, validation))
 
     def record_training(
@@ -199,7 +198,6 @@ class ResidualNet(BareNet):
         self, training: Batches, validation: Batches | None, seconds: float
     ) -> None:
         """Close the row, and tell the callbacks, which may stop the training."""
-        self._kept = None
         self.history.record("dur", seconds)
         self.notify("on_epoch_end", **_datasets(training, validation))
 
@@ -372,20 +370,18 @@ class ResidualNet(BareNet):
     def _prepared(self) -> tuple[nn.Module, int]:
         """Twin for prediction and its work for a sample; of small networks they are kept.
 
-        They are made anew when a tensor or layer has changed.
+        They are made anew when anything in the network has changed.
         """
-        kept = self._kept
-        if kept is not None and are_unchanged(kept[2]):
+        kept, network = self._kept, self.module_
+        if kept is not None and kept[2].are_those_of(network):
             return kept[:2]
         self._kept = None
-        network = self.module_.eval()
-        twin = folded(network)
+        twin = folded(network.eval())
         work = multiply_adds(network, self.input_spec.network_shape[1:])
-        tensors = network.state_dict().values()
-        is_small = 4 * sum(tensor.numel() for tensor in tensors) <= MOST_KEPT_BYTES
-        # Tensors of inference mode do not tell when they were written to.
-        if is_small and not any(tensor.is_inference() for tensor in tensors):
-            self._kept = twin, work, contents(network)
+        n_values = sum(tensor.numel() for tensor in network.state_dict().values())
+        # Comparing them would wait for a GPU.
+        if 4 * n_values <= MOST_KEPT_BYTES and torch.device(self.device).type == "cpu":
+            self._kept = twin, work, Contents(network)
         return twin, work
 
     @torch.inference_mode()

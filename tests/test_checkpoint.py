@@ -1,6 +1,7 @@
 """Fits that are killed and go on, bit by bit as those that were never interrupted."""
 
 import itertools
+import json
 import os
 import pickle
 import signal
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from joblib import parallel_config
 from optuna.distributions import FloatDistribution
 from sklearn.model_selection import GridSearchCV, ShuffleSplit, cross_val_score
 from skorch.callbacks import PrintLog
@@ -258,7 +260,11 @@ def test_a_finished_fit_returns_at_once(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("change", "what"),
-    [({"lr": 0.02}, "parameters"), ({"n_estimators": 3}, "parameters"), ({}, "data")],
+    [
+        ({"lr": 0.02}, "lr"),
+        ({"random_state": 1, "width": 2}, "random_state, width"),
+        ({}, "X"),
+    ],
 )
 def test_another_fit_does_not_go_on_and_leaves_the_file(change, what, tmp_path):
     path = tmp_path / "fit"
@@ -266,11 +272,11 @@ def test_another_fit_does_not_go_on_and_leaves_the_file(change, what, tmp_path):
     before = path.read_bytes()
     other = ROWS if change else ROWS + 1e-9
     model = ResNetClassifier(**{**SMALL, **change}, checkpoint=path)
-    with pytest.raises(ValueError, match=f"other {what}.*a folder"):
+    with pytest.raises(ValueError, match=f"another {what}:.*a folder"):
         model.fit(other, CLASSES)
     assert path.read_bytes() == before
     assert not hasattr(model, "n_features_in_")
-    with pytest.raises(ValueError, match="other data"):
+    with pytest.raises(ValueError, match="another sample_weight"):
         ResNetClassifier(**SMALL, checkpoint=path).fit(
             ROWS, CLASSES, sample_weight=np.arange(90)
         )
@@ -311,6 +317,75 @@ def test_a_search_goes_on_at_the_fits_that_are_missing(tmp_path, monkeypatch):
     assert_same(found.best_estimator_, expected.best_estimator_)
 
 
+@pytest.mark.parametrize("n_writes", [1, 3, 5, 7, 9])
+def test_a_fused_search_goes_on_where_its_fits_are_as_far_or_not(n_writes, tmp_path):
+    parameters = {**SMALL, "n_estimators": 2}
+    grid = {"l2": [1e-3, 1e-2]}
+
+    def search(folder):
+        model = ResNetClassifier(**parameters, checkpoint=folder)
+        with parallel_config("fused"):
+            return GridSearchCV(model, grid, cv=2).fit(ROWS, CLASSES)
+
+    expected = search(None)
+    write, written = _checkpoint.Checkpoint.write, []
+
+    def until(checkpoint):
+        write(checkpoint)
+        written.append(1)
+        if len(written) == n_writes:
+            raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_checkpoint.Checkpoint, "write", until)
+        with pytest.raises(Killed):
+            search(tmp_path)
+    found = search(tmp_path)
+    # Networks of another group differ in their rounding.
+    for name in ("split0_test_score", "split1_test_score"):
+        np.testing.assert_allclose(
+            found.cv_results_[name], expected.cv_results_[name], atol=0.05
+        )
+    for file in tmp_path.iterdir():
+        states = json.loads(_checkpoint.read_archive(file, "checkpoint")["plain"])["states"]
+        assert [len(state["history"]) for state in states.values()] == [6, 6]
+    assert found.best_estimator_.n_epochs_ == 6
+
+
+def test_inputs_of_other_make_are_the_same(tmp_path):
+    path, n = tmp_path / "fit", len(ROWS)
+    given = {
+        "sample_weight": torch.ones(n, dtype=torch.float64),
+        "X_val": torch.zeros(3, 7),
+    }
+    given["y_val"] = torch.tensor([0, 1, 2])
+    model = ResNetClassifier(**SMALL, checkpoint=path)
+    assert not fit_until(model, 2, ROWS, CLASSES, **given)
+    again = {name: value.clone() for name, value in given.items()}
+    ResNetClassifier(**SMALL, checkpoint=path).fit(
+        np.asfortranarray(ROWS), torch.from_numpy(CLASSES), **again
+    )
+
+
+def test_a_relative_path_stays_where_the_fit_began(tmp_path, monkeypatch):
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path)
+    model = ResNetClassifier(**SMALL, checkpoint="fit")
+    write = _checkpoint.Checkpoint.write
+    monkeypatch.setattr(
+        _checkpoint.Checkpoint,
+        "write",
+        lambda self: (os.chdir(tmp_path / "other"), write(self)),
+    )
+    model.fit(ROWS, CLASSES)
+    assert (tmp_path / "fit").exists()
+    assert not list((tmp_path / "other").iterdir())
+
+
+class Third(EarlyStopping):
+    """Has a state of its own, which a checkpoint does not know."""
+
+
 def test_folds_need_a_folder(tmp_path):
     model = ResNetClassifier(**SMALL, checkpoint=tmp_path / "fit")
     with pytest.raises(ValueError, match="give checkpoint a folder"):
@@ -347,9 +422,10 @@ def test_a_disk_that_is_full_costs_the_checkpoint_alone(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(_checkpoint, "write_archive", full)
-    with pytest.warns(UserWarning, match="was not written"):
+    with pytest.warns(UserWarning, match="was not written") as warned:
         model = ResNetClassifier(**SMALL, checkpoint=tmp_path / "fit").fit(ROWS, CLASSES)
     assert_same(model, expected)
+    assert len(warned) == 1
 
 
 @pytest.fixture
@@ -385,8 +461,11 @@ def test_what_a_checkpoint_does_not_hold_is_refused(tmp_path, monkeypatch):
         ResNetClassifier(**SMALL, checkpoint=path, callbacks=[PrintLog()]).fit(
             ROWS, CLASSES
         )
-    with pytest.raises(FileNotFoundError, match="does not exist"):
-        ResNetClassifier(**SMALL, checkpoint=tmp_path / "no" / "fit").fit(ROWS, CLASSES)
+    with pytest.raises(ValueError, match="does not hold the state of Third"):
+        ResNetClassifier(**SMALL, checkpoint=path, callbacks=[Third()]).fit(ROWS, CLASSES)
+    for missing in (tmp_path / "no" / "fit", f"{tmp_path}/no/"):
+        with pytest.raises(FileNotFoundError, match="does not exist"):
+            ResNetClassifier(**SMALL, checkpoint=missing).fit(ROWS, CLASSES)
     with pytest.raises(ValueError, match="in a study"):
         CrossValidationObjective(
             ResNetClassifier(**SMALL, checkpoint=path),
@@ -412,15 +491,17 @@ def test_damaged_and_other_files_are_named(tmp_path, monkeypatch):
     middle = len(content) // 2
     for broken in (b"", content[:middle], content[:middle] + b"x" + content[middle + 1 :]):
         path.write_bytes(broken)
-        with pytest.raises(ModelFileError):
+        with pytest.raises(ModelFileError, match="no checkpoint .*delete it to start anew"):
             model.fit(ROWS, CLASSES)
         assert path.read_bytes() == broken
     save(ResNetClassifier(), path)
-    with pytest.raises(ModelFileError, match="is no checkpoint"):
+    with pytest.raises(ModelFileError, match="is no checkpoint that can be read"):
         model.fit(ROWS, CLASSES)
     path.write_bytes(content)
+    with pytest.raises(ModelFileError, match="holds no model"):
+        load(path)
     monkeypatch.setattr(_checkpoint, "CHECKPOINT_FORMAT", 0)
-    with pytest.raises(ModelFileError, match="upgrade"):
+    with pytest.raises(ModelFileError, match="reads formats up to 0"):
         model.fit(ROWS, CLASSES)
 
 

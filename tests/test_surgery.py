@@ -244,6 +244,15 @@ def bias_of_last_layer(network):
 
 CHANGES = {
     "a tensor is written to": lambda m: bias_of_last_layer(m)[0].add_(5),
+    "a tensor is written to unseen": lambda m: m.classifier.bias.data[0].add_(5),
+    "a tensor is written to by NumPy": lambda m: np.add.at(
+        m.classifier.bias.detach().numpy(), 0, 5
+    ),
+    "all are set": lambda m: nn.utils.vector_to_parameters(
+        2 * nn.utils.parameters_to_vector(m.parameters()), m.parameters()
+    ),
+    "an attribute is set": lambda m: setattr(m.stem.norm1, "eps", 1.0),
+    "a layer gets another class": lambda m: setattr(m.stem.relu1, "__class__", nn.Tanh),
     "a tensor is replaced": lambda m: setattr(
         m.classifier, "bias", nn.Parameter(torch.arange(3.0))
     ),
@@ -288,14 +297,14 @@ def test_only_small_networks_are_kept_ready_and_never_in_files(rows, monkeypatch
     model.predict(X[:3])
     assert model.net_._kept[0] is twin
     assert len(pickle.dumps(model)) == n_bytes
-    model.partial_fit(X, y)
-    assert model.net_._kept is None
+    model.partial_fit(X, y).predict(X)
+    assert model.net_._kept[0] is not twin
     monkeypatch.setattr(_net, "MOST_KEPT_BYTES", 1000)
-    model.predict(X)
+    model.partial_fit(X, y).predict(X)
     assert model.net_._kept is None
 
 
-def test_tensors_of_inference_mode_are_not_kept(rows):
+def test_changes_of_tensors_of_inference_mode_are_seen(rows):
     X, y = rows
     model = ResNetClassifier(4, max_epochs=1, n_estimators=1, random_state=0).fit(X, y)
     with torch.inference_mode():

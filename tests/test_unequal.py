@@ -99,6 +99,9 @@ def test_series_of_one_channel_need_no_axis_for_it():
     np.testing.assert_allclose(
         model.predict_proba([flat[3], flat[3]]), expected[[3, 3]], atol=CLOSE
     )
+    for axis in (None, -1):
+        model = ResNetClassifier(**TINY, channel_axis=axis).fit(flat, y)
+        np.testing.assert_array_equal(model.predict_proba(flat), expected)
     for parameters in ({"channel_axis": None}, {"input_shape": (1, X.shape[-1])}):
         model = ResNetClassifier(**TINY, **parameters).fit(X[:, 0], y)
         np.testing.assert_array_equal(model.predict_proba(X[:, 0]), expected)
@@ -311,7 +314,7 @@ def test_images_and_rows_have_no_end():
     X[3, 0, 3, 3] = np.nan
     with pytest.raises(ValueError, match="Input X contains NaN"):
         ResNetClassifier(**TINY).fit(X, y)
-    with pytest.raises(ValueError, match="Input X contains NaN"):
+    with pytest.raises(ValueError, match="Input X contains NaN.*input_shape"):
         ResNetClassifier(depth=4, max_epochs=1).fit(X.reshape(9, -1), y)
 
 
@@ -332,6 +335,13 @@ def test_samples_of_other_shapes_are_refused_by_name(shapes, is_object):
     model = ResNetClassifier(**TINY).fit(np.zeros((6, 3, 8, 8)), np.arange(6) % 2)
     with pytest.raises(ValueError, match=named):
         model.predict(X)
+
+
+def test_empty_series_are_named():
+    series, y = listed()
+    series[4] = series[4][:, :0]
+    with pytest.raises(ValueError, match="empty one at 4"):
+        ResNetClassifier(**TINY).fit(series, y)
 
 
 def test_lists_of_images_of_one_shape_are_arrays():
