@@ -61,7 +61,15 @@ def cost(options):
             f"{n_bytes / 1e6:7.2f} MB",
             flush=True,
         )
-        record(options.json, "checkpoint", name, "ratio", {"ratio": mean_of(ratios)})
+        measures = {"ratio": mean_of(ratios)}
+        record(
+            options.json,
+            "checkpoint",
+            name,
+            "ratio",
+            measures,
+            seeds=range(options.repeats),
+        )
 
 
 CHILD = """
@@ -126,7 +134,14 @@ def kills(options):
             for name in ("killed.fit", "killed.model"):
                 Path(folder, name).unlink()
     print(f"{n_killed} kills in {n_fits} fits: the same bits", flush=True)
-    record(options.json, "checkpoint", "kills", "same bits", {"kills": n_killed})
+    record(
+        options.json,
+        "checkpoint",
+        "kills",
+        "same bits",
+        {"kills": n_killed},
+        seeds=[options.seed],
+    )
 
 
 def main():
