@@ -451,8 +451,14 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
             for place, state in checkpoint.states.items():
                 restore(self.nets_[place], state, recipe)
         else:
-            checkpoint.values |= {"stage": stage, "history": self.history_}
-            checkpoint.states.clear()
+            checkpoint.values |= {"stage": stage, "history": list(self.history_)}
+            # Of those that have not begun the fine-tuning when a file is written.
+            checkpoint.states = {
+                place: state_of(
+                    net, state_by_name(net), lr=0.0, began=None, n_before=len(net.history)
+                )
+                for place, net in enumerate(self.nets_ if stage else [])
+            }
         return True
 
     def _finish(self, checkpoint: Checkpoint) -> None:

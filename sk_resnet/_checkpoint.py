@@ -54,8 +54,12 @@ def state_of(
     lr: float,
     began: int | None,
     held: int | None = None,
+    n_before: int | None = None,
 ) -> State:
-    """State of a network; `optimizer` by the names of parameters, `held` once it ended."""
+    """State of a network; `optimizer` by the names of parameters, `held` once it ended.
+
+    `n_before` epochs were done before its training; those that it knows itself by default.
+    """
     kept = [
         (name, key, value) for name, of in optimizer.items() for key, value in of.items()
     ]
@@ -63,7 +67,7 @@ def state_of(
     callbacks = [callback.state_dict() for callback in _with_state(net)]
     history = [{k: v for k, v in row.items() if k != "batches"} for row in net.history]
     values = {
-        "n_before": net.n_epochs_before,
+        "n_before": net.n_epochs_before if n_before is None else n_before,
         "began": began,
         "held": held,
         "is_present": True,
@@ -279,8 +283,9 @@ class Progress:
 
     @property
     def state(self) -> State | None:
-        """What the network had reached in an earlier run of the fit."""
-        return self.checkpoint.states.get(self.place)
+        """What the network had reached in its training, if that has begun."""
+        state = self.checkpoint.states.get(self.place)
+        return state if state is not None and (state.n_own or state.has_ended) else None
 
     def keep(self, state: State) -> None:
         """Take in what it has reached now."""

@@ -1,7 +1,7 @@
 """Networks that train together, as the members of one."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from itertools import groupby, zip_longest
@@ -98,14 +98,15 @@ class Training:
                 restore_callbacks(net, state)
 
         def keep(held: int | None = None) -> None:
-            if self.progress and (held is not None or self.progress.checkpoint.is_due()):
+            if self.progress:
                 lr = float(net.optimizer_.param_groups[0]["lr"])
                 optimizer = state_by_name(net)
                 self.progress.keep(state_of(net, optimizer, lr=lr, began=began, held=held))
 
         def reached() -> None:
-            keep()
-            write_due([self.progress])
+            if self.progress and self.progress.checkpoint.is_due():
+                keep()
+                self.progress.checkpoint.write()
 
         held = net.train(
             self.data,
@@ -121,14 +122,6 @@ class Training:
         )
         keep(held)
         return held
-
-
-def write_due(progresses: Iterable[Progress | None]) -> None:
-    """Write the checkpoints whose time has come."""
-    checkpoints = {id(p.checkpoint): p.checkpoint for p in progresses if p is not None}
-    for checkpoint in checkpoints.values():
-        if checkpoint.is_due():
-            checkpoint.write()
 
 
 # What a training ends in: the epoch whose weights the network has, or an error.
@@ -461,21 +454,22 @@ class _Group:
 
     def write_due(self, by_member: list[_Member], n_done: int) -> None:
         """Write the checkpoints whose time has come, behind so many epochs."""
-        due = [m for m in by_member if m.progress and m.progress.checkpoint.is_due()]
         rates = dict(zip(self.members, self.rates(), strict=True))
-        for member in due:
-            progress = member.progress
-            assert progress is not None
-            is_present = member in rates
+        given = [(m, m.progress) for m in by_member if m.progress is not None]
+        due = {id(p.checkpoint): p.checkpoint for _, p in given if p.checkpoint.is_due()}
+        for member, progress in given:
+            if id(progress.checkpoint) not in due:
+                continue
             if member.is_training:
                 member.keep(self._optimizer_state(member), rates[member])
             elif progress.state is not None:
-                progress.state.values["is_present"] = is_present
-                if is_present:  # its batches are still drawn
-                    progress.state.arrays.update(generators(member.net))
+                progress.state.values["is_present"] = member in rates
+                # Its batches were still drawn while it had a place.
+                progress.state.arrays.update(generators(member.net))
             if progress.state is not None:
                 progress.state.values["n_done"] = n_done
-        write_due(member.progress for member in due)
+        for checkpoint in due.values():
+            checkpoint.write()
 
     def _optimizer_state(self, member: _Member) -> dict[str, dict[str, Any]]:
         """What the optimizer holds of a member, by the names of its parameters."""

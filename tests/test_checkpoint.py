@@ -26,6 +26,7 @@ from sk_resnet import (
     ResNetRegressor,
     WideResNetClassifier,
     _checkpoint,
+    _fused,
     load,
     save,
 )
@@ -174,6 +175,23 @@ def test_a_fit_that_is_killed_at_any_epoch_goes_on_to_the_same_bits(name, tmp_pa
     returned = ResNetClassifier(**parameters, checkpoint=path).fit(*data)
     assert_same(returned, again if n_writes == 1 else expected)
     assert len(seconds) == len(returned.history_)
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_groups_of_an_ensemble_go_on_one_after_the_other(size, tmp_path, monkeypatch):
+    monkeypatch.setattr(_fused, "MOST_ON_CPU", size)
+    parameters = {**SMALL, "n_estimators": 5, "max_epochs": 3, "finetune_epochs": 2}
+    parameters |= {"l1": 1e-3, "callbacks": [EarlyStopping(patience=1)]}
+    expected = ResNetClassifier(**parameters).fit(ROWS, CLASSES)
+    path = tmp_path / "fit"
+    for n_writes in itertools.count(1):
+        path.unlink(missing_ok=True)
+        model = ResNetClassifier(**parameters, checkpoint=path)
+        if fit_until(model, n_writes, ROWS, CLASSES):
+            break
+        again = ResNetClassifier(**parameters, checkpoint=path).fit(ROWS, CLASSES)
+        assert_same(again, expected)
+    assert n_writes > 10
 
 
 @pytest.mark.parametrize("make", [ResNetRegressor, WideResNetClassifier])

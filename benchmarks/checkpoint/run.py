@@ -40,6 +40,9 @@ def sets():
 
 def cost(options):
     """Print the share of the time that checkpoints add."""
+    import skops.io  # noqa: F401 - which takes a second, once in a process
+
+    ResNetClassifier(max_epochs=1).fit(*sets()["150 rows"][:2])  # torch's first steps
     print(f"{'fit':<12} {'without':>9} {'with':>9} {'ratio':>7} {'files of':>10}")
     for name, (X, y, parameters) in sets().items():
         ratios, seconds = [], {None: [], True: []}
