@@ -25,7 +25,7 @@ from sk_resnet._state import BROKEN, ModelFileError
 CHECKPOINT_FORMAT = 1
 # Of the time of a fit that its checkpoints may take.
 MOST_SHARE = 0.01
-# Before the first of them: shorter fits do without.
+# Before the first of them: shorter fits are kept at their end alone.
 SECONDS_TO_FIRST = 1.0
 
 

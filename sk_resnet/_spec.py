@@ -125,6 +125,7 @@ class Family:
 # Of rows and series, several networks of few layers predict better than a deep one. Series
 # need wide kernels.
 SERIES_KERNELS = (15, 7)
+_WIDE = Defaults(16, 4, "full_preactivation", 5e-4)
 FAMILIES = {
     "resnet": Family(
         rows=Defaults(8, 1, "original", 2e-2, n_estimators=8),
@@ -136,8 +137,8 @@ FAMILIES = {
     ),
     "wide": Family(
         rows=Defaults(16, 4, "full_preactivation", 1e-2),
-        series=Defaults(16, 4, "full_preactivation", 5e-4),
-        images=Defaults(16, 4, "full_preactivation", 5e-4),
+        series=_WIDE,
+        images=_WIDE,
         counts_nominally=True,
         activates_first=False,
         source=WIDE,
@@ -156,8 +157,8 @@ FAMILIES = {
     ),
     "wide_of_numbers": Family(
         rows=Defaults(16, 4, "full_preactivation", 1e-1),
-        series=Defaults(16, 4, "full_preactivation", 5e-4),
-        images=Defaults(16, 4, "full_preactivation", 5e-4),
+        series=_WIDE,
+        images=_WIDE,
         counts_nominally=True,
         activates_first=False,
         source=WIDE,
