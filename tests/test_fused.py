@@ -203,7 +203,8 @@ def test_a_trial_with_an_ensemble_reports_each_epoch_once(recwarn):
     from sk_resnet.search import CrossValidationObjective
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    model = clone(MODEL).set_params(n_estimators=2)
+    # Reports come before the calibration, the score behind it.
+    model = clone(MODEL).set_params(n_estimators=2, calibrate=False)
     space = {"lr": optuna.distributions.FloatDistribution(0.01, 0.1)}
     study = optuna.create_study(direction="maximize")
     study.optimize(CrossValidationObjective(model, X, Y, space=space, cv=2), n_trials=1)

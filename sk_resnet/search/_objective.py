@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
@@ -256,16 +256,18 @@ class CrossValidationObjective:
 
         meeting.begin_tasks(n)
         with CtrlC() as ctrl_c, ThreadPoolExecutor(n) as threads:
-            n_submitted = 0
+            futures: list[Future[None]] = []
             try:
                 for fold in range(n):
-                    threads.submit(fit, fold)
-                    n_submitted += 1
-                threads.shutdown()
+                    futures.append(threads.submit(fit, fold))
+                wait(futures)
             except BaseException as error:  # Ctrl-C, or a thread that cannot start
                 unit.fail(error)
-                for fold in range(n_submitted, n):
+                for fold in range(len(futures), n):
                     end(fold)
+                # Not by joining: Python before 3.13 takes a thread for ended whose join
+                # was interrupted, and a process that ends beside it is aborted.
+                wait(futures)
         if ctrl_c.came:  # and may have been lost
             raise KeyboardInterrupt
         if unit.error is not None:
