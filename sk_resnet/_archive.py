@@ -8,6 +8,7 @@ import secrets
 import shutil
 import zipfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +24,20 @@ DIGEST = 64
 UNREADABLE = (zipfile.BadZipFile, zlib.error, ImportError, RuntimeError, EOFError)
 
 
-def write_archive(path: Path, content: dict[str, Any]) -> None:
-    """Write plain values and arrays."""
-    dumped = skops_io().dumps(content, compression=zipfile.ZIP_STORED)
-    replace_file(Path(os.path.realpath(path)), sealed(dumped))
+def write_archives(contents: Mapping[Path, dict[str, Any]]) -> None:
+    """Write plain values and arrays, by the path of their file; all of them or none."""
+    replace_files(
+        {
+            Path(os.path.realpath(path)): sealed(
+                skops_io().dumps(content, compression=zipfile.ZIP_STORED)
+            )
+            for path, content in contents.items()
+        }
+    )
 
 
 def read_archive(path: Path, key: str) -> dict[str, Any]:
-    """Read what `write_archive` wrote, of the kind that has this key."""
+    """Read what `write_archives` wrote, of the kind that has this key."""
     content = checked(path.read_bytes(), path)
     try:
         found = skops_io().loads(content)
@@ -88,26 +95,32 @@ def checked(content: bytes, path: Any) -> bytes:
     return content
 
 
-def replace_file(target: Path, content: bytes) -> None:
-    """Write a file whole, flushed to the disk, or leave what was there."""
-    # Not by tempfile, whose files only the owner can read; 255 bytes are a name's limit.
-    part = target.parent / f".{target.name[:50]}.{secrets.token_hex(4)}"
-    file = part.open("xb")
+def replace_files(contents: Mapping[Path, bytes]) -> None:
+    """Write files whole, flushed to the disk, or leave what was there."""
+    parts: dict[Path, Path] = {}
     try:
-        with file:
-            if target.exists():
-                shutil.copymode(target, part)  # while there is nothing to read
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, target)
+        for target, content in contents.items():
+            # Not by tempfile, whose files only the owner can read; 255 bytes are a name's
+            # limit.
+            part = target.parent / f".{target.name[:50]}.{secrets.token_hex(4)}"
+            with part.open("xb") as file:
+                parts[target] = part
+                if target.exists():
+                    shutil.copymode(target, part)  # while there is nothing to read
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        for target, part in parts.items():
+            os.replace(part, target)
     except BaseException:
-        part.unlink(missing_ok=True)
+        for part in parts.values():
+            part.unlink(missing_ok=True)
         raise
     if os.name == "posix":
-        # The new file is in place, and not every file system can flush a folder.
-        with contextlib.suppress(OSError):
-            _flush_folder(target.parent)
+        # The new files are in place, and not every file system can flush a folder.
+        for folder in {target.parent for target in contents}:
+            with contextlib.suppress(OSError):
+                _flush_folder(folder)
 
 
 def _flush_folder(folder: Path) -> None:

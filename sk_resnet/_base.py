@@ -22,7 +22,6 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch.optim import Optimizer
 
 from sk_resnet._callbacks import (
-    EarlyStopping,
     OncePerEpoch,
     SklearnCallbacks,
     TimeLimit,
@@ -39,6 +38,7 @@ from sk_resnet._checkpoint import (
     Progress,
     open_checkpoint,
     restore,
+    restore_callbacks,
     state_of,
 )
 from sk_resnet._compat_sklearn import (
@@ -322,7 +322,7 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
             if checkpoint is not None:
                 seed = checkpoint.values["seed"]
                 if checkpoint.fitted is not None:
-                    return self._take_fitted(checkpoint)
+                    return self._take_fitted(checkpoint, callbacks)
             if self.max_seconds is not None:
                 callbacks = [*callbacks, TimeLimit(self.max_seconds)]
             data = self._data(
@@ -392,7 +392,7 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
             if checkpoint is not None:
                 seed = checkpoint.values["seed"]
                 if checkpoint.fitted is not None:
-                    return self._take_fitted(checkpoint)
+                    return self._take_fitted(checkpoint, [])
             data = self._data(
                 X, y, sample_weight, continues=continues, classes=classes, in_part=True
             )
@@ -421,7 +421,8 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
                 "checkpoint must be None where several processes train one network."
             )
         alone = [item[1] if isinstance(item, tuple) else item for item in callbacks]
-        if others := [type(c).__name__ for c in alone if type(c) is not EarlyStopping]:
+        # Not those of their subclasses, which may have more.
+        if others := [type(c).__name__ for c in alone if "state_dict" not in vars(type(c))]:
             raise ValueError(
                 f"A checkpoint does not hold the state of {', '.join(others)}: use "
                 "EarlyStopping alone, or checkpoint=None."
@@ -431,6 +432,7 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
             del parts[name]
         if self.random_state is not None:
             parts["random_state"] = seed
+        parts["callbacks"] = [c for c in alone if not follows_estimator(c)]
         if continues:
             parts["model before"] = self.n_epochs_, self._copied_weights(self.net_)
         parts |= {name: _plain(value) for name, value in inputs.items()}
@@ -474,14 +476,18 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
         }
         checkpoint.finish(fitted, states)
 
-    def _take_fitted(self, checkpoint: Checkpoint) -> "BaseResNet":
+    def _take_fitted(self, checkpoint: Checkpoint, callbacks: list[Any]) -> "BaseResNet":
         """Become what an earlier run of the fit ended with."""
         open_callbacks = callback_state(self)
         parameters = self.get_params(deep=False)
         self.__setstate__({**parameters, **(checkpoint.fitted or {}), **open_callbacks})
         recipe = self._recipe(1, self.batch_size_, "constant")
+        heard = self._heard(callbacks, [])
         for place, state in checkpoint.states.items():
-            restore(self.nets_[place], state, recipe)
+            net = self.nets_[place]
+            restore(net, state, recipe)
+            net.take_callbacks(heard)
+            restore_callbacks(net, state)
         return self
 
     def _calibrates(self) -> bool:

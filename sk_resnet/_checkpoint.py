@@ -5,7 +5,7 @@ import os
 import threading
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim import Optimizer, lr_scheduler
 
-from sk_resnet._archive import read_archive, skops_io, write_archive
+from sk_resnet._archive import read_archive, skops_io, write_archives
+from sk_resnet._callbacks import OncePerEpoch
 from sk_resnet._net import ResidualNet, make_optimizer
 from sk_resnet._plan import Recipe
 from sk_resnet._state import BROKEN, ModelFileError
@@ -102,8 +103,13 @@ def generators(net: ResidualNet) -> dict[str, NDArray[Any]]:
 
 
 def _with_state(net: ResidualNet) -> list[Any]:
-    """Callbacks that a checkpoint holds the state of."""
-    return [callback for _, callback in net.callbacks_ if hasattr(callback, "state_dict")]
+    """Callbacks that a checkpoint holds the state of, also those told once per epoch."""
+    every = [one for _, callback in net.callbacks_ for one in _told_by(callback)]
+    return [callback for callback in every if hasattr(callback, "state_dict")]
+
+
+def _told_by(callback: Any) -> list[Any]:
+    return callback.inner if isinstance(callback, OncePerEpoch) else [callback]
 
 
 def _dtype(tensor: Tensor) -> str:
@@ -203,7 +209,7 @@ class Checkpoint:
     fitted: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        self._lock, self._has_warned = threading.Lock(), False
+        self._lock, self._has_warned, self.is_written = threading.Lock(), False, False
         self._next = time.monotonic() + SECONDS_TO_FIRST
 
     @property
@@ -229,9 +235,30 @@ class Checkpoint:
         with self._lock:
             self.states[place] = state
 
-    def write(self) -> None:
-        """Write a file, in place of an earlier one. Where that fails, warn."""
-        started = time.monotonic()
+    def write(self, others: Sequence["Checkpoint"] = ()) -> None:
+        """Write a file, in place of an earlier one. Where that fails, warn.
+
+        The files of `others` are written with it, all at once: fits that train as one go
+        on from the same epoch, or they would not train as one again.
+        """
+        started, every = time.monotonic(), [self, *others]
+        try:
+            write_archives({one.path: one._content() for one in every})
+        except OSError as error:
+            if not self._has_warned:
+                warnings.warn(
+                    f"The checkpoint {self.path} was not written ({error}): the fit goes "
+                    "on without it.",
+                    UserWarning,
+                    stacklevel=2,
+                )
+            self._has_warned = True
+        ended = time.monotonic()
+        for one in every:
+            one.is_written = True
+            one._next = ended + (ended - started) / MOST_SHARE
+
+    def _content(self) -> dict[str, Any]:
         with self._lock:
             plain = {
                 "identity": self.identity,
@@ -243,25 +270,12 @@ class Checkpoint:
                 for place, state in self.states.items()
                 for name, array in state.arrays.items()
             }
-            content = {
+            return {
                 "checkpoint": CHECKPOINT_FORMAT,
                 "plain": json.dumps(plain),
                 "arrays": arrays,
                 "fitted": self.fitted,
             }
-            try:
-                write_archive(self.path, content)
-            except OSError as error:
-                if not self._has_warned:
-                    warnings.warn(
-                        f"The checkpoint {self.path} was not written ({error}): the fit "
-                        "goes on without it.",
-                        UserWarning,
-                        stacklevel=2,
-                    )
-                self._has_warned = True
-            ended = time.monotonic()
-            self._next = ended + (ended - started) / MOST_SHARE
 
     def finish(self, fitted: dict[str, Any], states: dict[int, State]) -> None:
         """Write what a fit ended with."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from sklearn import model_selection
 
-from sk_resnet._archive import UNREADABLE, checked, replace_file, sealed, skops_io
+from sk_resnet._archive import UNREADABLE, checked, replace_files, sealed, skops_io
 from sk_resnet._base import BaseResNet
 from sk_resnet._callbacks import EarlyStopping
 from sk_resnet._embedder import ResNetEmbedder
@@ -108,7 +108,7 @@ def save(model: Any, path: str | os.PathLike[str]) -> None:
     )
     target = Path(os.path.realpath(path))  # a link stays a link
     try:
-        replace_file(target, content)
+        replace_files({target: content})
     except OSError as error:
         raise OSError(
             error.errno,

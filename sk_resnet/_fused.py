@@ -1,5 +1,6 @@
 """Fits that meet and train as one network: groups of trainings, and joblib's backend."""
 
+import itertools
 import os
 import threading
 import time
@@ -232,7 +233,8 @@ def _alone(
 
 # That threads of a cancelled meeting get.
 SECONDS_TO_END = 2.0
-# With the meeting that fits wait in, whether they are part of a task, and the unit of it.
+# With the meeting that fits wait in, whether they are part of a task, its place among the
+# others, and its unit.
 _this_thread = threading.local()
 
 
@@ -247,10 +249,10 @@ def is_in_task() -> bool:
 
 
 class _Request:
-    """Trainings of one fit that waits for others."""
+    """Trainings of one fit that waits for others, with the place of its task."""
 
-    def __init__(self, trainings: Sequence[Training]) -> None:
-        self.trainings = trainings
+    def __init__(self, trainings: Sequence[Training], place: int) -> None:
+        self.trainings, self.place = trainings, place
         self.outcomes: list[Outcome] | None = None
 
 
@@ -311,11 +313,15 @@ class Meeting:
             self._changed.wait_for(lambda: self._n_running == 0, SECONDS_TO_END)
 
     @contextmanager
-    def attended(self, unit: Unit | None = None) -> Iterator[None]:
-        """Let the fits of this thread take part, and those of one unit fail as one."""
+    def attended(self, place: int, unit: Unit | None = None) -> Iterator[None]:
+        """Let the fits of this thread take part, and those of one unit fail as one.
+
+        Fits are members in the order of their places, whoever comes first: the places of
+        members change their results by rounding.
+        """
         before = dict(vars(_this_thread))
         _this_thread.meeting, _this_thread.is_in_task = self, True
-        _this_thread.unit = unit
+        _this_thread.place, _this_thread.unit = place, unit
         self._count_running(1)
         try:
             yield
@@ -333,7 +339,7 @@ class Meeting:
         """Wait for the other fits, and train with them."""
         if (unit := _this_thread.unit) is not None:
             trainings = [replace(training, unit=unit) for training in trainings]
-        request = _Request(trainings)
+        request = _Request(trainings, _this_thread.place)
         with self._changed:
             self._waiting.append(request)
             self._changed.notify_all()
@@ -346,7 +352,8 @@ class Meeting:
                     return [KeyboardInterrupt()] * len(trainings)
                 if request.outcomes is not None:
                     return request.outcomes
-                requests, self._waiting = self._waiting, []
+                requests = sorted(self._waiting, key=lambda one: one.place)
+                self._waiting = []
             finally:  # also by Ctrl-C
                 if request in self._waiting:
                     self._waiting.remove(request)
@@ -433,7 +440,7 @@ class FusedBackend(ThreadingBackend):
     ) -> int:
         """Prepare for the tasks of one call."""
         n_jobs = super().configure(n_jobs, parallel, **backend_kwargs)
-        self._meeting = Meeting(n_jobs)
+        self._meeting, self._places = Meeting(n_jobs), itertools.count()
         return n_jobs
 
     def compute_batch_size(self) -> int:
@@ -447,11 +454,11 @@ class FusedBackend(ThreadingBackend):
 
     def submit(self, func: Any, callback: Any = None) -> Any:
         """Schedule a task."""
-        meeting = self._meeting
+        meeting, place = self._meeting, next(self._places)
         meeting.begin_tasks()
 
         def task(**kwargs: Any) -> Any:
-            with meeting.attended():
+            with meeting.attended(place):
                 return func(**kwargs)
 
         def done(result: Any) -> None:

@@ -275,10 +275,11 @@ def _train(
                 if isinstance(held, int):
                     lr = float(member.net.optimizer_.param_groups[0]["lr"])
                     member.keep(state_by_name(member.net), lr, held)
+            n_done += 1
+            is_last = not training or n_done == group.n_epochs
+            group.write_due(by_member, n_done, is_last=is_last)
             if not training:
                 break
-            n_done += 1
-            group.write_due(by_member, n_done)
     finally:
         group.dissolve()
 
@@ -452,14 +453,24 @@ class _Group:
             if name in states:
                 member.net.optimizer_.state[w] = states[name]
 
-    def write_due(self, by_member: list[_Member], n_done: int) -> None:
-        """Write the checkpoints whose time has come, behind so many epochs."""
-        rates = dict(zip(self.members, self.rates(), strict=True))
+    def write_due(
+        self, by_member: list[_Member], n_done: int, *, is_last: bool = False
+    ) -> None:
+        """Write all checkpoints, behind so many epochs, when the time of one has come.
+
+        Several fits that were written once are written at their last epoch too: one that
+        has ended could not train with the others again.
+        """
         given = [(m, m.progress) for m in by_member if m.progress is not None]
-        due = {id(p.checkpoint): p.checkpoint for _, p in given if p.checkpoint.is_due()}
+        every = {id(p.checkpoint): p.checkpoint for _, p in given}
+        ends_together = is_last and len(every) > 1
+        if not any(
+            checkpoint.is_due() or (ends_together and checkpoint.is_written)
+            for checkpoint in every.values()
+        ):
+            return
+        rates = dict(zip(self.members, self.rates(), strict=True))
         for member, progress in given:
-            if id(progress.checkpoint) not in due:
-                continue
             if member.is_training:
                 member.keep(self._optimizer_state(member), rates[member])
             elif progress.state is not None:
@@ -468,8 +479,8 @@ class _Group:
                 progress.state.arrays.update(generators(member.net))
             if progress.state is not None:
                 progress.state.values["n_done"] = n_done
-        for checkpoint in due.values():
-            checkpoint.write()
+        first, *others = every.values()
+        first.write(others)
 
     def _optimizer_state(self, member: _Member) -> dict[str, dict[str, Any]]:
         """What the optimizer holds of a member, by the names of its parameters."""

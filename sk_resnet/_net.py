@@ -170,12 +170,15 @@ class ResidualNet(BareNet):
     ) -> tuple[Batches, Batches | None]:
         """Make callbacks and batches for a training, of which some epochs are done."""
         self.n_epochs_before = len(self.history) - n_done
-        # Copies: the parameters of an estimator stay as the user gave them.
-        self.callbacks = [_copied(item) for item in callbacks]
-        self.initialize_callbacks()
+        self.take_callbacks(callbacks)
         self.verbose = verbose  # PrintLog and others are silent at 0
         self.target, self.recipe = data.target, recipe
         return self._batches(data, recipe, execution.device)
+
+    def take_callbacks(self, callbacks: list[Any]) -> None:
+        """Have copies of callbacks: the parameters of an estimator stay as they are."""
+        self.callbacks = [_copied(item) for item in callbacks]
+        self.initialize_callbacks()
 
     def begin_epoch(self, training: Batches, validation: Batches | None) -> None:
         """Open a row of the history."""

@@ -6,6 +6,7 @@ import argparse
 import importlib
 import math
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,14 +14,27 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from sk_resnet.search import CrossValidationObjective, create_study, retry_stale_trials
+from sk_resnet.search._studies import fail_stale_trials
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from optuna import Study, Trial
     from optuna.trial import FrozenTrial
+
+# Of workers that have nothing to do.
+SECONDS_BETWEEN_LOOKS = 2.0
+
+
+class EnoughTrialsError(Exception):
+    """Other workers have begun all trials that were asked for."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Work on the trials of a study until enough of them have ended.
+
+    No more than that are begun by all workers together. A worker for which none is left
+    waits for those of the others, and takes over those of workers that die.
 
     Parameters
     ----------
@@ -54,33 +68,59 @@ def main(arguments: Sequence[str] | None = None) -> None:
         heartbeat=options.heartbeat,
     )
 
-    if options.stale_after is not None:
-        retry_stale_trials(study, older_than=options.stale_after)
+    def retry_stale() -> None:
+        if options.stale_after is not None:
+            retry_stale_trials(study, older_than=options.stale_after)
 
     def noted(trial: Trial) -> Any:
+        # Others may have begun one since they were counted; the first of them go on.
+        if _n_taken(study, before=trial) >= options.n_trials:
+            raise EnoughTrialsError
         value = objective(trial)
         if isinstance(value, float) and math.isnan(value):
             trial.set_user_attr("error", "The score is NaN.")
         return value
 
-    def stop_at_the_end(study: Study, trial: FrozenTrial) -> None:
-        if _n_ended(study) >= options.n_trials:
-            study.stop()
-
-    if _n_ended(study) < options.n_trials:
-        study.optimize(noted, callbacks=[stop_at_the_end])
+    retry_stale()
+    has_heartbeat = not options.storage.endswith(".journal")
+    while _n_ended(study) < options.n_trials:
+        if _n_taken(study) < options.n_trials:
+            study.optimize(noted, n_trials=1, catch=(EnoughTrialsError,))
+        elif has_heartbeat or options.stale_after is not None:
+            time.sleep(SECONDS_BETWEEN_LOOKS)  # to take over what dead workers leave
+            retry_stale()
+            fail_stale_trials(study)
+        else:
+            print(f"{options.study}: other workers have begun what is left")
+            break
     if any(trial.state.name == "COMPLETE" for trial in study.get_trials(deepcopy=False)):
         print(f"{options.study}: best {study.best_value:.4f}, {study.best_params}")
     else:
         print(f"{options.study}: no trial was completed")
 
 
+def _counts(trial: FrozenTrial) -> bool:
+    """Whether a trial is complete, pruned, or diverged, and not of a dead worker."""
+    return trial.state.name in ("COMPLETE", "PRUNED") or "error" in trial.user_attrs
+
+
 def _n_ended(study: Study) -> int:
-    """Trials that count: complete, pruned, or diverged; not those of dead workers."""
-    return sum(
-        trial.state.name in ("COMPLETE", "PRUNED") or "error" in trial.user_attrs
+    return sum(map(_counts, study.get_trials(deepcopy=False)))
+
+
+def _n_taken(study: Study, before: Trial | None = None) -> int:
+    """Trials that count, or may when they end; all, or those that began before one."""
+    taken = [
+        trial
         for trial in study.get_trials(deepcopy=False)
-    )
+        if _counts(trial) or trial.state.name == "RUNNING"
+    ]
+    return len(taken) if before is None else sum(_began(t) < _began(before) for t in taken)
+
+
+def _began(trial: Trial | FrozenTrial) -> tuple[datetime, int]:
+    assert trial.datetime_start is not None  # of those that wait
+    return trial.datetime_start, trial.number
 
 
 def _made(name: str) -> Callable[[Trial], float]:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from joblib import parallel_config
-from optuna.distributions import FloatDistribution
+from optuna.distributions import CategoricalDistribution, FloatDistribution
 from sklearn.model_selection import GridSearchCV, ShuffleSplit, cross_val_score
 from skorch.callbacks import PrintLog
 from test_unequal import listed
@@ -32,7 +32,7 @@ from sk_resnet import (
 )
 from sk_resnet import _base as base
 from sk_resnet._members import state_by_name
-from sk_resnet.search import CrossValidationObjective
+from sk_resnet.search import CrossValidationObjective, create_study, retry_stale_trials
 
 RNG = np.random.default_rng(0)
 CLASSES = np.arange(90) % 3
@@ -57,8 +57,8 @@ def fit_until(model, n_writes, *data, method="fit", **given):
     counter = itertools.count(1)
     write = _checkpoint.Checkpoint.write
 
-    def count(checkpoint):
-        write(checkpoint)
+    def count(*checkpoints):
+        write(*checkpoints)
         if next(counter) == n_writes:
             raise Killed
 
@@ -337,20 +337,21 @@ def test_a_search_goes_on_at_the_fits_that_are_missing(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("n_writes", [1, 3, 5, 7, 9])
-def test_a_fused_search_goes_on_where_its_fits_are_as_far_or_not(n_writes, tmp_path):
+def test_a_fused_search_that_is_killed_goes_on_to_the_same_bits(n_writes, tmp_path):
     parameters = {**SMALL, "n_estimators": 2}
     grid = {"l2": [1e-3, 1e-2]}
 
     def search(folder):
         model = ResNetClassifier(**parameters, checkpoint=folder)
         with parallel_config("fused"):
-            return GridSearchCV(model, grid, cv=2).fit(ROWS, CLASSES)
+            search = GridSearchCV(model, grid, cv=2, scoring="neg_log_loss")
+            return search.fit(ROWS, CLASSES)
 
     expected = search(None)
     write, written = _checkpoint.Checkpoint.write, []
 
-    def until(checkpoint):
-        write(checkpoint)
+    def until(*checkpoints):
+        write(*checkpoints)
         written.append(1)
         if len(written) == n_writes:
             raise Killed
@@ -360,15 +361,91 @@ def test_a_fused_search_goes_on_where_its_fits_are_as_far_or_not(n_writes, tmp_p
         with pytest.raises(Killed):
             search(tmp_path)
     found = search(tmp_path)
-    # Networks of another group differ in their rounding.
     for name in ("split0_test_score", "split1_test_score"):
-        np.testing.assert_allclose(
-            found.cv_results_[name], expected.cv_results_[name], atol=0.05
-        )
+        np.testing.assert_array_equal(found.cv_results_[name], expected.cv_results_[name])
+    assert_same(found.best_estimator_, expected.best_estimator_)
     for file in tmp_path.iterdir():
         states = json.loads(_checkpoint.read_archive(file, "checkpoint")["plain"])["states"]
         assert [len(state["history"]) for state in states.values()] == [6, 6]
     assert found.best_estimator_.n_epochs_ == 6
+
+
+TRIALS = {
+    "one": ({"n_estimators": 1}, ROWS, CLASSES),
+    "ensemble": ({"n_estimators": 2}, ROWS, CLASSES),
+    "stopping": (
+        {"n_estimators": 1, "callbacks": [EarlyStopping(patience=1)]},
+        ROWS,
+        CLASSES,
+    ),
+    "fine-tuning": ({"n_estimators": 1, "l1": 1e-3, "finetune_epochs": 2}, ROWS, CLASSES),
+    "images": ({"n_estimators": 1, "depth": 8, "width": 0.5}, IMAGES, CLASSES[:40]),
+    "without a seed": ({"n_estimators": 1, "random_state": None}, ROWS, CLASSES),
+}
+
+
+@pytest.mark.parametrize("name", TRIALS)
+def test_a_trial_whose_worker_died_goes_on_to_the_same_bits(name, tmp_path):
+    parameters, X, y = TRIALS[name]
+    space = {"lr": FloatDistribution(0.01, 0.1)}
+    write, written = _checkpoint.Checkpoint.write, []
+
+    def study(n_writes, folder):
+        def until(*checkpoints):
+            write(*checkpoints)
+            written.append(1)
+            if len(written) == n_writes:
+                raise Killed
+
+        written.clear()
+        model = ResNetClassifier(**{**SMALL, **parameters, "checkpoint": folder})
+        objective = CrossValidationObjective(
+            model, X, y, space=space, cv=2, scoring="neg_log_loss"
+        )
+        study = create_study()
+        study.enqueue_trial({"lr": 0.05})
+        np.random.seed(0)  # noqa: NPY002 where a trial draws its seeds
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(_checkpoint.Checkpoint, "write", until)
+            if n_writes is None:
+                study.optimize(objective, n_trials=1)
+                return study.trials[-1]
+            with pytest.raises(Killed):  # which leaves a trial that runs, as a kill does
+                study.optimize(objective, n_trials=1)
+        assert retry_stale_trials(study, older_than=0) == 1
+        study.optimize(objective, n_trials=1)
+        return study.trials[-1]
+
+    expected = study(None, tmp_path)
+    n_writes = len(written)
+    assert n_writes >= 4
+    for n in range(1, n_writes + 1):
+        found = study(n, tmp_path)
+        assert found.number == 1
+        assert found.value == expected.value
+        assert found.intermediate_values == expected.intermediate_values
+        for key in ("fold_scores", "fold_epochs"):
+            assert found.user_attrs[key] == expected.user_attrs[key]
+    assert not list(tmp_path.iterdir())
+
+
+def test_trials_leave_files_behind_errors_alone(tmp_path):
+    space = {"lr": CategoricalDistribution([0.1, 1e30])}
+    model = ResNetClassifier(**SMALL, n_estimators=1, checkpoint=tmp_path)
+
+    def score(model, X, y):
+        if model.get_params()["lr"] == 0.1:
+            raise ZeroDivisionError
+        return 1.0
+
+    objective = CrossValidationObjective(model, ROWS, CLASSES, space=space, scoring=score)
+    study = create_study()
+    for lr in (1e30, 0.1):
+        study.enqueue_trial({"lr": lr})
+    with pytest.warns(UserWarning, match="Trial 0: "):
+        study.optimize(objective, n_trials=2, catch=ZeroDivisionError)
+    (folder,) = tmp_path.iterdir()
+    assert folder.name == study.trials[1].user_attrs["checkpoint"]
 
 
 def test_inputs_of_other_make_are_the_same(tmp_path):
@@ -394,7 +471,7 @@ def test_a_relative_path_stays_where_the_fit_began(tmp_path, monkeypatch):
     monkeypatch.setattr(
         _checkpoint.Checkpoint,
         "write",
-        lambda self: (os.chdir(tmp_path / "other"), write(self)),
+        lambda *every: (os.chdir(tmp_path / "other"), write(*every)),
     )
     model.fit(ROWS, CLASSES)
     assert (tmp_path / "fit").exists()
@@ -437,10 +514,10 @@ def test_chains_of_partial_fit_and_warm_starts_go_on(n_estimators, tmp_path):
 def test_a_disk_that_is_full_costs_the_checkpoint_alone(tmp_path, monkeypatch):
     expected = ResNetClassifier(**SMALL).fit(ROWS, CLASSES)
 
-    def full(path, content):
+    def full(contents):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(_checkpoint, "write_archive", full)
+    monkeypatch.setattr(_checkpoint, "write_archives", full)
     with pytest.warns(UserWarning, match="was not written") as warned:
         model = ResNetClassifier(**SMALL, checkpoint=tmp_path / "fit").fit(ROWS, CLASSES)
     assert_same(model, expected)
@@ -461,8 +538,8 @@ def test_ctrl_c_leaves_a_model_and_a_checkpoint(tmp_path):
     write = _checkpoint.Checkpoint.write
     model = ResNetClassifier(**SMALL, checkpoint=tmp_path / "fit")
 
-    def interrupted(checkpoint):
-        write(checkpoint)
+    def interrupted(*checkpoints):
+        write(*checkpoints)
         os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -485,7 +562,7 @@ def test_what_a_checkpoint_does_not_hold_is_refused(tmp_path, monkeypatch):
     for missing in (tmp_path / "no" / "fit", f"{tmp_path}/no/"):
         with pytest.raises(FileNotFoundError, match="does not exist"):
             ResNetClassifier(**SMALL, checkpoint=missing).fit(ROWS, CLASSES)
-    with pytest.raises(ValueError, match="in a study"):
+    with pytest.raises(ValueError, match="existing folder in a study"):
         CrossValidationObjective(
             ResNetClassifier(**SMALL, checkpoint=path),
             ROWS,
@@ -535,9 +612,9 @@ def test_models_with_a_checkpoint_are_pickled_and_saved(tmp_path):
 def test_short_fits_write_once(tmp_path, monkeypatch):
     monkeypatch.setattr(_checkpoint, "SECONDS_TO_FIRST", 1000)
     written = []
-    write = _checkpoint.write_archive
+    write = _checkpoint.write_archives
     monkeypatch.setattr(
-        _checkpoint, "write_archive", lambda *a: (written.append(1), write(*a))
+        _checkpoint, "write_archives", lambda *a: (written.append(1), write(*a))
     )
     ResNetClassifier(**SMALL, checkpoint=tmp_path / "fit").fit(ROWS, CLASSES)
     assert len(written) == 1

@@ -305,14 +305,14 @@ def test_a_task_within_a_task_is_one():
     meeting = fused.Meeting()
     meeting.open(True)
     meeting.begin_tasks()
-    with meeting.attended(), meeting.attended():
+    with meeting.attended(0), meeting.attended(0):
         assert clone(MODEL).fit(X, Y).n_epochs_ == 2
 
 
 @pytest.mark.skipif(os.name != "posix", reason="forks")
 def test_a_process_that_is_forked_off_does_not_wait():
     meeting = fused.Meeting()
-    with meeting.attended():
+    with meeting.attended(0):
         meeting._process += 1  # as it is for a child
         assert clone(MODEL).fit(X, Y).n_epochs_ == 2
         meeting._process -= 1

@@ -376,8 +376,8 @@ def test_studies_start_with_the_parameters_of_the_estimator(data):
 # The objective
 
 
-def objective_of(data, **changes):
-    model = pipeline()
+def objective_of(data, model=None, **changes):
+    model = model or pipeline()
     settings = {"space": {"model__l2": FloatDistribution(1e-4, 1e-1, log=True)}, "cv": 3}
     return CrossValidationObjective(model, *data, **{**settings, **changes})
 
@@ -1298,11 +1298,19 @@ def test_studies_of_other_data_are_refused(data, tmp_path):
         objective_of(data, cv=4),
         objective_of(data, space=space),
         objective_of(data, scoring="neg_log_loss"),
+        objective_of(data, pipeline().set_params(model__momentum=0.5)),
+        objective_of(data, pipeline().set_params(scale__with_mean=False)),
+        objective_of(data, Pipeline([("model", pipeline()[-1])])),
     ):
         with pytest.raises(ValueError, match="'s' was started with other data"):
             create_study(storage, name="s", objective=other)
         with pytest.raises(ValueError, match="'s' was started with other data"):
             create_study(storage, name="s").optimize(other, n_trials=1)
+    for same in (
+        pipeline().set_params(model__verbose=1, model__device="cpu"),
+        pipeline().set_params(**dict.fromkeys(objective_of(data).space, 0.5)),
+    ):
+        create_study(storage, name="s", objective=objective_of(data, same))
     assert len(create_study(storage, name="s").trials) >= 2
     with pytest.raises(ValueError, match="The study must maximise"):
         optuna.create_study().optimize(objective_of(data), n_trials=1)
@@ -1432,6 +1440,62 @@ def test_workers_take_over_stale_trials(work):
     dead, retried = create_study("s.journal", name="s").trials
     assert (dead.state, retried.state) == (TrialState.FAIL, TrialState.COMPLETE)
     assert retried.params == dead.params
+
+
+COUNTED = """
+n_calls = 0
+
+def make():
+    def call(trial):
+        global n_calls
+        n_calls += 1
+        return trial.suggest_float("l2", 0, 1)
+
+    return call
+"""
+
+
+def test_workers_begin_no_trial_beyond_those_of_others(work, capsys):
+    study = create_study("s.journal", name="s")
+    study.ask()  # of a worker that lives
+    work("counted", COUNTED, "--n-trials", "3")
+    assert "other workers have begun what is left" in capsys.readouterr().out
+    assert Counter(t.state.name for t in study.trials) == {"RUNNING": 1, "COMPLETE": 2}
+
+
+def test_of_workers_that_begin_at_once_the_first_go_on(work, monkeypatch):
+    from sk_resnet import worker
+
+    study = create_study("s.journal", name="s")
+    study.ask()
+    n_taken, looks = worker._n_taken, []
+
+    def too_early(study, before=None):  # the first look misses the other worker
+        looks.append(before)
+        return 0 if len(looks) == 1 else n_taken(study, before)
+
+    monkeypatch.setattr(worker, "_n_taken", too_early)
+    work("counted_again", COUNTED, "--n-trials", "1")
+    assert sys.modules["counted_again"].n_calls == 0
+    assert Counter(t.state.name for t in study.trials) == {"RUNNING": 1, "FAIL": 1}
+
+
+def test_workers_wait_for_what_others_may_leave(work, monkeypatch):
+    from sk_resnet import worker
+
+    study = create_study("s.journal", name="s")
+    trial, looks = study.ask(), []
+    trial.suggest_float("l2", 0, 1)
+
+    def sleep(seconds):
+        looks.append(seconds)
+        if len(looks) == 2:
+            study.tell(trial, 1.0)
+
+    monkeypatch.setattr(worker.time, "sleep", sleep)
+    work("waiting", COUNTED, "--n-trials", "1", "--stale-after", "1e6")
+    assert len(looks) == 2
+    assert [t.state.name for t in study.trials] == ["COMPLETE"]
 
 
 def test_what_cannot_be_drawn_is_named():

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+import os
+import pickle
+import secrets
+import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -53,6 +59,8 @@ if TYPE_CHECKING:
     from sk_resnet.search._distributions import Distribution
 
 FINGERPRINT = "sk_resnet_fingerprint"
+# User attribute that names the folder of a trial's checkpoints; a retry inherits it.
+FOLDER = "checkpoint"
 # Steps of the reports are epochs: studies whose steps counted otherwise are other studies.
 REPORTS = "epochs of all folds"
 
@@ -82,7 +90,9 @@ class CrossValidationObjective:
     user attributes of the trial, ``fold_scores`` and ``fold_epochs``. `create_study`
     starts with the estimator's own parameters. With ``study.optimize(objective,
     n_jobs=8)`` the folds of eight trials wait for each other, and those of one
-    architecture train as one. The samples of all folds are in memory meanwhile, and steps
+    architecture train as one. With a folder as the estimator's ``checkpoint`` the retry of
+    a trial whose worker died goes on where that was; the files of a trial are deleted when
+    it has ended. The samples of all folds are in memory meanwhile, and steps
     and scorers run in several threads.
 
     Parameters
@@ -151,10 +161,11 @@ class CrossValidationObjective:
         self.groups = None if groups is None else np.asarray(groups)
         check_consistent_length(self.X, self.y, self.sample_weight, self.groups)
         net, self._prefix = network_step(estimator)
-        if net.checkpoint is not None:
+        self._folder = None if net.checkpoint is None else Path(net.checkpoint).absolute()
+        if self._folder is not None and not self._folder.is_dir():
             raise ValueError(
-                "checkpoint must be None in a study: what its trials have reported would "
-                "be lost."
+                f"checkpoint={os.fspath(net.checkpoint)!r} must be None or an existing "
+                "folder in a study: each fold of a trial has a file."
             )
         self._shape = None
         with suppress(StepError):  # what is wrong will show in a trial, if anything is
@@ -168,10 +179,12 @@ class CrossValidationObjective:
         _check_folds(self.folds, self.y.shape[0])
         most_epochs = self._most_epochs() + max(self._values("finetune_epochs"))
         self.report_every = math.ceil(most_epochs / MOST_REPORTS)
+        # What is not drawn; the drawn parameters are those of the space.
+        fixed = clone(estimator).set_params(**dict.fromkeys(space))
         self.fingerprint = hash_of(
             (REPORTS, np.asarray(X) if hasattr(X, "iloc") else self.X)
             + (self.y, self.sample_weight, self.folds)
-            + (described(space),)
+            + (described(space), _told_apart(fixed))
             + ((scoring,) if isinstance(scoring, str) else ())
         )
 
@@ -212,7 +225,8 @@ class CrossValidationObjective:
             check_study(study, self.fingerprint)
         parameters = suggest(trial, self.space)
         try:
-            scores, n_epochs = self._fit_folds(trial, parameters)
+            with self._checkpoints(trial) as folder:
+                scores, n_epochs = self._fit_folds(trial, parameters, folder)
         except (DivergenceError, ArchitectureError) as error:
             if isinstance(error, ArchitectureError) and not self._draws_architectures():
                 raise
@@ -223,15 +237,36 @@ class CrossValidationObjective:
         trial.set_user_attr("fold_epochs", n_epochs)
         return float(np.mean(scores))
 
+    @contextmanager
+    def _checkpoints(self, trial: BaseTrial) -> Iterator[Path | None]:
+        """Folder for the checkpoints of a trial, and of that which it is the retry of.
+
+        It is deleted when the trial has ended: its scores are in the study. It stays when
+        the worker dies, and behind Ctrl-C and errors of Python or the machine.
+        """
+        if self._folder is None:
+            yield None
+            return
+        if (name := trial.user_attrs.get(FOLDER)) is None:
+            trial.set_user_attr(FOLDER, name := f"trial-{secrets.token_hex(8)}")
+        folder = self._folder / name
+        folder.mkdir(exist_ok=True)
+        try:
+            yield folder
+        except (DivergenceError, ArchitectureError, require_optuna().TrialPruned):
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        shutil.rmtree(folder, ignore_errors=True)
+
     def _draws_architectures(self) -> bool:
         names = [*(field.name for field in fields(Architecture)), "l1_structure"]
         return any(self._prefix + name in self.space for name in names)
 
     def _fit_folds(
-        self, trial: BaseTrial, parameters: dict[str, Any]
+        self, trial: BaseTrial, parameters: dict[str, Any], folder: Path | None
     ) -> tuple[list[float], list[int]]:
         """Scores and numbers of epochs of the folds, which are fitted at once."""
-        n, config, seeds = len(self.folds), get_config(), self._seeds()
+        n, config, seeds = len(self.folds), get_config(), self._seeds(trial)
         reports, unit = TrialReports(trial, n, self.report_every), Unit()
         is_apart = is_in_task() or not self._meeting.is_here()
         meeting = _new_meeting() if is_apart else self._meeting
@@ -246,9 +281,11 @@ class CrossValidationObjective:
         def fit(fold: int) -> None:
             try:
                 # Threads do not inherit it.
-                with config_context(**config), meeting.attended(unit):
+                with config_context(**config), meeting.attended(fold, unit):
                     if unit.error is None:
-                        found[fold] = self._fit_fold(reports, parameters, fold, seeds[fold])
+                        found[fold] = self._fit_fold(
+                            reports, parameters, fold, seeds[fold], folder
+                        )
             except BaseException as error:
                 unit.fail(error)
             finally:
@@ -278,13 +315,20 @@ class CrossValidationObjective:
         scores, n_epochs = zip(*(found[fold] for fold in range(n)), strict=True)
         return list(scores), list(n_epochs)
 
-    def _seeds(self) -> list[int | None]:
-        """Seeds of the folds; drawn here, as threads would in any order."""
+    def _seeds(self, trial: BaseTrial) -> list[int | None]:
+        """Seeds of the folds; drawn here, as threads would in any order.
+
+        A trial hands its own on to a retry, which goes on from its checkpoints.
+        """
         state = self.estimator.get_params()[f"{self._prefix}random_state"]
         draws = state is None and f"{self._prefix}random_state" not in self.space
         if not draws:
             return [None] * len(self.folds)
-        return check_random_state(None).randint(2**31 - 1, size=len(self.folds)).tolist()
+        seeds: list[int | None] | None = trial.user_attrs.get("fold_seeds")
+        if seeds is None:
+            new = check_random_state(None).randint(2**31 - 1, size=len(self.folds))
+            trial.set_user_attr("fold_seeds", seeds := new.tolist())
+        return seeds
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in vars(self).items() if k != "_meeting"}
@@ -298,6 +342,7 @@ class CrossValidationObjective:
         parameters: dict[str, Any],
         fold: int,
         seed: int | None,
+        folder: Path | None,
     ) -> tuple[float, int]:
         """Score and number of epochs."""
         train, test = self.folds[fold]
@@ -319,6 +364,8 @@ class CrossValidationObjective:
         net.set_params(callbacks=[FoldReports(reports, fold), *(net.callbacks or [])])
         if seed is not None:
             net.set_params(random_state=seed)
+        if folder is not None:
+            net.set_params(checkpoint=folder)
         reports.scorers[fold] = score
         try:
             net.fit(X_train, y_train, **self._of_samples(train))
@@ -403,9 +450,37 @@ def check_study(study: Study, fingerprint: str) -> None:
     elif earlier != fingerprint:
         raise ValueError(
             f"Study {study.study_name!r} was started with other data, folds or "
-            "scoring, or another space: resume it with those (a cv that shuffles needs "
-            "a random_state), or start a study of another name."
+            "scoring, another space or other parameters of the estimator: resume it with "
+            "those (a cv that shuffles needs a random_state), or start a study of another "
+            "name."
         )
+
+
+# Parameters that no score depends on.
+WITHOUT_EFFECT = ("verbose", "checkpoint", "device", "compile", "n_jobs", "memory")
+
+
+def _told_apart(value: Any) -> str:
+    """Text for a value, equal in all processes and other for another value.
+
+    Of an estimator, the parameters that are not at their defaults.
+    """
+    if isinstance(value, BaseEstimator):
+        parameters = inspect.signature(type(value)).parameters
+        defaults = {name: parameter.default for name, parameter in parameters.items()}
+        given = {
+            name: _told_apart(one)
+            for name, one in sorted(value.get_params(deep=False).items())
+            if name not in WITHOUT_EFFECT
+        }
+        changed = {k: v for k, v in given.items() if v != _told_apart(defaults.get(k))}
+        return f"{type(value).__qualname__}({changed})"
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(_told_apart, value))}]"
+    try:
+        return str(hash_of(value))
+    except (pickle.PicklingError, TypeError, AttributeError):  # such as a lambda
+        return getattr(value, "__qualname__", type(value).__qualname__)
 
 
 def _check_folds(folds: list[Any], n: int) -> None:

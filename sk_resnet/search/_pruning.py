@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from skorch.callbacks import Callback
+from torch import Tensor
 
 from sk_resnet._net import ResidualNet
 from sk_resnet.search._distributions import require_optuna
@@ -131,6 +132,16 @@ class TrialReports:
             self._has_ended[fold] = True
             self._report()
 
+    def state(self, fold: int) -> dict[str, Any]:
+        """What a fold has reached, for a checkpoint."""
+        return {"scores": list(self._scores[fold]), "has_ended": self._has_ended[fold]}
+
+    def go_on(self, fold: int, scores: list[float], *, has_ended: bool) -> None:
+        """Take the scores of an earlier run of the trial, and report them."""
+        with self._one_at_a_time:
+            self._scores[fold], self._has_ended[fold] = list(scores), has_ended
+            self._report()
+
     def _report(self) -> None:
         while (values := self._scores_of(self.n_reported)) is not None:
             self.n_reported += 1
@@ -175,3 +186,11 @@ class FoldReports(Callback):
     ) -> None:
         """Let them wait no longer."""
         self.reports.end(self.fold)
+
+    def state_dict(self) -> tuple[dict[str, Any], list[Tensor]]:
+        """Plain values for a checkpoint."""
+        return {"has_best": False, **self.reports.state(self.fold)}, []
+
+    def load_state_dict(self, plain: dict[str, Any], best: dict[str, Tensor]) -> None:
+        """Go on from a checkpoint."""
+        self.reports.go_on(self.fold, plain["scores"], has_ended=plain["has_ended"])

@@ -163,6 +163,13 @@ def retry_stale_trials(study: Study, *, older_than: float, max_retry: int = 3) -
     return n
 
 
+def fail_stale_trials(study: Study) -> None:
+    """Fail trials without a heartbeat, and put them in the queue as the storage says."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", require_optuna().exceptions.ExperimentalWarning)
+        require_optuna().storages.fail_stale_trials(study)
+
+
 def _retry(max_retry: int) -> Callable[[Study, FrozenTrial], None]:
     with warnings.catch_warnings():
         # Optuna calls it experimental; it has been there since 2021.
