@@ -17,7 +17,12 @@ from numpy.typing import NDArray
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
 from sklearn.callback import CallbackSupportMixin
-from sklearn.utils import check_random_state, get_tags
+from sklearn.utils import (
+    check_array,
+    check_consistent_length,
+    check_random_state,
+    get_tags,
+)
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch.optim import Optimizer
 
@@ -83,6 +88,7 @@ from sk_resnet._plan import (
     resolve_epochs,
 )
 from sk_resnet._processes import rank_and_size
+from sk_resnet._samples import Samples, read_dataset
 from sk_resnet._spec import (
     BLOCKS,
     FAMILIES,
@@ -258,7 +264,7 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
     def fit(
         self,
         X: Any,
-        y: Any,
+        y: Any = None,
         sample_weight: Any = None,
         X_val: Any = None,
         y_val: Any = None,
@@ -272,16 +278,20 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
             Rows of a table, series, images or volumes. See `input_shape` and
             `channel_axis` for other layouts. Series of unequal lengths are a list of
             arrays of shape (n_channels, length) or (length,), or an array in which NaN
-            follow the last value of a series.
-        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
-            What to learn, as the class says.
+            follow the last value of a series. A torch Dataset, or any other object with
+            ``__len__`` and ``__getitem__``, gives a sample for each number; what does not
+            fit into memory is read batch by batch.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
+            What to learn, as the class says. None only for a dataset that gives pairs of
+            a sample and its y, or dicts with a field "label" or "labels".
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of the samples in the loss, at least 0. Those of weight 0 are left
             out. None means equal weights.
         X_val : array-like, default=None
             Samples to validate on after each epoch, in the layout of X.
         y_val : array-like, default=None
-            Their y, in the layout of y; of classes that are in y.
+            Their y, in the layout of y; of classes that are in y. None for a dataset of
+            pairs.
         groups : array-like of shape (n_samples,), default=None
             Groups that `validation_split` must not tear apart.
 
@@ -307,6 +317,8 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
         continues = self.warm_start and self.__sklearn_is_fitted__()
         with self._as_it_was_on_error(continues):
             callbacks = as_callbacks(self.callbacks)
+            X, y = read_dataset(X, y)
+            X_val, y_val = read_dataset(X_val, y_val)
             self._check_validation(X_val, y_val)
             X, y = self._checked(X, y, reset=not continues)
             seed = self._draw_seed()
@@ -381,10 +393,11 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
     @fit_context(prefer_skip_nested_validation=True)
     @torch.inference_mode(False)
     def _partial_fit(
-        self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None
+        self, X: Any, y: Any = None, classes: Any = None, sample_weight: Any = None
     ) -> "BaseResNet":
         continues = self.__sklearn_is_fitted__()
         with self._as_it_was_on_error(continues):
+            X, y = read_dataset(X, y)
             X, y = self._checked(X, y, reset=not continues)
             seed = 0 if continues else self._draw_seed()
             inputs = {"X": X, "y": y, "sample_weight": sample_weight, "classes": classes}
@@ -505,20 +518,33 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
         """Samples and y, of fit, of partial_fit, or to validate on."""
         y = to_numpy(y)
         self._check_raw_y(y)
-        X, y = validate_data(
-            self,
-            padded(to_numpy(X), self.channel_axis),
-            y,
-            reset=reset,
-            dtype="numeric",
-            allow_nd=True,
-            ensure_all_finite="allow-nan",  # until it is known whether these are series
-            multi_output=True,
-        )
+        if isinstance(X, Samples):
+            X, y = self._checked_pairs(X, y, reset=reset)
+        else:
+            X, y = validate_data(
+                self,
+                padded(to_numpy(X), self.channel_axis),
+                y,
+                reset=reset,
+                dtype="numeric",
+                allow_nd=True,
+                # Until it is known whether these are series.
+                ensure_all_finite="allow-nan",
+                multi_output=True,
+            )
         check_numbers(X)
         if X.ndim != 2 and reset:
             del self.n_features_in_
         return X, self._checked_y(y)
+
+    def _checked_pairs(self, X: Samples, y: Any, *, reset: bool) -> tuple[Samples, Any]:
+        """Samples that are read later, and y: what scikit-learn checks of arrays."""
+        y = check_array(y, accept_sparse=True, ensure_2d=False, dtype=None, input_name="y")
+        check_consistent_length(X, y)
+        if reset:
+            self.__dict__.pop("feature_names_in_", None)
+            self.n_features_in_ = X.shape[1] if X.ndim == 2 else 0
+        return X, y
 
     def _check_validation(self, X_val: Any, y_val: Any) -> None:
         if (X_val is None) != (y_val is None):
@@ -877,14 +903,16 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
     @np.errstate(over="ignore", invalid="ignore")
     def _checked_samples(self, X: Any) -> NDArray[Any]:
         check_is_fitted(self)
-        X = validate_data(
-            self,
-            padded(to_numpy(X), self.channel_axis),
-            reset=False,
-            dtype="numeric",
-            allow_nd=True,
-            ensure_all_finite="allow-nan",
-        )
+        X, _ = read_dataset(X, wants_y=False)
+        if not isinstance(X, Samples):
+            X = validate_data(
+                self,
+                padded(to_numpy(X), self.channel_axis),
+                reset=False,
+                dtype="numeric",
+                allow_nd=True,
+                ensure_all_finite="allow-nan",
+            )
         check_numbers(X)
         check_samples(X, self.net_.input_spec)
         return X

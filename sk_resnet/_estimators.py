@@ -203,7 +203,7 @@ class _Classifier(ClassifierMixin, BaseResNet):
             )
 
     def partial_fit(
-        self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None
+        self, X: Any, y: Any = None, classes: Any = None, sample_weight: Any = None
     ) -> "BaseResNet":
         """Make one pass over the data at a constant learning rate.
 
@@ -471,7 +471,7 @@ class _Regressor(RegressorMixin, BaseResNet):
                 f"{target.n_outputs}: give it the same columns."
             )
 
-    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> "BaseResNet":
+    def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> "BaseResNet":
         """Make one pass over the data at a constant learning rate.
 
         The first call fixes the shape of the samples, and the statistics of X and y that

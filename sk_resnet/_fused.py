@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -275,6 +275,10 @@ class Meeting:
         self._process = os.getpid()
         self._waiting: list[_Request] = []
         self._is_open = False
+        # Tasks act in few threads at once, or they would spend more time on waiting for
+        # Python's lock than on what they do. Those that wait in a fit are not counted.
+        self._n_processors = min(joblib.cpu_count(), torch.get_num_threads())
+        self._acting = threading.Semaphore(self._n_processors)
         self.is_cancelled = False
         self.ctrl_c = CtrlC()
 
@@ -323,8 +327,10 @@ class Meeting:
         _this_thread.meeting, _this_thread.is_in_task = self, True
         _this_thread.place, _this_thread.unit = place, unit
         self._count_running(1)
+        acts_already = before.get("meeting") is self
         try:
-            yield
+            with nullcontext() if acts_already else self._acting:
+                yield
         finally:
             vars(_this_thread).clear()
             vars(_this_thread).update(before)
@@ -337,6 +343,13 @@ class Meeting:
 
     def train(self, trainings: Sequence[Training]) -> list[Outcome]:
         """Wait for the other fits, and train with them."""
+        self._acting.release()
+        try:
+            return self._trained(trainings)
+        finally:
+            self._acting.acquire()
+
+    def _trained(self, trainings: Sequence[Training]) -> list[Outcome]:
         if (unit := _this_thread.unit) is not None:
             trainings = [replace(training, unit=unit) for training in trainings]
         request = _Request(trainings, _this_thread.place)
@@ -388,7 +401,7 @@ class Meeting:
         trainings = [training for one in requests for training in one.trainings]
         outcomes = train_all(
             trainings,
-            n_processors=min(joblib.cpu_count(), torch.get_num_threads()),
+            n_processors=self._n_processors,
             # The interrupt may be lost on its way to the thread that waits for results.
             is_cancelled=lambda: self.is_cancelled or self.ctrl_c.came,
             in_turns=self.in_turns,

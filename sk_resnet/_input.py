@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import Dataset
 
 CHUNK_BYTES = 32 * 2**20
 
@@ -223,11 +222,6 @@ def padded(X: Any, channel_axis: int | str | None = "auto") -> Any:
     The series are arrays of shape (length,), (n_channels, length) or (length, n_channels).
     Anything else is returned as it is.
     """
-    if isinstance(X, Dataset):  # NumPy would index it for ever
-        raise TypeError(
-            "X must be an array, got a torch Dataset: take its samples, as by "
-            "np.stack([x for x, _ in dataset]), or a memory-mapped array of them."
-        )
     is_listed = isinstance(X, (list, tuple)) or (
         isinstance(X, np.ndarray) and X.dtype == object and X.ndim == 1
     )
@@ -261,7 +255,9 @@ def padded(X: Any, channel_axis: int | str | None = "auto") -> Any:
 def ends_in_nan(X: NDArray[Any], spec: InputSpec) -> bool:
     """Whether X holds series some of which end early, in NaN; refuses any other NaN."""
     found = False
-    for rows in chunks(X) if X.dtype.kind == "f" else ():
+    # What reads a dataset looks at each sample itself.
+    has_any = isinstance(X, np.ndarray) and X.dtype.kind == "f"
+    for rows in chunks(X) if has_any else ():
         missing = np.isnan(x := spec.channels_first(X[rows]))
         if not missing.any():
             continue

@@ -31,6 +31,7 @@ from sk_resnet._optim import OPTIMIZERS, parameter_groups
 from sk_resnet._plan import Execution, Recipe
 from sk_resnet._processes import rank_and_size
 from sk_resnet._run import NO_TURN, BatchHooks, Run, autocast
+from sk_resnet._samples import Samples
 from sk_resnet._surgery import folded, multiply_adds
 from sk_resnet._target import Target
 
@@ -343,7 +344,8 @@ class ResidualNet(BareNet):
         """Dataset over raw samples."""
         if isinstance(X, ArrayDataset):
             return X
-        return ArrayDataset(np.asarray(X), self.input_spec, y)
+        X = X if isinstance(X, Samples) else np.asarray(X)
+        return ArrayDataset(X, self.input_spec, y)
 
     def get_iterator(self, dataset: ArrayDataset, training: bool = False) -> Batches:
         """Plain batches, also in training: nothing is shuffled or augmented here."""

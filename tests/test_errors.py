@@ -611,21 +611,3 @@ def test_too_little_memory_names_a_batch_size(rows, monkeypatch, error):
     monkeypatch.setattr(_base, "train", lambda trainings: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         model.fit(*rows)
-
-
-class Endless(torch.utils.data.Dataset):
-    """Of 20 samples, whose index ends with no IndexError, as that of many."""
-
-    def __len__(self):
-        return 20
-
-    def __getitem__(self, i):
-        return torch.zeros(5), i % 2
-
-
-def test_datasets_of_torch_are_refused(rows):
-    model = ResNetClassifier(4, max_epochs=1).fit(*rows)
-    with pytest.raises(TypeError, match="got a torch Dataset"):
-        model.fit(Endless(), np.arange(20) % 2)
-    with pytest.raises(TypeError, match="got a torch Dataset"):
-        model.predict(Endless())

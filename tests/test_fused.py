@@ -6,10 +6,12 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 
 import joblib
 import numpy as np
 import pytest
+import torch
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.ensemble import BaggingClassifier
 from sklearn.exceptions import FitFailedWarning
@@ -301,12 +303,42 @@ def test_a_fit_within_a_callback_does_not_wait(monkeypatch):
         assert len(cross_validate(model, X, Y, cv=3)["test_score"]) == 3
 
 
-def test_a_task_within_a_task_is_one():
+def test_a_task_within_a_task_is_one(monkeypatch):
+    monkeypatch.setattr(joblib, "cpu_count", lambda: 1)
     meeting = fused.Meeting()
     meeting.open(True)
     meeting.begin_tasks()
     with meeting.attended(0), meeting.attended(0):
         assert clone(MODEL).fit(X, Y).n_epochs_ == 2
+
+
+def test_few_tasks_act_at_once(monkeypatch):
+    monkeypatch.setattr(joblib, "cpu_count", lambda: 2)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    acting, most = [0], [0]
+
+    def score(model, X, y):
+        acting[0] += 1
+        most[0] = max(most[0], acting[0])
+        time.sleep(0.02)
+        acting[0] -= 1
+        return 1.0
+
+    with joblib.parallel_config("fused", n_jobs=8):
+        cross_validate(MODEL, X, Y, cv=8, scoring=score)
+    assert most == [2]
+
+
+def test_fused_searches_are_equal_bit_by_bit():
+    def scores():
+        grid = {"lr": [0.03, 0.1], "dropout": [0.0, 0.2]}
+        with joblib.parallel_config("fused", n_jobs=8):
+            search = GridSearchCV(MODEL, grid, cv=3, scoring="neg_log_loss", refit=False)
+            return search.fit(X, Y).cv_results_["mean_test_score"]
+
+    expected = scores()
+    for _ in range(4):
+        np.testing.assert_array_equal(scores(), expected)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="forks")

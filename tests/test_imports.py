@@ -24,6 +24,7 @@ ORDER = [
     "_input",
     "_augment",
     "_batches",
+    "_samples",
     "_target",
     "_data",
     "_state",
