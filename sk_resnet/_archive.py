@@ -6,6 +6,7 @@ import io
 import os
 import secrets
 import shutil
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -21,7 +22,17 @@ DIGEST = 64
 
 
 # What members of a zip file that cannot be read end in, beside values that are broken.
-UNREADABLE = (zipfile.BadZipFile, zlib.error, ImportError, RuntimeError, EOFError)
+UNREADABLE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    ImportError,
+    RuntimeError,
+    EOFError,
+    MemoryError,
+    # Of the headers of arrays, which NumPy reads as Python.
+    SyntaxError,
+    tokenize.TokenError,
+)
 
 
 def write_archives(contents: Mapping[Path, dict[str, Any]]) -> None:

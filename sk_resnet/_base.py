@@ -69,10 +69,11 @@ from sk_resnet._fused import train
 from sk_resnet._input import InputSpec, ends_in_nan, input_spec, padded, to_numpy
 from sk_resnet._machine import device_or_cpu, out_of_memory_named, resolve_device
 from sk_resnet._members import Training, Unit, state_by_name
-from sk_resnet._net import DivergenceError, ResidualNet, is_finite, make_net, member_seed
+from sk_resnet._net import DivergenceError, ResidualNet, make_net, member_seed
 from sk_resnet._network import (
     ResidualNetwork,
     build_network,
+    is_finite,
     kernels,
     n_parameters,
     new_network,

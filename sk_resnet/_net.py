@@ -26,7 +26,13 @@ from sk_resnet._machine import (
     prediction_size,
     training_settings,
 )
-from sk_resnet._network import in_place, inner_kernels, kernels, overwriting_relus
+from sk_resnet._network import (
+    in_place,
+    inner_kernels,
+    is_finite,
+    kernels,
+    overwriting_relus,
+)
 from sk_resnet._optim import OPTIMIZERS, parameter_groups
 from sk_resnet._plan import Execution, Recipe
 from sk_resnet._processes import rank_and_size
@@ -459,12 +465,6 @@ def _datasets(training: Batches, validation: Batches | None) -> dict[str, Any]:
         "dataset_train": training.dataset,
         "dataset_valid": validation.dataset if validation else None,
     }
-
-
-def is_finite(module: nn.Module) -> bool:
-    """Whether no parameter or buffer is infinite or NaN."""
-    values = [value.flatten() for value in module.state_dict().values()]
-    return bool(torch.cat(values).isfinite().all())
 
 
 def member_seed(seed: int, member: int) -> int:

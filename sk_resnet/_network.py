@@ -285,3 +285,9 @@ def inner_kernels(network: nn.Module) -> dict[str, nn.Parameter]:
 def n_parameters(network: nn.Module) -> int:
     """Number of trainable values."""
     return sum(parameter.numel() for parameter in network.parameters())
+
+
+def is_finite(module: nn.Module) -> bool:
+    """Whether no parameter or buffer is infinite or NaN."""
+    values = [value.flatten() for value in module.state_dict().values()]
+    return bool(torch.cat(values).isfinite().all())

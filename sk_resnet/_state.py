@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from sk_resnet._input import InputSpec
-from sk_resnet._network import ResidualNetwork, build_network
+from sk_resnet._network import ResidualNetwork, build_network, is_finite
 from sk_resnet._spec import MOST_BLOCKS, NetworkSpec
 from sk_resnet._target import LOSSES, Labels, LabelSets, Numbers, Target, target_from_dict
 from sk_resnet._version import __version__
@@ -73,6 +73,8 @@ def restored(
         network = build_network(spec)
         _check_shapes(network, saved["weights"])
         arrays_to_weights(network, unpacked(saved["weights"]), device)
+        if not is_finite(network):
+            raise ModelFileError("The network has weights that are infinite or NaN.")
     except ModelFileError:
         raise
     except (*BROKEN, RuntimeError, MemoryError) as error:

@@ -386,8 +386,9 @@ def test_crafted_files_end_in_errors_of_model_files(saved, tmp_path):
         np.array([{}], dtype=object),
         np.array(["x"]),
         np.zeros(0, np.float32),
+        None,
     ],
-    ids=["shape", "objects", "strings", "empty"],
+    ids=["shape", "objects", "strings", "empty", "NaN"],
 )
 def test_weights_that_are_not_those_of_the_network(saved, tmp_path, a):
     path, _, _ = saved
@@ -399,6 +400,9 @@ def test_weights_that_are_not_those_of_the_network(saved, tmp_path, a):
     weights = [name for name in names if arrays[name].dtype == np.float32]
     assert len(weights) > 5
     for name in weights:
+        if a is None:
+            buffer = io.BytesIO()
+            np.save(buffer, np.full_like(arrays[name], np.nan))
         crafted = resealed(path, {name: buffer.getvalue()}, tmp_path / "crafted")
         with pytest.raises(ModelFileError):
             sk_resnet.load(crafted)
@@ -420,6 +424,19 @@ def test_flipped_bits_under_a_checksum_that_fits(saved, tmp_path):
         except ModelFileError:
             n_refused += 1
     assert n_refused > 100
+
+
+@pytest.mark.parametrize(
+    "header", ["{'descr': '<f4', (", "{'descr': '<f4'}\n  x", "{'shape': (10**30,)}"]
+)
+def test_headers_of_arrays_that_are_no_python(saved, header, tmp_path):
+    path, _, _ = saved
+    with zipfile.ZipFile(path) as archive:
+        name = next(name for name in archive.namelist() if name.endswith(".npy"))
+    size = len(header).to_bytes(2, "little")
+    array = b"\x93NUMPY\x01\x00" + size + header.encode()
+    with pytest.raises(ModelFileError):
+        sk_resnet.load(resealed(path, {name: array}, tmp_path / "crafted"))
 
 
 @pytest.mark.parametrize("number", [b"abcd", b"-001", b"1.00"])

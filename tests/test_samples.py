@@ -263,7 +263,8 @@ def test_numbers_of_y_must_be_those_of_the_samples(in_memory):
 
 
 OF_ANY_SIZE = """
-import resource, numpy as np
+import re, numpy as np
+from pathlib import Path
 from sk_resnet import ResNetClassifier
 
 class Large:
@@ -279,14 +280,15 @@ data = Large()
 chosen = np.zeros(20_000)
 chosen[::100] = 1
 model.fit(data, sample_weight=chosen)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+# Not by getrusage, which begins with the size of the process that started this one.
+print(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
 """
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="counts memory in KiB")
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_what_does_not_fit_into_memory_is_read_batch_by_batch():
     out = subprocess.run(
         [sys.executable, "-c", OF_ANY_SIZE], capture_output=True, text=True, check=True
     )
-    assert int(out.stdout) < 1000
+    assert int(out.stdout) < 1_000_000  # KiB
