@@ -28,6 +28,7 @@ UNREADABLE = (
     ImportError,
     RuntimeError,
     EOFError,
+    StopIteration,
     MemoryError,
     # Of the headers of arrays, which NumPy reads as Python.
     SyntaxError,

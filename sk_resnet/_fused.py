@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -233,6 +233,8 @@ def _alone(
 
 # That threads of a cancelled meeting get.
 SECONDS_TO_END = 2.0
+# That a task waits for others to act.
+SECONDS_TO_ACT = 1.0
 # With the meeting that fits wait in, whether they are part of a task, its place among the
 # others, and its unit.
 _this_thread = threading.local()
@@ -278,7 +280,7 @@ class Meeting:
         # Tasks act in few threads at once, or they would spend more time on waiting for
         # Python's lock than on what they do. Those that wait in a fit are not counted.
         self._n_processors = min(joblib.cpu_count(), torch.get_num_threads())
-        self._acting = threading.Semaphore(self._n_processors)
+        self._may_act, self._n_acting = threading.Condition(), 0
         self.is_cancelled = False
         self.ctrl_c = CtrlC()
 
@@ -313,6 +315,8 @@ class Meeting:
             if self.is_cancelled:
                 return
             self.is_cancelled = True
+            with self._may_act:
+                self._may_act.notify_all()
             self._changed.notify_all()
             self._changed.wait_for(lambda: self._n_running == 0, SECONDS_TO_END)
 
@@ -326,15 +330,34 @@ class Meeting:
         before = dict(vars(_this_thread))
         _this_thread.meeting, _this_thread.is_in_task = self, True
         _this_thread.place, _this_thread.unit = place, unit
-        self._count_running(1)
         acts_already = before.get("meeting") is self
+        if not acts_already:
+            self._begin_to_act()
+        self._count_running(1)
         try:
-            with nullcontext() if acts_already else self._acting:
-                yield
+            if self.is_cancelled:
+                raise KeyboardInterrupt
+            yield
         finally:
             vars(_this_thread).clear()
             vars(_this_thread).update(before)
             self._count_running(-1)
+            if not acts_already:
+                self._end_to_act()
+
+    def _begin_to_act(self) -> None:
+        """Wait until few others act; not for ever, as one of them may wait for this one."""
+        with self._may_act:
+            self._may_act.wait_for(
+                lambda: self._n_acting < self._n_processors or self.is_cancelled,
+                SECONDS_TO_ACT,
+            )
+            self._n_acting += 1
+
+    def _end_to_act(self) -> None:
+        with self._may_act:
+            self._n_acting -= 1
+            self._may_act.notify()
 
     def _count_running(self, change: int) -> None:
         with self._changed:
@@ -343,11 +366,11 @@ class Meeting:
 
     def train(self, trainings: Sequence[Training]) -> list[Outcome]:
         """Wait for the other fits, and train with them."""
-        self._acting.release()
+        self._end_to_act()
         try:
             return self._trained(trainings)
         finally:
-            self._acting.acquire()
+            self._begin_to_act()
 
     def _trained(self, trainings: Sequence[Training]) -> list[Outcome]:
         if (unit := _this_thread.unit) is not None:

@@ -16,8 +16,8 @@ from sk_resnet._input import to_numpy
 LABELS = ("label", "labels")
 # What arrays, tables and their like have, which NumPy turns into an array.
 OF_ARRAYS = ("__array__", "__array_interface__", "__dataframe__", "iloc", "toarray")
-# Tasks of a reading for each job: as each gets the dataset, few; for even work, several.
-TASKS_PER_JOB = 4
+# Tasks of a reading for each job, for even work, and samples of one.
+TASKS_PER_JOB, SAMPLES_OF_TASK = 4, 128
 
 
 class Samples:
@@ -31,6 +31,8 @@ class Samples:
     def __init__(self, dataset: Any) -> None:
         self.dataset = dataset
         first, _ = _read(dataset, [0], wants_y=False)
+        if first[0].ndim == 0:
+            raise ValueError("Samples must have a dimension or more, got single numbers.")
         self.dtype = first[0].dtype
         self.shape = (len(dataset), *first[0].shape)
         self.ndim = len(self.shape)
@@ -40,11 +42,12 @@ class Samples:
 
     @property
     def n_bytes(self) -> int:
-        """Size of all samples in memory; those that are no bytes become float32."""
-        return int(np.prod(self.shape)) * (1 if self.dtype == np.uint8 else 4)
+        """Size of all samples in memory."""
+        return int(np.prod(self.shape)) * self.dtype.itemsize
 
     def __getitem__(self, rows: Any) -> NDArray[Any]:
-        places = np.arange(len(self))[rows]
+        is_listed = isinstance(rows, np.ndarray) and rows.dtype.kind == "i"
+        places = rows if is_listed else np.arange(len(self))[rows]
         found, _ = self.take(places)
         if found.dtype.kind == "f" and not np.isfinite(found).all():
             axes = tuple(range(1, found.ndim))
@@ -59,22 +62,24 @@ class Samples:
         self, places: NDArray[np.intp], *, wants_y: bool = False
     ) -> tuple[NDArray[Any], list[Any]]:
         """Samples at some places, and what the dataset gives as their y."""
+        whole = np.empty((len(places), *self.shape[1:]), dtype=self.dtype)
+        targets: list[Any] = []
         n_jobs = joblib.effective_n_jobs(None)
-        n_parts = min(len(places), TASKS_PER_JOB * n_jobs) if n_jobs > 1 else 1
-        parts = [part.tolist() for part in np.array_split(places, max(1, n_parts))]
-        if n_parts <= 1:
-            found = [_read(self.dataset, part, wants_y=wants_y) for part in parts]
-        else:
+        at_once = SAMPLES_OF_TASK * (TASKS_PER_JOB * n_jobs if n_jobs > 1 else 1)
+        for start in range(0, len(places), at_once):
+            block = places[start : start + at_once]
+            n_parts = min(len(block), TASKS_PER_JOB * n_jobs) if n_jobs > 1 else 1
+            parts = [part.tolist() for part in np.array_split(block, n_parts)]
             reading = joblib.delayed(_read)
-            found = joblib.Parallel()(
+            found = joblib.Parallel(n_jobs=None if n_parts > 1 else 1)(
                 reading(self.dataset, part, wants_y=wants_y) for part in parts
             )
-        whole = np.empty((len(places), *self.shape[1:]), dtype=self.dtype)
-        read = [sample for samples, _ in found for sample in samples]
-        for row, place, sample in zip(range(len(places)), places, read, strict=True):
-            self._check(sample, int(place))
-            whole[row] = sample
-        return whole, [y for _, ys in found for y in ys]
+            read = [sample for samples, _ in found for sample in samples]
+            for row, place, sample in zip(whole[start:], block, read, strict=False):
+                self._check(sample, int(place))
+                row[...] = sample
+            targets += [y for _, ys in found for y in ys]
+        return whole, targets
 
     def _check(self, sample: NDArray[Any], place: int) -> None:
         if sample.shape != self.shape[1:]:
@@ -82,7 +87,8 @@ class Samples:
                 f"Samples must have one shape, got {sample.shape} at {place} and "
                 f"{self.shape[1:]} at 0: resize them in the dataset."
             )
-        if not np.can_cast(sample.dtype, self.dtype, "same_kind"):
+        are_bools = [dtype.kind == "b" for dtype in (sample.dtype, self.dtype)]
+        if not np.can_cast(sample.dtype, self.dtype) or are_bools in ([1, 0], [0, 1]):
             raise TypeError(
                 f"Samples must have one type, got {sample.dtype} at {place} and "
                 f"{self.dtype} at 0: convert them in the dataset."
@@ -116,20 +122,25 @@ def read_dataset(X: Any, y: Any = None, *, wants_y: bool = True) -> tuple[Any, A
     every = np.arange(len(samples))
     if samples.n_bytes <= RESIDENT_BYTES:
         read, targets = samples.take(every, wants_y=wants_y)
-        return read, _stacked(targets) if wants_y else y
+        return read, _labels(targets) if wants_y else y
     if not wants_y:
         return samples, y
-    known = _known_targets(X)
-    return samples, _stacked(_read_targets(samples) if known is None else known)
+    known = _known_targets(samples)
+    return samples, _labels(_read_targets(samples)) if known is None else known
 
 
-def _known_targets(dataset: Any) -> list[Any] | None:
-    """Labels that datasets of torchvision know without reading a sample."""
-    targets = getattr(dataset, "targets", None)
-    changes_them = getattr(dataset, "target_transform", None) is not None
-    if targets is None or changes_them or len(targets) != len(dataset):
+def _known_targets(samples: Samples) -> list[Any] | None:
+    """Labels that datasets of torchvision know without reading a sample.
+
+    Of other classes they may mean something else: a few are compared.
+    """
+    targets, n = getattr(samples.dataset, "targets", None), len(samples)
+    if targets is None or len(targets) != n:
         return None
-    return list(targets)
+    places = sorted({0, n // 3, n // 2, n - 1})
+    read = _labels(samples.take(np.array(places), wants_y=True)[1])
+    known = _labels(list(targets))
+    return known if [known[place] for place in places] == read else None
 
 
 def _read_targets(samples: Samples) -> list[Any]:
@@ -142,20 +153,23 @@ def _read_targets(samples: Samples) -> list[Any]:
     return found
 
 
-def _stacked(targets: list[Any]) -> NDArray[Any]:
-    return np.array([to_numpy(target) for target in targets])
+def _labels(targets: list[Any]) -> list[Any]:
+    """Labels as they would stand in a list, with numbers of Python for single ones."""
+    found = [to_numpy(target) for target in targets]
+    return [y.item() if isinstance(y, np.ndarray) and y.ndim == 0 else y for y in found]
 
 
 def _read(
     dataset: Any, places: list[int], *, wants_y: bool
 ) -> tuple[list[NDArray[Any]], list[Any]]:
     """Samples at some places as arrays, with their y; what a task of joblib does."""
-    if hasattr(dataset, "__getitems__"):  # several at once, where that is faster
-        items = dataset.__getitems__(places)
-    else:
-        items = [dataset[place] for place in places]
-    pairs = [_parted(item) for item in items]
-    samples = [np.asarray(to_numpy(x)) for x, _ in pairs]
+    at_once = getattr(dataset, "__getitems__", None)
+    items = (dataset[place] for place in places) if at_once is None else at_once(places)
+    samples, targets = [], []
+    for item in items:
+        x, target = _parted(item)
+        samples.append(np.array(to_numpy(x)))  # a copy: it may be given again, changed
+        targets.append(target)
     for sample in samples:
         if sample.dtype.kind not in "biuf":
             raise TypeError(
@@ -164,12 +178,12 @@ def _read(
             )
     if not wants_y:
         return samples, []
-    if any(not has_y for _, (has_y, _) in pairs):
+    if not all(has_y for has_y, _ in targets):
         raise ValueError(
             "This estimator requires y to be passed, but the target y is None, and the "
             "dataset does not give pairs of a sample and its y."
         )
-    return samples, [y for _, (_, y) in pairs]
+    return samples, [y for _, y in targets]
 
 
 def _parted(item: Any) -> tuple[Any, tuple[bool, Any]]:

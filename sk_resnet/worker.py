@@ -91,7 +91,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             retry_stale()
             fail_stale_trials(study)
         else:
-            print(f"{options.study}: other workers have begun what is left")
+            print(
+                f"{options.study}: other workers have begun what is left; if they are "
+                "dead, --stale-after takes their trials over"
+            )
             break
     if any(trial.state.name == "COMPLETE" for trial in study.get_trials(deepcopy=False)):
         print(f"{options.study}: best {study.best_value:.4f}, {study.best_params}")

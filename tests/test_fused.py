@@ -329,6 +329,35 @@ def test_few_tasks_act_at_once(monkeypatch):
     assert most == [2]
 
 
+def test_tasks_may_wait_for_each_other(monkeypatch):
+    monkeypatch.setattr(joblib, "cpu_count", lambda: 1)
+    barrier = threading.Barrier(3)
+
+    def task():
+        barrier.wait(30)
+        return clone(MODEL).fit(X, Y).n_epochs_
+
+    with joblib.parallel_config("fused", n_jobs=3):
+        assert joblib.Parallel()(joblib.delayed(task)() for _ in range(3)) == [2] * 3
+
+
+def test_tasks_that_wait_do_not_begin_behind_an_error(monkeypatch):
+    monkeypatch.setattr(joblib, "cpu_count", lambda: 1)
+    monkeypatch.setattr(fused, "SECONDS_TO_ACT", 60)
+    begun = []
+
+    def task(i):
+        begun.append(i)
+        time.sleep(0.5)
+        raise ZeroDivisionError
+
+    with joblib.parallel_config("fused", n_jobs=6), pytest.raises(ZeroDivisionError):
+        joblib.Parallel()(joblib.delayed(task)(i) for i in range(6))
+    n = len(begun)
+    time.sleep(1)
+    assert len(begun) == n <= 2
+
+
 def test_fused_searches_are_equal_bit_by_bit():
     def scores():
         grid = {"lr": [0.03, 0.1], "dropout": [0.0, 0.2]}

@@ -54,8 +54,6 @@ class Fields(Pairs):
 class Files(Dataset):
     """Reads images of files, with the attributes of torchvision's ImageFolder."""
 
-    target_transform = None
-
     def __init__(self, folder):
         self.samples = [(file, int(file.parent.name)) for file in folder.glob("*/*.png")]
         self.samples.sort(key=lambda pair: pair[0].name)
@@ -63,6 +61,9 @@ class Files(Dataset):
 
     def __len__(self):
         return len(self.samples)
+
+    def given(self, i):
+        return self.targets[i]
 
     def __getitem__(self, i):
         file, label = self.samples[i]
@@ -183,12 +184,14 @@ def test_labels_that_are_known_are_not_read(tmp_path, monkeypatch):
     monkeypatch.setattr(_samples, "RESIDENT_BYTES", 0)
     read = []
     monkeypatch.setattr(
-        Files, "__getitem__", lambda self, i: (read.append(i), (COLOUR[i], 9))[1]
+        Files,
+        "__getitem__",
+        lambda self, i: (read.append(i), (COLOUR[i], self.given(i)))[1],
     )
     dataset = files(tmp_path)
     _, y = _samples.read_dataset(dataset)
-    assert (y.tolist(), read) == (LABELS.tolist(), [0])
-    monkeypatch.setattr(Files, "target_transform", str)  # changes what it gives
+    assert (y, len(read)) == (LABELS.tolist(), 5)
+    monkeypatch.setattr(Files, "given", lambda self, i: 9)  # as by a target_transform
     _, y = _samples.read_dataset(dataset)
     assert set(y) == {9}
 
@@ -238,6 +241,8 @@ BROKEN[0, 0, 0] = np.inf
         (changed(0, FLOATS[0].astype(int)), TypeError, "float32 at 1 and int64 at 0"),
         (changed(0, "file.png"), TypeError, "convert them in the dataset"),
         (changed(7, BROKEN), ValueError, "infinity"),
+        (changed(5, FLOATS[0].astype(float)), TypeError, "float64 at 5 and float32 at 0"),
+        (Pairs(FLOATS[:, 0, 0, 0]), ValueError, "single numbers|Expected 2D array"),
         (TensorDataset(*[torch.zeros(4, 3)] * 3), TypeError, "got a tuple of 3"),
         (
             Subset([{"a": 0, "b": 1, "label": 2}], [0]),
@@ -253,6 +258,54 @@ def test_what_is_wrong_is_named(dataset, error, match, in_memory):
     if "requires y" not in match:
         with pytest.raises(error, match=match):
             model.predict(dataset)
+
+
+def test_samples_are_not_cut_to_smaller_types():
+    for first, later in (("u1", "u4"), ("f2", "f8"), ("u1", "?"), ("i1", "i8")):
+        X = [np.ones(2, first), np.full(2, 70_000).astype(later)]
+        with pytest.raises(TypeError, match="Samples must have one type"):
+            _samples.read_dataset(Alone(X), [0, 1])
+
+
+@pytest.mark.parametrize("odd", [float("nan"), 1, None])
+def test_labels_are_checked_as_those_of_arrays(odd, in_memory):
+    y = ["a", odd] * 40
+    with pytest.raises(TypeError, match="y must hold values of one kind"):
+        clone(MODEL).fit(Pairs(COLOUR, y))
+
+
+class Reuses(Pairs):
+    """Gives one array again and again, with other values."""
+
+    place = np.zeros_like(COLOUR[0])
+
+    def __getitem__(self, i):
+        self.place[...] = self.X[i]
+        return self.place, int(self.y[i])
+
+
+def test_an_array_may_be_given_again(in_memory):
+    expected = clone(MODEL).fit(COLOUR, LABELS).predict_proba(COLOUR)
+    np.testing.assert_array_equal(
+        clone(MODEL).fit(Reuses()).predict_proba(Reuses()), expected
+    )
+
+
+def test_targets_that_are_other_labels_are_not_believed(monkeypatch):
+    monkeypatch.setattr(_samples, "RESIDENT_BYTES", 0)
+    dataset = Pairs()
+    dataset.targets = [f"class {label}" for label in LABELS]
+    assert set(clone(MODEL).fit(dataset).classes_) == {0, 1, 2}
+
+
+def test_studies_refuse_datasets():
+    from sk_resnet.search import CrossValidationObjective, search_space
+
+    for X in (Pairs(), SliceDataset(Pairs(), 0)):
+        with pytest.raises(TypeError, match="must be an array in a study"):
+            search_space(MODEL, X)
+        with pytest.raises(TypeError, match="must be an array in a study"):
+            CrossValidationObjective(MODEL, X, LABELS, space={})
 
 
 def test_numbers_of_y_must_be_those_of_the_samples(in_memory):

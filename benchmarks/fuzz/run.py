@@ -227,7 +227,7 @@ def outcome(path, X):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             model.predict(X)
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError, LookupError):
         return "a model of other data, or none that is fitted"
     return "a model"
 

@@ -44,6 +44,7 @@ from sk_resnet.search._distributions import (
 from sk_resnet.search._pruning import FoldReports, TrialReports
 from sk_resnet.search._space import (
     StepError,
+    check_no_dataset,
     check_space,
     in_front_of_network,
     network_samples,
@@ -160,6 +161,7 @@ class CrossValidationObjective:
         self.sample_weight = None if sample_weight is None else np.asarray(sample_weight)
         self.groups = None if groups is None else np.asarray(groups)
         check_consistent_length(self.X, self.y, self.sample_weight, self.groups)
+        check_no_dataset(X)
         net, self._prefix = network_step(estimator)
         self._folder = None if net.checkpoint is None else Path(net.checkpoint).absolute()
         if self._folder is not None and not self._folder.is_dir():
@@ -437,6 +439,8 @@ class CrossValidationObjective:
             Fitted.
         """
         model = clone(self.estimator).set_params(**self.best_parameters(study))
+        if self._folder is not None:  # which may be another one by now
+            model.set_params(**{f"{self._prefix}checkpoint": self._folder})
         return model.fit(self.X, self.y, **self._of_samples(slice(None), self._prefix))
 
 

@@ -17,6 +17,7 @@ from sk_resnet._compat_sklearn import check_parameters, rows_of
 from sk_resnet._input import input_spec, padded
 from sk_resnet._optim import OPTIMIZERS
 from sk_resnet._plan import default_lr
+from sk_resnet._samples import is_dataset
 from sk_resnet._spec import (
     FAMILIES,
     NetworkSpec,
@@ -90,6 +91,7 @@ def search_space(
     IntDistribution(high=26, log=False, low=8, step=6)
     """
     d = require_optuna().distributions
+    check_no_dataset(X)
     net, found = network_step(estimator)
     check_parameters(net)
     prefix = found if prefix is None else prefix
@@ -161,6 +163,15 @@ def network_samples(estimator: BaseEstimator, X: Any, y: Any) -> Any:
             "The shape that the network gets is not known, as a step before it fails on "
             f"up to {N_TRIED} samples: {error}. Give y if the step needs it, or no X."
         ) from error
+
+
+def check_no_dataset(X: Any) -> None:
+    """Refuse datasets, whose rows cannot be taken by their numbers."""
+    if is_dataset(X):
+        raise TypeError(
+            "X must be an array in a study, got a dataset: take its samples, as by "
+            "np.stack([x for x, _ in dataset]), or a memory-mapped array of them."
+        )
 
 
 def sample_shape(net: BaseResNet, X: Any) -> tuple[int, ...]:

@@ -1,0 +1,211 @@
+"""What a fit leaves behind when it is interrupted, fails, or runs beside others."""
+
+import asyncio
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from sklearn import get_config
+from sklearn.base import clone
+from skorch.callbacks import Callback
+
+from sk_resnet import EarlyStopping, ResNetClassifier
+
+N_TIMES = int(os.environ.get("REPEATS", "30"))
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(80, 6)).astype(np.float32)
+Y = (X[:, 0] > 0).astype(int)
+ONE = ResNetClassifier(4, n_estimators=1, max_epochs=20, random_state=0, device="cpu")
+MODELS = {
+    "one": ONE,
+    "ensemble": clone(ONE).set_params(n_estimators=3, dropout=0.1),
+    "l1": clone(ONE).set_params(l1=1e-3, finetune_epochs=5),
+    "stopping": clone(ONE).set_params(
+        validation_split=0.2, callbacks=[EarlyStopping(patience=5)]
+    ),
+}
+
+
+@pytest.fixture(autouse=True)
+def interruptible():
+    """Ctrl-C as in the foreground: a shell ignores it for what runs behind."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def surroundings():
+    """All that a fit changes meanwhile, or might."""
+    denormal = torch.full((1,), 1e-40)
+    return {
+        "threads": threading.active_count(),
+        "threads of torch": torch.get_num_threads(),
+        "keeps denormals": bool((denormal * 1.0 != 0).all()),
+        "grad": torch.is_grad_enabled(),
+        "inference": torch.is_inference_mode_enabled(),
+        "handlers": [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)],
+        "torch": torch.get_rng_state().tolist(),
+        "numpy": [str(part) for part in np.random.get_state()],  # noqa: NPY002
+        "python": random.getstate(),
+        "config": get_config(),
+        "errors of numpy": np.geterr(),
+    }
+
+
+def weights(model):
+    return [w.numpy().copy() for w in model.module_.state_dict().values()]
+
+
+def assert_equal(found, expected):
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends a signal")
+@pytest.mark.parametrize("name", MODELS)
+def test_ctrl_c_at_any_moment_leaves_everything_as_it_was(name):
+    model = MODELS[name]
+    started = time.perf_counter()
+    expected = weights(clone(model).fit(X, Y))
+    seconds = time.perf_counter() - started
+    before, rng, n_interrupted = surroundings(), np.random.default_rng(1), 0
+    for _ in range(N_TIMES):
+        tried = clone(model)
+        at = float(rng.uniform(0, seconds))
+        timer = threading.Timer(at, os.kill, (os.getpid(), signal.SIGINT))
+        timer.start()
+        try:
+            tried.fit(X, Y)
+            timer.join()
+            time.sleep(0.01)  # of an interrupt that is on its way
+        except KeyboardInterrupt:
+            n_interrupted += 1
+        timer.cancel()
+        timer.join()
+        assert surroundings() == before
+        if hasattr(tried, "net_"):  # the epochs that were done
+            assert np.isfinite(tried.predict_proba(X)).all()
+            assert len(tried.history_) == tried.n_epochs_ > 0
+        assert_equal(weights(clone(model).fit(X, Y)), expected)
+    assert n_interrupted > N_TIMES / 3
+
+
+HOOKS = [
+    *("initialize", "on_train_begin", "on_epoch_begin", "on_batch_begin"),
+    *("on_grad_computed", "on_batch_end", "on_epoch_end", "on_train_end"),
+]
+
+
+def failing(hook, error, at):
+    """Callback whose hook fails when it is called for that time."""
+    calls = []
+
+    def act(self, *args, **kwargs):
+        calls.append(hook)
+        if len(calls) == at:
+            raise error
+        return self
+
+    return type("Failing", (Callback,), {hook: act})()
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, SystemExit])
+@pytest.mark.parametrize("at", [1, 3])
+@pytest.mark.parametrize("hook", HOOKS)
+@pytest.mark.parametrize("name", ["one", "ensemble"])
+def test_an_error_of_a_callback_leaves_everything_as_it_was(name, hook, at, error):
+    model = clone(MODELS[name]).set_params(max_epochs=4)
+    expected, before = weights(clone(model).fit(X, Y)), surroundings()
+    tried = clone(model).set_params(callbacks=[failing(hook, error, at)])
+    once = hook in ("initialize", "on_train_begin", "on_train_end")
+    if once and at > (1 if name == "one" else 3):
+        tried.fit(X, Y)
+    else:
+        with pytest.raises(error):
+            tried.fit(X, Y)
+    assert surroundings() == before
+    if hasattr(tried, "net_"):
+        assert np.isfinite(tried.predict_proba(X)).all()
+    assert_equal(weights(clone(model).fit(X, Y)), expected)
+
+
+def test_fits_in_eight_threads_beside_predictions():
+    fitted = clone(MODELS["ensemble"]).fit(X, Y)
+    proba = fitted.predict_proba(X)
+    expected = {name: weights(clone(model).fit(X, Y)) for name, model in MODELS.items()}
+    before, is_over = surroundings(), threading.Event()
+
+    def predict():
+        n = 0
+        while not is_over.is_set() or n == 0:
+            np.testing.assert_array_equal(fitted.predict_proba(X), proba)
+            n += 1
+        return n
+
+    names = [*MODELS] * 2
+    with ThreadPoolExecutor(10) as threads:
+        predictions = [threads.submit(predict) for _ in range(2)]
+        fits = [threads.submit(clone(MODELS[name]).fit, X, Y) for name in names]
+        found = [fit.result() for fit in fits]
+        is_over.set()
+        assert all(one.result() > 0 for one in predictions)
+    for name, model in zip(names, found, strict=True):
+        assert_equal(weights(model), expected[name])
+    assert surroundings() == before
+
+
+def test_fits_and_predictions_within_asyncio():
+    expected = weights(clone(ONE).fit(X, Y))
+    before = surroundings()
+
+    async def all_at_once():
+        here = clone(ONE).fit(X, Y)  # which blocks the loop
+        others = [asyncio.to_thread(clone(ONE).fit, X, Y) for _ in range(3)]
+        proba = asyncio.to_thread(here.predict_proba, X)
+        *fitted, _ = await asyncio.gather(*others, proba)
+        return [here, *fitted]
+
+    for model in asyncio.run(all_at_once()):
+        assert_equal(weights(model), expected)
+    assert surroundings() == before
+
+
+FORK = """
+import os, sys
+import numpy as np
+import torch
+from sk_resnet import ResNetClassifier
+torch.set_num_threads(2)
+X = np.random.default_rng(0).normal(size=(80, 6))
+model = ResNetClassifier(4, max_epochs=3, random_state=0).fit(X, np.arange(80) % 2)
+proba = model.predict_proba(X)
+children = []
+for _ in range(4):
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if np.array_equal(model.predict_proba(X), proba) else 1)
+    children.append(child)
+codes = [os.waitpid(child, 0)[1] for child in children]
+assert np.array_equal(model.predict_proba(X), proba)
+print(codes)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks")
+def test_forks_behind_a_fit_predict():
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FORK],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert done.stdout == "[0, 0, 0, 0]\n"
