@@ -28,8 +28,8 @@ from sklearn.model_selection import (
 )
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.multioutput import MultiOutputClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from skorch.callbacks import Callback
 
 import sk_resnet._fused as fused
@@ -315,6 +315,7 @@ def test_a_task_within_a_task_is_one(monkeypatch):
 def test_few_tasks_act_at_once(monkeypatch):
     monkeypatch.setattr(joblib, "cpu_count", lambda: 2)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(fused, "SECONDS_TO_ACT", 600)
     acting, most = [0], [0]
 
     def score(model, X, y):
@@ -326,7 +327,7 @@ def test_few_tasks_act_at_once(monkeypatch):
 
     with joblib.parallel_config("fused", n_jobs=8):
         cross_validate(MODEL, X, Y, cv=8, scoring=score)
-    assert most == [2]
+    assert most[0] <= 2  # of eight that have their models at the same time
 
 
 def test_tasks_may_wait_for_each_other(monkeypatch):
@@ -359,10 +360,17 @@ def test_tasks_that_wait_do_not_begin_behind_an_error(monkeypatch):
 
 
 def test_fused_searches_are_equal_bit_by_bit():
+    rng = np.random.default_rng()
+
+    def late(X):  # so that fits come in another order each time
+        time.sleep(rng.uniform(0, 0.02))
+        return X
+
     def scores():
-        grid = {"lr": [0.03, 0.1], "dropout": [0.0, 0.2]}
+        model = Pipeline([("late", FunctionTransformer(late)), ("model", MODEL)])
+        grid = {"model__lr": [0.03, 0.1], "model__dropout": [0.0, 0.2]}
         with joblib.parallel_config("fused", n_jobs=8):
-            search = GridSearchCV(MODEL, grid, cv=3, scoring="neg_log_loss", refit=False)
+            search = GridSearchCV(model, grid, cv=3, scoring="neg_log_loss", refit=False)
             return search.fit(X, Y).cv_results_["mean_test_score"]
 
     expected = scores()
