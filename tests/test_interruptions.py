@@ -70,6 +70,9 @@ def assert_equal(found, expected):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends a signal")
+# Python drops an interrupt that comes while it clears a weak reference, and says so; the
+# fit has noted it.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("name", MODELS)
 def test_ctrl_c_at_any_moment_leaves_everything_as_it_was(name):
     model = MODELS[name]
