@@ -522,21 +522,22 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
         if isinstance(X, Samples):
             X, y = self._checked_pairs(X, y, reset=reset)
         else:
-            X, y = validate_data(
-                self,
-                padded(to_numpy(X), self.channel_axis),
-                y,
-                reset=reset,
-                dtype="numeric",
-                allow_nd=True,
-                # Until it is known whether these are series.
-                ensure_all_finite="allow-nan",
-                multi_output=True,
-            )
+            X, y = self._validated(X, y=y, reset=reset, multi_output=True)
         check_numbers(X)
         if X.ndim != 2 and reset:
-            del self.n_features_in_
+            self.__dict__.pop("n_features_in_", None)
         return X, self._checked_y(y)
+
+    def _validated(self, X: Any, **given: Any) -> Any:
+        """What scikit-learn makes of samples, and of y if it is given."""
+        return validate_data(
+            self,
+            padded(to_numpy(X), self.channel_axis),
+            dtype="numeric",
+            allow_nd=True,
+            ensure_all_finite="allow-nan",  # until it is known whether these are series
+            **given,
+        )
 
     def _checked_pairs(self, X: Samples, y: Any, *, reset: bool) -> tuple[Samples, Any]:
         """Samples that are read later, and y: what scikit-learn checks of arrays."""
@@ -544,7 +545,8 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
         check_consistent_length(X, y)
         if reset:
             self.__dict__.pop("feature_names_in_", None)
-            self.n_features_in_ = X.shape[1] if X.ndim == 2 else 0
+            if X.ndim == 2:
+                self.n_features_in_ = X.shape[1]
         return X, y
 
     def _check_validation(self, X_val: Any, y_val: Any) -> None:
@@ -906,14 +908,7 @@ class BaseResNet(CallbackSupportMixin, BaseEstimator, ABC):
         check_is_fitted(self)
         X, _ = read_dataset(X, wants_y=False)
         if not isinstance(X, Samples):
-            X = validate_data(
-                self,
-                padded(to_numpy(X), self.channel_axis),
-                reset=False,
-                dtype="numeric",
-                allow_nd=True,
-                ensure_all_finite="allow-nan",
-            )
+            X = self._validated(X, reset=False)
         check_numbers(X)
         check_samples(X, self.net_.input_spec)
         return X

@@ -747,8 +747,8 @@ def test_a_fold_that_stopped_counts_with_its_last_score():
     reports = TrialReports(trial, n_folds=3)
     for fold, scores in enumerate([[0.1, 0.2], [0.3, 0.4, 0.5], [0.5]]):
         reports.begin(fold)
-        for score in scores:
-            reports.add(fold, score)
+        for place, score in enumerate(scores):
+            reports.add(fold, place, score)
     values = trial.study.trials[0].intermediate_values
     assert values == {1: pytest.approx(0.3)}
     reports.end(2)
@@ -758,8 +758,18 @@ def test_a_fold_that_stopped_counts_with_its_last_score():
     reports.begin(0)  # a second part of the fit, such as fine-tuning
     reports.end(1)
     assert len(trial.study.trials[0].intermediate_values) == 2
-    reports.add(0, 0.6)
+    reports.add(0, 2, 0.6)
     assert trial.study.trials[0].intermediate_values[3] == pytest.approx(1.6 / 3)
+
+
+def test_scores_of_an_earlier_run_are_counted_once():
+    trial = optuna.create_study(direction="maximize").ask()
+    reports = TrialReports(trial, n_folds=1)
+    for scores in ([0.1, 0.2], [0.1]):  # of two networks that are not equally far
+        reports.go_on(0, scores, has_ended=False)
+    for place, score in enumerate([0.7, 0.8, 0.9]):
+        reports.add(0, place, score)
+    assert trial.study.trials[0].intermediate_values == {1: 0.1, 2: 0.2, 3: 0.9}
 
 
 @pytest.mark.filterwarnings("ignore:Trial 0")

@@ -120,10 +120,15 @@ class TrialReports:
         """Note that a fold trains, also when it did before."""
         self._has_ended[fold] = False
 
-    def add(self, fold: int, score: float) -> None:
-        """Note a score; raise TrialPruned where the pruner says so."""
+    def add(self, fold: int, place: int, score: float) -> None:
+        """Note a score; raise TrialPruned where the pruner says so.
+
+        `place` counts those of the fold. One that an earlier run of the trial had stays:
+        networks of an ensemble may go on from other epochs.
+        """
         with self._one_at_a_time:
-            self._scores[fold].append(score)
+            if place >= len(self._scores[fold]):
+                self._scores[fold].append(score)
             self._report()
 
     def end(self, fold: int) -> None:
@@ -139,7 +144,8 @@ class TrialReports:
     def go_on(self, fold: int, scores: list[float], *, has_ended: bool) -> None:
         """Take the scores of an earlier run of the trial, and report them."""
         with self._one_at_a_time:
-            self._scores[fold], self._has_ended[fold] = list(scores), has_ended
+            self._scores[fold] = max(self._scores[fold], scores, key=len)
+            self._has_ended[fold] = has_ended
             self._report()
 
     def _report(self) -> None:
@@ -178,8 +184,9 @@ class FoldReports(Callback):
 
     def on_epoch_end(self, net: ResidualNet, **kwargs: Any) -> None:
         """Report, and prune."""
-        if net.history[-1]["epoch"] % self.reports.every == 0:
-            self.reports.add(self.fold, self.reports.scorers[self.fold]())
+        place, rest = divmod(net.history[-1]["epoch"], self.reports.every)
+        if rest == 0:
+            self.reports.add(self.fold, place - 1, self.reports.scorers[self.fold]())
 
     def on_train_end(
         self, net: ResidualNet, X: Any = None, y: Any = None, **kwargs: Any
