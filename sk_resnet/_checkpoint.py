@@ -12,15 +12,13 @@ from typing import Any
 
 import joblib
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
-from torch.optim import Optimizer, lr_scheduler
 
 from sk_resnet._archive import read_archive, skops_io, write_archives
-from sk_resnet._callbacks import OncePerEpoch
-from sk_resnet._net import ResidualNet, make_optimizer
+from sk_resnet._callbacks import follows_estimator
+from sk_resnet._input import to_numpy
+from sk_resnet._net import ResidualNet
 from sk_resnet._plan import Recipe
+from sk_resnet._snapshot import Snapshot, restore, state_by_name, take_snapshot
 from sk_resnet._state import BROKEN, ModelFileError
 
 CHECKPOINT_FORMAT = 1
@@ -28,170 +26,6 @@ CHECKPOINT_FORMAT = 1
 MOST_SHARE = 0.01
 # Before the first of them: shorter fits are kept at their end alone.
 SECONDS_TO_FIRST = 1.0
-
-
-@dataclass
-class State:
-    """What the training of one network has reached at the end of an epoch."""
-
-    values: dict[str, Any]
-    arrays: dict[str, NDArray[Any]]
-
-    @property
-    def n_own(self) -> int:
-        """Epochs that the network did of this training."""
-        return len(self.values["history"]) - int(self.values["n_before"])
-
-    @property
-    def has_ended(self) -> bool:
-        """Whether the network has its last weights, perhaps before the last epoch."""
-        return self.values["held"] is not None
-
-
-def state_of(
-    net: ResidualNet,
-    optimizer: Mapping[str, Mapping[str, Any]],
-    *,
-    lr: float,
-    began: int | None,
-    held: int | None = None,
-    n_before: int | None = None,
-) -> State:
-    """State of a network; `optimizer` by the names of parameters, `held` once it ended.
-
-    `n_before` epochs were done before its training; those that it knows itself by default.
-    """
-    kept = [
-        (name, key, value) for name, of in optimizer.items() for key, value in of.items()
-    ]
-    tensors = [value for _, _, value in kept if isinstance(value, Tensor)]
-    callbacks = [callback.state_dict() for callback in _with_state(net)]
-    history = [{k: v for k, v in row.items() if k != "batches"} for row in net.history]
-    values = {
-        "n_before": net.n_epochs_before if n_before is None else n_before,
-        "began": began,
-        "held": held,
-        "is_present": True,
-        # Of its group, which may have gone on when it had ended.
-        "n_done": net.n_epochs_done,
-        "lr": lr,
-        "history": history,
-        "callbacks": [plain for plain, _ in callbacks],
-        "optimizer": [
-            [name, key, list(value.shape), _dtype(value)]
-            if isinstance(value, Tensor)
-            else [name, key, value]
-            for name, key, value in kept
-        ],
-    }
-    arrays = {
-        **generators(net),
-        **_flat("weights", net.module_.state_dict().values()),
-        **_flat("optimizer", tensors),
-    }
-    for i, (_, best) in enumerate(callbacks):
-        arrays |= _flat(f"callback{i}", best)
-    return State(values, arrays)
-
-
-def generators(net: ResidualNet) -> dict[str, NDArray[Any]]:
-    """States of the generators of a network."""
-    return {
-        "shuffle": net.shuffle.get_state().numpy(),
-        "noise": net.noise.get_state().numpy(),
-    }
-
-
-def _with_state(net: ResidualNet) -> list[Any]:
-    """Callbacks that a checkpoint holds the state of, also those told once per epoch."""
-    every = [one for _, callback in net.callbacks_ for one in _told_by(callback)]
-    return [callback for callback in every if hasattr(callback, "state_dict")]
-
-
-def _told_by(callback: Any) -> list[Any]:
-    return callback.inner if isinstance(callback, OncePerEpoch) else [callback]
-
-
-def _dtype(tensor: Tensor) -> str:
-    return str(tensor.dtype).removeprefix("torch.")
-
-
-def _flat(prefix: str, tensors: Any) -> dict[str, NDArray[Any]]:
-    """All values of tensors in a row, by their type."""
-    by_type: dict[str, list[NDArray[Any]]] = {}
-    for tensor in tensors:
-        values = tensor.detach().cpu().numpy().reshape(-1)
-        by_type.setdefault(str(values.dtype), []).append(values)
-    return {f"{prefix}.{name}": np.concatenate(v) for name, v in by_type.items()}
-
-
-class _Values:
-    """Tensors of what `_flat` laid in a row, in the same order."""
-
-    def __init__(self, prefix: str, arrays: Mapping[str, NDArray[Any]]) -> None:
-        self.prefix, self.arrays = prefix, arrays
-        self.places: dict[str, int] = {}
-
-    def take(self, dtype: str, shape: Any) -> Tensor:
-        """Next values of that type."""
-        start = self.places.get(dtype, 0)
-        stop = self.places[dtype] = start + int(np.prod(shape, dtype=int))
-        values = self.arrays[f"{self.prefix}.{dtype}"][start:stop]
-        return torch.from_numpy(values.reshape(tuple(shape)).copy())
-
-
-@torch.no_grad()
-def restore(net: ResidualNet, state: State, recipe: Recipe) -> None:
-    """Bring a network to where a training with that recipe was."""
-    weights = _Values("weights", state.arrays)
-    for tensor in net.module_.state_dict().values():
-        tensor.copy_(weights.take(_dtype(tensor), tensor.shape))
-    for name, generator in (("shuffle", net.shuffle), ("noise", net.noise)):
-        generator.set_state(torch.from_numpy(state.arrays[name].copy()))
-    net.history.clear()
-    for row in state.values["history"]:
-        net.history.new_epoch()
-        for name, value in row.items():
-            net.history.record(name, value)
-    parameters = dict(net.module_.named_parameters())
-    device = torch.device(net.device)
-    optimizer = make_optimizer(recipe, net.module_, parameters, device=device)
-    kept = _Values("optimizer", state.arrays)
-    for name, key, *of in state.values["optimizer"]:
-        w, found = parameters[name], of[0]
-        if len(of) == 2:
-            shape, dtype = of
-            found = kept.take(dtype, shape)
-            if shape:  # counts of steps stay on the CPU, where torch has them
-                found = torch.empty_like(w).copy_(found)
-        optimizer.state[w][key] = found
-    net.take_optimizer(optimizer)
-
-
-def restore_callbacks(net: ResidualNet, state: State) -> None:
-    """Bring the callbacks of a network to where they were."""
-    weights = net.module_.state_dict()
-    pairs = zip(_with_state(net), state.values["callbacks"], strict=True)
-    for i, (callback, plain) in enumerate(pairs):
-        values = _Values(f"callback{i}", state.arrays)
-        best = {
-            name: values.take(_dtype(w), w.shape)
-            for name, w in weights.items()
-            if plain["has_best"]
-        }
-        callback.load_state_dict(plain, best)
-
-
-def skip_steps(
-    scheduler: lr_scheduler.LRScheduler, optimizer: Optimizer, n_steps: int, lr: float
-) -> None:
-    """Bring a new schedule to where it is after some steps, with the rate that it has."""
-    scheduler.last_epoch = n_steps
-    for group in optimizer.param_groups:
-        if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(lr)
-        else:
-            group["lr"] = lr
 
 
 @dataclass
@@ -205,7 +39,7 @@ class Checkpoint:
     path: Path
     identity: dict[str, str]
     values: dict[str, Any] = field(default_factory=dict)
-    states: dict[int, State] = field(default_factory=dict)
+    states: dict[int, Snapshot] = field(default_factory=dict)
     fitted: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
@@ -226,11 +60,38 @@ class Checkpoint:
                 "give validation_split a splitter with a random_state."
             )
 
+    def is_past(self, stage: int) -> bool:
+        """Whether an earlier run came to the end of that training."""
+        return stage < self.values.get("stage", -1)
+
+    def begin(
+        self,
+        stage: int,
+        nets: Sequence[ResidualNet],
+        recipe: Recipe,
+        history: list[dict[str, Any]],
+    ) -> list[dict[str, Any]]:
+        """Begin a training, or bring its networks to where an earlier run was.
+
+        Returns the history of the fit before the training began.
+        """
+        if stage == self.values.get("stage", -1):
+            for place, state in self.states.items():
+                restore(nets[place], state, recipe)
+            return list(self.values["history"])
+        self.values |= {"stage": stage, "history": list(history)}
+        # Of those that have not begun the fine-tuning when a file is written.
+        self.states = {
+            place: take_snapshot(net, state_by_name(net), n_before=len(net.history))
+            for place, net in enumerate(nets if stage else [])
+        }
+        return history
+
     def is_due(self) -> bool:
         """Whether the time since the last one was long enough for another."""
         return time.monotonic() >= self._next
 
-    def keep(self, place: int, state: State) -> None:
+    def keep(self, place: int, state: Snapshot) -> None:
         """Take in the state of a network, for the next file."""
         with self._lock:
             self.states[place] = state
@@ -277,9 +138,13 @@ class Checkpoint:
                 "fitted": self.fitted,
             }
 
-    def finish(self, fitted: dict[str, Any], states: dict[int, State]) -> None:
-        """Write what a fit ended with."""
-        self.fitted, self.states = fitted, states
+    def finish(self, fitted: dict[str, Any], nets: Sequence[ResidualNet]) -> None:
+        """Write what a fit ended with, and what a further training goes on from."""
+        self.fitted = fitted
+        self.states = {
+            place: take_snapshot(net, state_by_name(net), held=0)
+            for place, net in enumerate(nets)
+        }
         self.write()
 
 
@@ -296,14 +161,42 @@ class Progress:
         return None if checkpoint is None else cls(checkpoint, place)
 
     @property
-    def state(self) -> State | None:
+    def state(self) -> Snapshot | None:
         """What the network had reached in its training, if that has begun."""
         state = self.checkpoint.states.get(self.place)
         return state if state is not None and (state.n_own or state.has_ended) else None
 
-    def keep(self, state: State) -> None:
+    def keep(self, state: Snapshot) -> None:
         """Take in what it has reached now."""
         self.checkpoint.keep(self.place, state)
+
+
+def identity_of_fit(
+    parameters: Mapping[str, Any],
+    inputs: Mapping[str, Any],
+    callbacks: Sequence[Any],
+    *,
+    seed: int,
+) -> dict[str, Any]:
+    """What a fit depends on, by name, in values that two runs of it hash alike."""
+    alone = [item[1] if isinstance(item, tuple) else item for item in callbacks]
+    # Not those of their subclasses, which may have more.
+    if others := [type(c).__name__ for c in alone if "state_dict" not in vars(type(c))]:
+        raise ValueError(
+            f"A checkpoint does not hold the state of {', '.join(others)}: use "
+            "EarlyStopping alone, or checkpoint=None."
+        )
+    left_out = ("checkpoint", "verbose", "random_state")
+    parts = {name: value for name, value in parameters.items() if name not in left_out}
+    if parameters["random_state"] is not None:
+        parts["random_state"] = seed
+    parts["callbacks"] = [c for c in alone if not follows_estimator(c)]
+    return parts | {name: _plain(value) for name, value in inputs.items()}
+
+
+def _plain(values: Any) -> Any:
+    values = to_numpy(values)
+    return np.ascontiguousarray(values) if isinstance(values, np.ndarray) else values
 
 
 def open_checkpoint(
@@ -341,7 +234,7 @@ def open_checkpoint(
             place, _, rest = name.partition(".")
             arrays.setdefault(place, {})[rest] = array
         states = plain.pop("states")
-        new.states = {int(k): State(values, arrays[k]) for k, values in states.items()}
+        new.states = {int(k): Snapshot(values, arrays[k]) for k, values in states.items()}
         new.values, new.fitted = plain, content["fitted"]
     except BROKEN as error:
         raise ModelFileError(

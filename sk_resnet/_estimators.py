@@ -275,8 +275,7 @@ class _Classifier(ClassifierMixin, BaseResNet):
             for net in self.nets_:
                 for w in net.module_.classifier.parameters():
                     w /= self.temperature_
-        self._gather()
-        self._measure_network()
+        self._update()
 
     # Prediction
 

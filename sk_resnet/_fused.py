@@ -18,10 +18,11 @@ from sklearn import config_context, get_config
 
 from sk_resnet._batches import batch_bounds
 from sk_resnet._callbacks import CtrlC, is_ours
-from sk_resnet._members import Outcome, Training, Unit, train_together
+from sk_resnet._members import train_together
 from sk_resnet._processes import rank_and_size
 from sk_resnet._record import is_recordable
 from sk_resnet._run import NO_TURN
+from sk_resnet._training import Outcome, Training, Unit
 
 # Members of a group on a CPU, and bytes of the activations behind their widest layer in one
 # batch. More do not fit its caches, and take longer than two groups.

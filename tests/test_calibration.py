@@ -110,6 +110,7 @@ def test_files_and_later_training_keep_it(tmp_path):
     assert loaded.temperature_ == fitted.temperature_ != 1
     np.testing.assert_array_equal(loaded.predict_proba(X), fitted.predict_proba(X))
     loaded.partial_fit(X, y)
+    assert loaded.temperature_ == fitted.temperature_
     assert log_loss(y, loaded.predict_proba(X)) < np.log(2)
 
 
@@ -117,6 +118,7 @@ def test_without_validation_nothing_is_divided():
     X, y = noisy()
     assert model(n_estimators=1).fit(X, y).temperature_ == 1
     assert model(n_estimators=2, validation_split=None).fit(X, y).temperature_ == 1
+    assert model().partial_fit(X, y, classes=[0, 1]).temperature_ == 1
     assert "valid_loss" not in ResNetRegressor(4, max_epochs=1).fit(X, y).history_[0]
 
 

@@ -31,7 +31,7 @@ from sk_resnet import (
     save,
 )
 from sk_resnet import _base as base
-from sk_resnet._members import state_by_name
+from sk_resnet._snapshot import state_by_name
 from sk_resnet.search import CrossValidationObjective, create_study, retry_stale_trials
 
 RNG = np.random.default_rng(0)

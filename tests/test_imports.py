@@ -37,9 +37,14 @@ ORDER = [
     "_plan",
     "_run",
     "_net",
+    "_snapshot",
     "_checkpoint",
+    "_training",
+    "_group",
     "_members",
     "_fused",
+    "_ensemble",
+    "_model",
     "_base",
     "_estimators",
     "_classifier",
@@ -93,6 +98,15 @@ def imports(module):
 def test_every_module_has_its_place():
     found = {path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py")}
     assert found == {path_of(module).relative_to(PACKAGE) for module in ORDER}
+
+
+def test_newcomers_are_told_of_every_module():
+    table = (PACKAGE.parent / "CONTRIBUTING.rst").read_text()
+    rooms = {module.partition(".")[0] for module in ORDER} - {"_version", "__init__"}
+    for room in rooms:
+        name = f"{room}/" if (PACKAGE / room).is_dir() else f"{room}.py"
+        if not room.startswith("_compat_"):
+            assert f"``{name}``" in table
 
 
 @pytest.mark.parametrize("module", ORDER)

@@ -350,7 +350,7 @@ def test_dead_units_and_zeros_are_counted(rows):
         model.module_.stages[0][0].branch.conv2.weight[:60] = 0
     after = dead_share(model.module_, torch.from_numpy(X).float())
     assert after >= before + 40 / 192
-    model._measure_network()
+    model._update()
     found = diagnose(model, X, y, X, y)
     assert "dead units" in found
     assert "sparse weights" in found

@@ -114,7 +114,7 @@ def test_a_member_shares_the_memory_of_the_whole():
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("structure", STRUCTURES)
-def test_rates_and_penalties_are_those_of_each_member(optimizer, structure):
+def test_rates_and_penalties_are_those_of_each_member(optimizer, structure, monkeypatch):
     def make(i):
         return ResNetClassifier(
             **{**ALONE, "lr": [0.05, 0.02, 0.05][i]},
@@ -128,8 +128,7 @@ def test_rates_and_penalties_are_those_of_each_member(optimizer, structure):
 
     X, y = ROWS, CLASSES
     singles = [make(i) for i in range(3)]
-    for single in singles:
-        single._settle = lambda lr: None  # which follows a training
+    monkeypatch.setattr(base, "settle", lambda nets, lr: None)  # which follows a training
     together = trainings([make(i) for i in range(3)], X, y)
     train_together(together)
     for single, training in zip(singles, together, strict=True):

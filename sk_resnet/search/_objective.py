@@ -30,10 +30,10 @@ from sk_resnet._callbacks import CtrlC
 from sk_resnet._compat_sklearn import rows_of
 from sk_resnet._data import DEFAULT_FRACTION
 from sk_resnet._fused import Meeting, is_in_task
-from sk_resnet._members import Unit
 from sk_resnet._net import DivergenceError
 from sk_resnet._plan import resolve_batch_size, resolve_epochs
 from sk_resnet._spec import Architecture, ArchitectureError
+from sk_resnet._training import Unit
 from sk_resnet.search._distributions import (
     described,
     ends,

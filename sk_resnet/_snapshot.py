@@ -1,0 +1,188 @@
+"""Snapshots: what the training of one network has reached, and the way back to it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.optim import Optimizer, lr_scheduler
+
+from sk_resnet._callbacks import OncePerEpoch
+from sk_resnet._net import ResidualNet, make_optimizer
+from sk_resnet._plan import Recipe
+
+
+@dataclass
+class Snapshot:
+    """What the training of one network has reached at the end of an epoch."""
+
+    values: dict[str, Any]
+    arrays: dict[str, NDArray[Any]]
+
+    @property
+    def n_own(self) -> int:
+        """Epochs that the network did of this training."""
+        return len(self.values["history"]) - int(self.values["n_before"])
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the network has its last weights, perhaps before the last epoch."""
+        return self.values["held"] is not None
+
+
+def take_snapshot(
+    net: ResidualNet,
+    optimizer: Mapping[str, Mapping[str, Any]],
+    *,
+    lr: float = 0.0,
+    began: int | None = None,
+    held: int | None = None,
+    n_before: int | None = None,
+) -> Snapshot:
+    """Snapshot of a network; `optimizer` by the names of parameters, `held` once it ended.
+
+    `n_before` epochs were done before its training; those that it knows itself by default.
+    """
+    kept = [
+        (name, key, value) for name, of in optimizer.items() for key, value in of.items()
+    ]
+    tensors = [value for _, _, value in kept if isinstance(value, Tensor)]
+    callbacks = [callback.state_dict() for callback in _with_state(net)]
+    history = [{k: v for k, v in row.items() if k != "batches"} for row in net.history]
+    values = {
+        "n_before": net.n_epochs_before if n_before is None else n_before,
+        "began": began,
+        "held": held,
+        "is_present": True,
+        # Of its group, which may have gone on when it had ended.
+        "n_done": net.n_epochs_done,
+        "lr": lr,
+        "history": history,
+        "callbacks": [plain for plain, _ in callbacks],
+        "optimizer": [
+            [name, key, list(value.shape), _dtype(value)]
+            if isinstance(value, Tensor)
+            else [name, key, value]
+            for name, key, value in kept
+        ],
+    }
+    arrays = {
+        **generators(net),
+        **_flat("weights", net.module_.state_dict().values()),
+        **_flat("optimizer", tensors),
+    }
+    for i, (_, best) in enumerate(callbacks):
+        arrays |= _flat(f"callback{i}", best)
+    return Snapshot(values, arrays)
+
+
+def state_by_name(net: ResidualNet) -> dict[str, dict[str, Any]]:
+    """States that a training left in the optimizer of a net, by the names of parameters."""
+    optimizer = getattr(net, "optimizer_", None)
+    if optimizer is None:
+        return {}
+    named = net.module_.named_parameters()
+    return {name: optimizer.state[w] for name, w in named if w in optimizer.state}
+
+
+def generators(net: ResidualNet) -> dict[str, NDArray[Any]]:
+    """States of the generators of a network."""
+    return {
+        "shuffle": net.shuffle.get_state().numpy(),
+        "noise": net.noise.get_state().numpy(),
+    }
+
+
+def _with_state(net: ResidualNet) -> list[Any]:
+    """Callbacks that a checkpoint holds the state of, also those told once per epoch."""
+    every = [one for _, callback in net.callbacks_ for one in _told_by(callback)]
+    return [callback for callback in every if hasattr(callback, "state_dict")]
+
+
+def _told_by(callback: Any) -> list[Any]:
+    return callback.inner if isinstance(callback, OncePerEpoch) else [callback]
+
+
+def _dtype(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def _flat(prefix: str, tensors: Any) -> dict[str, NDArray[Any]]:
+    """All values of tensors in a row, by their type."""
+    by_type: dict[str, list[NDArray[Any]]] = {}
+    for tensor in tensors:
+        values = tensor.detach().cpu().numpy().reshape(-1)
+        by_type.setdefault(str(values.dtype), []).append(values)
+    return {f"{prefix}.{name}": np.concatenate(v) for name, v in by_type.items()}
+
+
+class _Values:
+    """Tensors of what `_flat` laid in a row, in the same order."""
+
+    def __init__(self, prefix: str, arrays: Mapping[str, NDArray[Any]]) -> None:
+        self.prefix, self.arrays = prefix, arrays
+        self.places: dict[str, int] = {}
+
+    def take(self, dtype: str, shape: Any) -> Tensor:
+        """Next values of that type."""
+        start = self.places.get(dtype, 0)
+        stop = self.places[dtype] = start + int(np.prod(shape, dtype=int))
+        values = self.arrays[f"{self.prefix}.{dtype}"][start:stop]
+        return torch.from_numpy(values.reshape(tuple(shape)).copy())
+
+
+@torch.no_grad()
+def restore(net: ResidualNet, state: Snapshot, recipe: Recipe) -> None:
+    """Bring a network to where a training with that recipe was."""
+    weights = _Values("weights", state.arrays)
+    for tensor in net.module_.state_dict().values():
+        tensor.copy_(weights.take(_dtype(tensor), tensor.shape))
+    for name, generator in (("shuffle", net.shuffle), ("noise", net.noise)):
+        generator.set_state(torch.from_numpy(state.arrays[name].copy()))
+    net.history.clear()
+    for row in state.values["history"]:
+        net.history.new_epoch()
+        for name, value in row.items():
+            net.history.record(name, value)
+    parameters = dict(net.module_.named_parameters())
+    device = torch.device(net.device)
+    optimizer = make_optimizer(recipe, net.module_, parameters, device=device)
+    kept = _Values("optimizer", state.arrays)
+    for name, key, *of in state.values["optimizer"]:
+        w, found = parameters[name], of[0]
+        if len(of) == 2:
+            shape, dtype = of
+            found = kept.take(dtype, shape)
+            if shape:  # counts of steps stay on the CPU, where torch has them
+                found = torch.empty_like(w).copy_(found)
+        optimizer.state[w][key] = found
+    net.take_optimizer(optimizer)
+
+
+def restore_callbacks(net: ResidualNet, state: Snapshot) -> None:
+    """Bring the callbacks of a network to where they were."""
+    weights = net.module_.state_dict()
+    pairs = zip(_with_state(net), state.values["callbacks"], strict=True)
+    for i, (callback, plain) in enumerate(pairs):
+        values = _Values(f"callback{i}", state.arrays)
+        best = {
+            name: values.take(_dtype(w), w.shape)
+            for name, w in weights.items()
+            if plain["has_best"]
+        }
+        callback.load_state_dict(plain, best)
+
+
+def skip_steps(
+    scheduler: lr_scheduler.LRScheduler, optimizer: Optimizer, n_steps: int, lr: float
+) -> None:
+    """Bring a new schedule to where it is after some steps, with the rate that it has."""
+    scheduler.last_epoch = n_steps
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(lr)
+        else:
+            group["lr"] = lr
