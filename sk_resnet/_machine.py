@@ -290,6 +290,22 @@ def own_stream(device: torch.device) -> Iterator[None]:
         outer.wait_stream(stream)
 
 
+def _forget_threads() -> None:
+    """Compute on one thread in a process that was forked off.
+
+    The threads that torch had stay behind in the other process, and torch would wait for
+    them for ever; so would fits for a lock that one of them held.
+    """
+    global _threads_lock, _memory_lock, _fits_on_one_thread, _keepers_of_memory
+    _threads_lock, _memory_lock = threading.Lock(), threading.Lock()
+    _fits_on_one_thread = _keepers_of_memory = 0
+    torch.set_num_threads(1)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_threads)
+
+
 @contextmanager
 def training_settings(
     device: torch.device, *, on_one_thread: bool, keep_memory: bool
