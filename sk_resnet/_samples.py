@@ -7,15 +7,15 @@ import joblib
 import numpy as np
 from numpy.typing import NDArray
 from skorch.helper import SliceDataset
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from sk_resnet._batches import RESIDENT_BYTES
 from sk_resnet._input import to_numpy
 
 # Fields of dicts that hold y, by the conventions of Hugging Face.
 LABELS = ("label", "labels")
-# What arrays, tables and their like have, which NumPy turns into an array.
-OF_ARRAYS = ("__array__", "__array_interface__", "__dataframe__", "iloc", "toarray")
+# What arrays, tables and their like have, which NumPy turns into an array; pipelines.
+OF_OTHERS = ("__array__", "__array_interface__", "__dataframe__", "iloc", "toarray", "fit")
 # Tasks of a reading for each job, for even work, and samples of one.
 TASKS_PER_JOB, SAMPLES_OF_TASK = 4, 128
 
@@ -99,7 +99,7 @@ def is_dataset(X: Any) -> bool:
     """Whether X gives samples one by one, and is no array, list or table."""
     if isinstance(X, (Dataset, SliceDataset)):
         return True
-    if isinstance(X, (Sequence, Mapping)) or any(hasattr(X, name) for name in OF_ARRAYS):
+    if isinstance(X, (Sequence, Mapping)) or any(hasattr(X, name) for name in OF_OTHERS):
         return False
     return hasattr(X, "__len__") and hasattr(X, "__getitem__")
 
@@ -109,12 +109,14 @@ def read_dataset(X: Any, y: Any = None, *, wants_y: bool = True) -> tuple[Any, A
 
     Without y, the dataset must give pairs. Samples that fit into memory are read now.
     """
+    if isinstance(X, DataLoader):
+        raise TypeError("X must be a dataset, got a DataLoader: give its `dataset`.")
     if not is_dataset(X):
         return X, y
-    if isinstance(X, IterableDataset):
+    if isinstance(X, IterableDataset) or not hasattr(X, "__len__"):
         raise TypeError(
-            "X must be a dataset with __len__ and __getitem__, got an IterableDataset: its "
-            "samples cannot be shuffled."
+            "A dataset must have __len__ and __getitem__, or its samples cannot be "
+            f"shuffled: {type(X).__name__} has not both."
         )
     if len(X) == 0:
         raise ValueError("X must have samples, got a dataset of none.")
@@ -168,7 +170,7 @@ def _read(
     samples, targets = [], []
     for item in items:
         x, target = _parted(item)
-        samples.append(np.array(to_numpy(x)))  # a copy: it may be given again, changed
+        samples.append(_copied(x))
         targets.append(target)
     for sample in samples:
         if sample.dtype.kind not in "biuf":
@@ -184,6 +186,18 @@ def _read(
             "dataset does not give pairs of a sample and its y."
         )
     return samples, [y for _, y in targets]
+
+
+def _copied(x: Any) -> NDArray[Any]:
+    """Sample as an array of its own: a dataset may give it again, changed."""
+    try:
+        return np.array(to_numpy(x))
+    except (ValueError, TypeError) as error:
+        raise TypeError(
+            "Samples of a dataset must be arrays, tensors or images, got one of type "
+            f"{type(x).__name__} that NumPy cannot make an array of ({error}). Give a "
+            "sample and its y as a tuple."
+        ) from error
 
 
 def _parted(item: Any) -> tuple[Any, tuple[bool, Any]]:

@@ -4,14 +4,16 @@ import sys
 
 import joblib
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
 from skorch.helper import SliceDataset
-from torch.utils.data import Dataset, IterableDataset, Subset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
 from sk_resnet import ResNetClassifier, ResNetRegressor, _samples
 
@@ -219,6 +221,21 @@ class Stream(IterableDataset):
         yield from ()
 
 
+class Endless(Dataset):
+    def __getitem__(self, place):
+        return FLOATS[place % len(FLOATS)], 0
+
+
+class Listed(Dataset):
+    """Pairs in a list, which may as well be rows of an array."""
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, place):
+        return [FLOATS[place], place % 2]
+
+
 def changed(i, value):
     """Samples of which one is something else."""
     X = list(FLOATS)
@@ -233,7 +250,12 @@ BROKEN[0, 0, 0] = np.inf
 @pytest.mark.parametrize(
     ("dataset", "error", "match"),
     [
-        (Stream(), TypeError, "got an IterableDataset"),
+        (Stream(), TypeError, "shuffled: Stream has not both"),
+        (Endless(), TypeError, "shuffled: Endless has not both"),
+        (DataLoader(Pairs()), TypeError, "got a DataLoader: give its"),
+        (Listed(), TypeError, "of type list that NumPy cannot make an array of"),
+        (pd.DataFrame(FLOATS[:, 0, 0]).groupby(0), TypeError, "of type SeriesGroupBy"),
+        (make_pipeline(None), ValueError, "Expected 2D array|requires y"),
         (Pairs(COLOUR[:0]), ValueError, "dataset of none"),
         (Alone(), ValueError, "requires y to be passed"),
         (changed(5, FLOATS[0, :, 1:]), ValueError, r"got \(3, 7, 8\) at 5 and \(3, 8, 8\)"),
