@@ -208,6 +208,8 @@ def open_checkpoint(
     name, and tell it from others. An earlier run's seed takes the place of `seed`.
     """
     skops_io()  # or an error now, not after the first epochs
+    if not os.fspath(path):
+        raise ValueError("checkpoint must name a file or a folder, got an empty string.")
     identity = {name: joblib.hash(value) for name, value in parts.items()}
     target = Path(path).absolute()  # the fit may change its folder
     is_folder = os.fspath(path).endswith(("/", os.sep))

@@ -562,6 +562,8 @@ def test_what_a_checkpoint_does_not_hold_is_refused(tmp_path, monkeypatch):
     for missing in (tmp_path / "no" / "fit", f"{tmp_path}/no/"):
         with pytest.raises(FileNotFoundError, match="does not exist"):
             ResNetClassifier(**SMALL, checkpoint=missing).fit(ROWS, CLASSES)
+    with pytest.raises(ValueError, match="got an empty string"):
+        ResNetClassifier(**SMALL, checkpoint="").fit(ROWS, CLASSES)
     with pytest.raises(ValueError, match="existing folder in a study"):
         CrossValidationObjective(
             ResNetClassifier(**SMALL, checkpoint=path),
