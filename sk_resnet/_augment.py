@@ -1,8 +1,10 @@
 """Augmentations of whole batches on their device, as functions of (x, generator)."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import product
 from typing import Any
 
 import torch
@@ -218,18 +220,50 @@ def mixed_targets(
     return (own[:, None] * y + other[:, None] * y[partner]) / shares, total
 
 
+# What a prediction sees of samples.
+View = Callable[[Tensor], Tensor]
+
+
+def unchanged(x: Tensor) -> Tensor:
+    """Samples as they are."""
+    return x
+
+
+def one_pixel_shifts(sides: Sequence[int]) -> list[View]:
+    """Shifts by a pixel along each axis and back, over a reflected border."""
+    axes = [axis for axis, side in enumerate(sides) if side > 1]
+    return [partial(_shifted, axis=axis, by=by) for axis in axes for by in (-1, 1)]
+
+
+def _shifted(x: Tensor, axis: int, by: int) -> Tensor:
+    """Samples moved along a spatial axis by -1 or 1."""
+    side = x.shape[2 + axis]
+    places = torch.arange(side, device=x.device).sub(by).abs()
+    places = side - 1 - (side - 1 - places).abs()
+    return x.index_select(2 + axis, places)
+
+
+def mirror(sides: Sequence[int]) -> list[View]:
+    """Mirror images along the last axis."""
+    return [partial(torch.flip, dims=(-1,))]
+
+
 @dataclass(frozen=True)
 class Augmentation:
-    """A change of a batch, and the numbers of spatial dimensions that it is made for."""
+    """A change of a batch, and the numbers of spatial dimensions that it is made for.
+
+    `views` are what predictions see beside images or volumes of some sides.
+    """
 
     apply: Callable[[Tensor, Generator], Any]
     dims: tuple[int, ...]
     mixes: bool = False
+    views: Callable[[Sequence[int]], list[View]] | None = None
 
 
 AUGMENTATIONS = {
-    "crop": Augmentation(random_crop, GRIDS),
-    "flip": Augmentation(random_flip, GRIDS),
+    "crop": Augmentation(random_crop, GRIDS, views=one_pixel_shifts),
+    "flip": Augmentation(random_flip, GRIDS, views=mirror),
     "random_erasing": Augmentation(random_erasing, GRIDS),
     "cutout": Augmentation(cutout, GRIDS),
     "shift": Augmentation(random_shift, (1,)),
@@ -246,18 +280,42 @@ def resolve_augmentations(
     augment: str | Sequence[str] | None, n_dims: int
 ) -> list[Augmentation]:
     """Table rows for the names, in their order."""
-    names = [] if augment is None else [augment] if isinstance(augment, str) else augment
-    unknown = sorted(set(map(str, names)) - set(AUGMENTATIONS))
-    if unknown:
-        raise ValueError(
-            f"augment must name some of {sorted(AUGMENTATIONS)}, got {unknown}."
-        )
-    for name in names:
-        if n_dims not in AUGMENTATIONS[name].dims:
-            fitting = sorted(n for n, a in AUGMENTATIONS.items() if n_dims in a.dims)
-            needed = " or ".join(KINDS[d] for d in AUGMENTATIONS[name].dims)
+    dims = {name: row.dims for name, row in AUGMENTATIONS.items()}
+    return [AUGMENTATIONS[name] for name in _checked("augment", augment, dims, n_dims)]
+
+
+def resolve_views(names: str | Sequence[str] | None, sides: Sequence[int]) -> list[View]:
+    """Views of samples of those sides: each of one augmentation with each of the others."""
+    rows = {name: row.views for name, row in AUGMENTATIONS.items() if row.views}
+    dims = dict.fromkeys(rows, (2, 3))
+    chosen = _checked("test_time_augmentation", names, dims, len(sides))
+    every = product(*([unchanged, *rows[name](sides)] for name in chosen))
+    return [partial(_through, views) for views in every]
+
+
+def _through(views: Sequence[View], x: Tensor) -> Tensor:
+    for view in views:
+        x = view(x)
+    return x
+
+
+def _checked(
+    parameter: str,
+    names: str | Sequence[str] | None,
+    dims: Mapping[str, tuple[int, ...]],
+    n_dims: int,
+) -> list[str]:
+    """Names that a parameter gives, of those that may be, for samples like these."""
+    given = [] if names is None else [names] if isinstance(names, str) else list(names)
+    if unknown := sorted(set(map(str, given)) - set(dims)):
+        raise ValueError(f"{parameter} must name some of {sorted(dims)}, got {unknown}.")
+    for name in given:
+        if n_dims not in dims[name]:
+            fitting = sorted(n for n, fit in dims.items() if n_dims in fit)
+            needed = " or ".join(KINDS[d] for d in dims[name])
+            use = f"use some of {fitting}" if fitting else "use None"
             raise ValueError(
-                f"augment={name!r} needs {needed}, but the samples are {KINDS[n_dims]}: "
-                f"use some of {fitting}, or give input_shape."
+                f"{parameter}={name!r} needs {needed}, but the samples are "
+                f"{KINDS[n_dims]}: {use}, or give input_shape."
             )
-    return [AUGMENTATIONS[name] for name in names]
+    return given

@@ -133,6 +133,7 @@ class BaseResNet(CallbackSupportMixin, Model, ABC):
         "l2": [_not_negative, _auto],
         "l2_on": [StrOptions({"kernels", "all"})],
         "augment": [str, list, tuple, None],
+        "test_time_augmentation": [str, list, tuple, None],
         "optimizer": [StrOptions(set(OPTIMIZERS))],
         "lr": [_rate, _auto],
         "momentum": [_share],
@@ -335,6 +336,7 @@ class BaseResNet(CallbackSupportMixin, Model, ABC):
             elif in_part and (self.batch_size == "auto" or batch_size == n):
                 # A small part of the data does not make later steps and predictions small.
                 batch_size = max(batch_size, self.batch_size_)
+            self._views()  # or an error now, not when the network is trained
             if in_part:
                 self._train(data, self._recipe(1, batch_size, "constant"), [], [])
                 if not continues:

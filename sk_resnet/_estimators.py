@@ -57,6 +57,7 @@ class _Classifier(ClassifierMixin, BaseResNet):
         class_weight: Any = None,
         calibrate: bool = True,
         augment: str | Sequence[str] | None = None,
+        test_time_augmentation: str | Sequence[str] | None = None,
         optimizer: str = "sgd",
         lr: float | str = "auto",
         momentum: float = 0.9,
@@ -95,6 +96,7 @@ class _Classifier(ClassifierMixin, BaseResNet):
         self.class_weight = class_weight
         self.calibrate = calibrate
         self.augment = augment
+        self.test_time_augmentation = test_time_augmentation
         self.optimizer = optimizer
         self.lr = lr
         self.momentum = momentum
@@ -377,6 +379,7 @@ class _Regressor(RegressorMixin, BaseResNet):
         loss: str = "squared_error",
         quantile: float = 0.5,
         augment: str | Sequence[str] | None = None,
+        test_time_augmentation: str | Sequence[str] | None = None,
         optimizer: str = "sgd",
         lr: float | str = "auto",
         momentum: float = 0.9,
@@ -414,6 +417,7 @@ class _Regressor(RegressorMixin, BaseResNet):
         self.loss = loss
         self.quantile = quantile
         self.augment = augment
+        self.test_time_augmentation = test_time_augmentation
         self.optimizer = optimizer
         self.lr = lr
         self.momentum = momentum
@@ -633,6 +637,12 @@ class ResNetClassifier(_Classifier):
         pixels over a reflected border, fewer on small samples), "flip" (of the last
         axis), "random_erasing", "cutout", "scaling"; "shift" and "window" for series;
         "jitter", also for rows; "mixup" and "cutmix", which mix y too.
+    test_time_augmentation : str or list of str, default=None
+        What predictions see of images and volumes beside the samples as they are; they
+        average over all views: "crop" (shifts by one pixel along each axis and back: 5
+        views of an image), "flip" (of the last axis: 2 views), or both (10). A prediction
+        takes as many times longer. "crop" helps any network, "flip" one that was trained
+        with it.
     optimizer : {"sgd", "heavy_ball", "adamw"}, default="sgd"
         SGD with Nesterov momentum, with the plain momentum of [1]_, or AdamW.
     lr : float or "auto", default="auto"
@@ -859,6 +869,12 @@ class WideResNetClassifier(_Classifier):
         pixels over a reflected border, fewer on small samples), "flip" (of the last
         axis), "random_erasing", "cutout", "scaling"; "shift" and "window" for series;
         "jitter", also for rows; "mixup" and "cutmix", which mix y too.
+    test_time_augmentation : str or list of str, default=None
+        What predictions see of images and volumes beside the samples as they are; they
+        average over all views: "crop" (shifts by one pixel along each axis and back: 5
+        views of an image), "flip" (of the last axis: 2 views), or both (10). A prediction
+        takes as many times longer. "crop" helps any network, "flip" one that was trained
+        with it.
     optimizer : {"sgd", "heavy_ball", "adamw"}, default="sgd"
         SGD with Nesterov momentum, with the plain momentum of [1]_, or AdamW.
     lr : float or "auto", default="auto"
@@ -1079,6 +1095,12 @@ default="squared_error"
         pixels over a reflected border, fewer on small samples), "flip" (of the last
         axis), "random_erasing", "cutout", "scaling"; "shift" and "window" for series;
         "jitter", also for rows; "mixup" and "cutmix", which mix y too.
+    test_time_augmentation : str or list of str, default=None
+        What predictions see of images and volumes beside the samples as they are; they
+        average over all views: "crop" (shifts by one pixel along each axis and back: 5
+        views of an image), "flip" (of the last axis: 2 views), or both (10). A prediction
+        takes as many times longer. "crop" helps any network, "flip" one that was trained
+        with it.
     optimizer : {"sgd", "heavy_ball", "adamw"}, default="sgd"
         SGD with Nesterov momentum, with the plain momentum of [1]_, or AdamW.
     lr : float or "auto", default="auto"
@@ -1288,6 +1310,12 @@ default="squared_error"
         pixels over a reflected border, fewer on small samples), "flip" (of the last
         axis), "random_erasing", "cutout", "scaling"; "shift" and "window" for series;
         "jitter", also for rows; "mixup" and "cutmix", which mix y too.
+    test_time_augmentation : str or list of str, default=None
+        What predictions see of images and volumes beside the samples as they are; they
+        average over all views: "crop" (shifts by one pixel along each axis and back: 5
+        views of an image), "flip" (of the last axis: 2 views), or both (10). A prediction
+        takes as many times longer. "crop" helps any network, "flip" one that was trained
+        with it.
     optimizer : {"sgd", "heavy_ball", "adamw"}, default="sgd"
         SGD with Nesterov momentum, with the plain momentum of [1]_, or AdamW.
     lr : float or "auto", default="auto"

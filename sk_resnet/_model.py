@@ -12,6 +12,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from sk_resnet._augment import View, resolve_views
 from sk_resnet._data import check_numbers, check_samples
 from sk_resnet._ensemble import Row, gather_members, make_nets
 from sk_resnet._input import InputSpec, padded, to_numpy
@@ -46,6 +47,7 @@ class Model(BaseEstimator):
     # Parameters that predictions depend on.
     channel_axis: Any
     precision: str
+    test_time_augmentation: Any
 
     def __sklearn_is_fitted__(self) -> bool:
         return "net_" in vars(self)
@@ -113,16 +115,26 @@ class Model(BaseEstimator):
         check_samples(X, self.net_.input_spec)
         return X
 
-    def _member_outputs(self, X: Any, *, features: bool = False) -> NDArray[np.float32]:
-        """Outputs or features of shape (members, n, ...)."""
-        X = self._checked_samples(X)
+    def _views(self) -> list[View]:
+        sides = self.net_.input_spec.network_shape[1:]
+        return resolve_views(self.test_time_augmentation, sides)
+
+    def _member_outputs(self, X: Any) -> NDArray[np.floating[Any]]:
+        """Outputs of shape (members, n, outputs)."""
+        X, views = self._checked_samples(X), self._views()
         bfloat16 = self.precision == "bfloat16"
-        outputs = self.net_.outputs(X, bfloat16=bfloat16, features=features)
-        return outputs if outputs.ndim == 3 else outputs[None]
+        outputs = self.net_.outputs_by_view(X, bfloat16=bfloat16, views=views)
+        if outputs.ndim == 3:
+            outputs = outputs[:, None]
+        if len(views) == 1:
+            return outputs[0]
+        by_member = outputs.swapaxes(0, 1)
+        return np.stack([self.net_.target.averaged(of_one) for of_one in by_member])
 
     def _outputs(self, X: Any) -> NDArray[Any]:
-        X = self._checked_samples(X)
-        return self.net_.averaged_outputs(X, bfloat16=self.precision == "bfloat16")
+        X, views = self._checked_samples(X), self._views()
+        bfloat16 = self.precision == "bfloat16"
+        return self.net_.averaged_outputs(X, bfloat16=bfloat16, views=views)
 
     def network_input(self, X: Any) -> NDArray[np.float32]:
         """Return samples as ``module_`` reads them: channels first, and scaled.
@@ -153,8 +165,9 @@ class Model(BaseEstimator):
             Activations of the last block, averaged over all places; those of the
             networks of an ensemble side by side.
         """
-        features = self._member_outputs(X, features=True)
-        return np.concatenate(features, axis=1)
+        X, bfloat16 = self._checked_samples(X), self.precision == "bfloat16"
+        features = self.net_.outputs(X, bfloat16=bfloat16, features=True)
+        return features if features.ndim == 2 else np.concatenate(features, axis=1)
 
     # The network
 

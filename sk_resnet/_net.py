@@ -3,7 +3,7 @@
 import copy
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -14,6 +14,7 @@ from sklearn.utils import ClassifierTags, RegressorTags
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from sk_resnet._augment import View, unchanged
 from sk_resnet._batches import ArrayDataset, Batch, Batches
 from sk_resnet._callbacks import held_epoch, is_ours, wants_batches
 from sk_resnet._compat_skorch import BareNet
@@ -372,11 +373,16 @@ class ResidualNet(BareNet):
     # A prediction
 
     def averaged_outputs(
-        self, X: NDArray[Any], *, bfloat16: bool = False
+        self,
+        X: NDArray[Any],
+        *,
+        bfloat16: bool = False,
+        views: Sequence[View] = (unchanged,),
     ) -> NDArray[np.floating[Any]]:
-        """Outputs that predict what all members do on average."""
-        outputs = self.outputs(X, bfloat16=bfloat16)
-        return outputs if outputs.ndim == 2 else self.target.averaged(outputs)
+        """Outputs that predict what all members do on average, over all views."""
+        outputs = self.outputs_by_view(X, bfloat16=bfloat16, views=views)
+        outputs = outputs.reshape(-1, *outputs.shape[-2:])
+        return outputs[0] if len(outputs) == 1 else self.target.averaged(outputs)
 
     def _prepared(self) -> tuple[nn.Module, int]:
         """Twin for prediction and its work for a sample; of small networks they are kept.
@@ -395,7 +401,6 @@ class ResidualNet(BareNet):
             self._kept = twin, work, Contents(network)
         return twin, work
 
-    @torch.inference_mode()
     def outputs(
         self,
         X: NDArray[Any] | ArrayDataset,
@@ -407,12 +412,24 @@ class ResidualNet(BareNet):
 
         Those of several members have an axis in front.
         """
+        return self.outputs_by_view(X, bfloat16=bfloat16, features=features)[0]
+
+    @torch.inference_mode()
+    def outputs_by_view(
+        self,
+        X: NDArray[Any] | ArrayDataset,
+        *,
+        bfloat16: bool = False,
+        features: bool = False,
+        views: Sequence[View] = (unchanged,),
+    ) -> NDArray[np.float32]:
+        """Outputs for each view of the samples, with an axis for the views in front."""
         dataset, (twin, macs) = self.get_dataset(X), self._prepared()
         network: Any = twin.features if features else twin
         spec = self.module_.spec
         n_outputs = spec.stages[-1].out_channels if features else spec.n_outputs
         members = () if spec.members == 1 else (spec.members,)
-        shape = (*members, len(dataset), n_outputs)
+        shape = (len(views), *members, len(dataset), n_outputs)
         device, start = torch.device(self.device), 0
         # There, or the CPU would wait for each batch of a GPU.
         out = torch.empty(shape, dtype=torch.float32, device=device)
@@ -425,8 +442,9 @@ class ResidualNet(BareNet):
                 # neighbours.
                 if n < size:
                     x = nn.functional.pad(x, (0, 0) * (x.ndim - 1) + (0, size - n))
-                found = autocast(network, x, bfloat16=bfloat16)[..., :n, :]
-                out[..., start : start + n, :] = found
+                for of_view, view in zip(out, views, strict=True):
+                    found = autocast(network, view(x), bfloat16=bfloat16)[..., :n, :]
+                    of_view[..., start : start + n, :] = found
                 start += n
         return out.cpu().numpy()
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from sk_resnet import ResNetClassifier
+from sk_resnet import ResNetClassifier, ResNetRegressor
 from sk_resnet._augment import (
     AUGMENTATIONS,
     cutmix,
@@ -223,3 +223,69 @@ def test_mixed_labels_give_the_mixed_loss():
     again, total = mixed_targets(soft(target), torch.ones(6), partner, share)
     expected = share[:, None] * target + (1 - share)[:, None] * target[partner]
     torch.testing.assert_close(again, expected)
+
+
+# At prediction
+
+
+def shifted(X):
+    """X, and all of it moved by one place along each axis that has places, and back."""
+    views = [X]
+    for axis in [axis for axis in range(2, X.ndim) if X.shape[axis] > 1]:
+        widths = [(0, 0)] * X.ndim
+        widths[axis] = (1, 1)
+        wide = np.pad(X, widths, mode="reflect")
+        n = X.shape[axis]
+        views += [np.take(wide, np.arange(start, start + n), axis) for start in (0, 2)]
+    return views
+
+
+VIEWS = {
+    "crop": shifted,
+    "flip": lambda X: [X, X[..., ::-1]],
+    "both": lambda X: [view[..., ::-1] for view in shifted(X)] + shifted(X),
+}
+
+
+@pytest.mark.parametrize("members", [1, 2])
+@pytest.mark.parametrize("kind", ["labels", "label sets", "numbers"])
+@pytest.mark.parametrize("name", VIEWS)
+def test_predictions_are_means_over_views(name, kind, members):
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(24, 1, 5, 6)), np.arange(24) % 3
+    settings = {"depth": 8, "max_epochs": 1, "n_estimators": members, "random_state": 0}
+    make = ResNetRegressor if kind == "numbers" else ResNetClassifier
+    if kind == "label sets":
+        y = y[:, None] == [0, 1]
+    model = make(**settings).fit(X, y)
+    if kind == "numbers":
+        predict, of_members = "predict", "member_predictions"
+    else:
+        predict, of_members = "predict_proba", "member_probabilities"
+    expected, by_member = (
+        np.mean([getattr(model, act)(view) for view in VIEWS[name](X)], axis=0)
+        for act in (predict, of_members)
+    )
+    plain = getattr(model, predict)(X)
+    model.set_params(test_time_augmentation=["crop", "flip"] if name == "both" else name)
+    np.testing.assert_allclose(getattr(model, predict)(X), expected, atol=1e-6)
+    np.testing.assert_allclose(getattr(model, of_members)(X), by_member, atol=1e-6)
+    assert not np.allclose(plain, expected, atol=1e-4)
+
+
+def test_views_of_volumes_and_of_sides_of_one_place():
+    rng = np.random.default_rng(0)
+    for shape in ((1, 4, 5, 6), (1, 1, 6)):
+        X = rng.normal(size=(20, *shape))
+        model = ResNetClassifier(8, max_epochs=1, random_state=0).fit(X, np.arange(20) % 2)
+        expected = np.mean([model.predict_proba(view) for view in shifted(X)], axis=0)
+        model.set_params(test_time_augmentation="crop")
+        np.testing.assert_allclose(model.predict_proba(X), expected, atol=1e-6)
+
+
+def test_views_of_series_are_refused_before_training():
+    X, y = np.random.default_rng(0).normal(size=(20, 1, 9)), np.arange(20) % 2
+    model = ResNetClassifier(8, max_epochs=1, test_time_augmentation="flip")
+    with pytest.raises(ValueError, match="needs images or volumes, but .* are series"):
+        model.fit(X, y)
+    assert not hasattr(model, "net_")

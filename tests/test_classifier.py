@@ -213,6 +213,7 @@ CHANGES = {
     "class_weight": {0: 5, 1: 1, 2: 1},
     "calibrate": False,
     "augment": "crop",
+    "test_time_augmentation": "crop",
     "optimizer": "adamw",
     "lr": 0.01,
     "momentum": 0.5,

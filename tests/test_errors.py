@@ -48,6 +48,14 @@ def fit(X, y, *, fit_params=None, **changes):
         ({"augment": "flip"}, "augment='flip' needs series or images or volumes, but"),
         ({"augment": "shift"}, "augment='shift' needs series, but the samples are rows"),
         ({"augment": [1]}, "augment must name some of"),
+        (
+            {"test_time_augmentation": "mixup"},
+            r"test_time_augmentation must name some of \['c",
+        ),
+        (
+            {"test_time_augmentation": ["crop"]},
+            "test_time_augmentation='crop' needs images or volumes, but .* rows: use None",
+        ),
         ({"stochastic_depth": 1.0}, "'stochastic_depth' parameter"),
         ({"stochastic_depth": 0.5, "shortcut": "none"}, "drops branches, which needs shor"),
         ({"l1_structure": "row"}, "'l1_structure' parameter .*channel"),

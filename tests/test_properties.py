@@ -127,6 +127,7 @@ VALUES = {
     "standardize": st.booleans(),
     "validation_split": st.sampled_from(["auto", None, 0.1, 0.9, 1e-9, 1.0]),
     "augment": st.sampled_from([None, "jitter", ["mixup"], "crop", "none", []]),
+    "test_time_augmentation": st.sampled_from([None, "flip", ["crop", "flip"], [], "x"]),
     "precision": st.sampled_from(["auto", "float32", "bfloat16"]),
     "warm_start": st.booleans(),
     "random_state": st.sampled_from([0, None, 2**32 - 1, -1, "seed"]),
