@@ -9,6 +9,7 @@ from sk_resnet._estimators import (
     WideResNetRegressor,
 )
 from sk_resnet._files import load, save, trusted_types
+from sk_resnet._onnx import register_onnx_converters, to_onnx
 from sk_resnet._path import RegularizationPath, regularization_path
 from sk_resnet._state import ModelFileError
 from sk_resnet._version import __version__
@@ -24,7 +25,9 @@ __all__ = [
     "WideResNetRegressor",
     "__version__",
     "load",
+    "register_onnx_converters",
     "regularization_path",
     "save",
+    "to_onnx",
     "trusted_types",
 ]

@@ -74,6 +74,20 @@ class InputSpec:
         out /= self.scale.reshape(per_channel).astype(dtype)
         return np.ascontiguousarray(out, dtype=np.float32)
 
+    def transform_tensor(self, X: torch.Tensor) -> torch.Tensor:
+        """What `transform` gives, in operations of torch that can be exported."""
+        X = X.reshape(X.shape[0], *self.read_as(tuple(X.shape[1:])))
+        X = X.movedim(-1, 1) if self.channel_axis == -1 else X
+        if self.mean is None:
+            return X.float()
+        assert self.scale is not None
+        dtype = torch.float32 if X.dtype.itemsize <= 2 else torch.float64
+        mean, scale = (
+            torch.tensor(values.tolist(), dtype=dtype).reshape(-1, *(1,) * (X.ndim - 2))
+            for values in (self.mean, self.scale)
+        )
+        return ((X.to(dtype) - mean) / scale).float()
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values and arrays that `from_dict` reads back."""
         return dict(vars(self))

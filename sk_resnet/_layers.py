@@ -144,16 +144,14 @@ class Ends:
     """
 
     def __init__(self, has_value: Tensor) -> None:
-        self.by_length = {has_value.shape[-1]: has_value}
+        self.masks = [has_value]  # from the longest to the shortest
 
     def at(self, x: Tensor) -> Tensor:
         """Mask (n, channels or 1, 1, length) for values of this shape."""
-        shorter = min(self.by_length)
-        while shorter > x.shape[-1]:
-            coarser = self.by_length[shorter][..., ::2]
-            shorter = coarser.shape[-1]
-            self.by_length[shorter] = coarser
-        mask = self.by_length[x.shape[-1]]
+        while self.masks[-1].shape[-1] > x.shape[-1]:
+            self.masks.append(self.masks[-1][..., ::2])
+        # Lengths are compared, not looked up: in an exported graph they are symbols.
+        mask = next(mask for mask in self.masks if mask.shape[-1] == x.shape[-1])
         members = mask.shape[1]
         return mask if members == 1 else mask.repeat_interleave(x.shape[1] // members, 1)
 

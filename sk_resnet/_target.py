@@ -94,6 +94,12 @@ class Target(Protocol):
     def probabilities(self, outputs: NDArray[np.float32]) -> NDArray[np.float64]:
         """Probabilities of the classes."""
 
+    def predictions(self, outputs: Tensor) -> tuple[Tensor, ...]:
+        """What (members, n, outputs) predict, in operations of torch that can be exported.
+
+        Encoded predictions and probabilities, or numbers in the units of y.
+        """
+
     def sample_scores(
         self, outputs: NDArray[np.float32], encoded: NDArray[Any]
     ) -> NDArray[np.float64]:
@@ -224,6 +230,10 @@ class Labels:
     def log_probabilities(self, outputs: NDArray[np.float32]) -> NDArray[np.float64]:
         """Logarithms of the probabilities."""
         return special.log_softmax(outputs.astype(np.float64), axis=1)
+
+    def predictions(self, outputs: Tensor) -> tuple[Tensor, ...]:
+        probabilities = outputs.double().softmax(2).mean(0)
+        return probabilities.argmax(1), probabilities
 
     def sample_scores(
         self, outputs: NDArray[np.float32], encoded: NDArray[Any]
@@ -358,6 +368,11 @@ class LabelSets:
     def log_probabilities(self, outputs: NDArray[np.float32]) -> NDArray[np.float64]:
         """Logarithms of the probabilities."""
         return special.log_expit(outputs.astype(np.float64))
+
+    def predictions(self, outputs: Tensor) -> tuple[Tensor, ...]:
+        outputs = outputs.double()
+        present, absent = outputs.sigmoid().mean(0), (-outputs).sigmoid().mean(0)
+        return (present > absent).long(), present
 
     def sample_scores(
         self, outputs: NDArray[np.float32], encoded: NDArray[Any]
@@ -518,6 +533,15 @@ class Numbers:
 
     def probabilities(self, outputs: NDArray[np.float32]) -> NDArray[np.float64]:
         raise AttributeError("Numbers have no probabilities.")
+
+    def predictions(self, outputs: Tensor) -> tuple[Tensor, ...]:
+        assert self.mean is not None
+        assert self.scale is not None
+        scale, mean = (
+            torch.tensor(values.tolist(), dtype=torch.float64)
+            for values in (self.scale, self.mean)
+        )
+        return (outputs.double().mean(0) * scale + mean,)
 
     def sample_scores(
         self, outputs: NDArray[np.float32], encoded: NDArray[Any]

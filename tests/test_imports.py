@@ -51,6 +51,8 @@ ORDER = [
     "_path",
     "_embedder",
     "_files",
+    "_onnx_converters",
+    "_onnx",
     "__init__",
     "inspection._probe",
     "inspection._summary",
@@ -68,7 +70,10 @@ ORDER = [
 ]
 OUTSIDE = {
     "matplotlib": {"inspection._displays", "inspection._curves"},
+    "onnx": {"_onnx_converters"},
+    "onnxscript": set(),
     "optuna": {name for name in ORDER if name.startswith("search")} | {"worker"},
+    "skl2onnx": {"_onnx", "_onnx_converters"},
     "skops": {"_archive"},
 }
 COMPAT = {
@@ -216,6 +221,7 @@ FULL = {"sklearn": "scikit-learn", "skorch": "skorch", "torch": "torch"}
 def test_optional_packages_are_not_imported():
     code = (
         "import sys, sk_resnet; "
-        "assert not {'matplotlib', 'optuna', 'skops'} & set(sys.modules)"
+        "optional = {'matplotlib', 'onnx', 'onnxscript', 'optuna', 'skl2onnx', 'skops'}; "
+        "assert not optional & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=PACKAGE.parent)

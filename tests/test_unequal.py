@@ -139,7 +139,7 @@ def test_batch_norm_takes_the_statistics_of_the_values_that_are_there(members):
     series, _ = listed(n_channels=3 * members, n=10)
     ends = Ends(torch.from_numpy(~np.isnan(in_nan(series)[:, :1, None])))
     if members == 2:
-        ends = Ends(ends.by_length[19].repeat(1, 2, 1, 1))
+        ends = Ends(ends.masks[0].repeat(1, 2, 1, 1))
     x = torch.tensor(np.nan_to_num(in_nan(series), nan=7.0)[:, :, None]).float()
     ours, theirs = (norm(1, 3 * members) for _ in range(2))
     for layer in (ours, theirs):
