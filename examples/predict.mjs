@@ -1,6 +1,6 @@
 // Labels and probabilities for rows of numbers, from a classifier that sk_resnet.to_onnx wrote:
 //
-//     npm install onnxruntime-node
+//     npm install --ignore-scripts onnxruntime-node
 //     node predict.mjs digits.onnx < digits.csv
 
 import { readFileSync } from "node:fs";

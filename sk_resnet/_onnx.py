@@ -135,25 +135,30 @@ def to_onnx(
 
 
 def _converted(model: Any, inputs: list[tuple[str, Any]], opset: int | None) -> Any:
+    """Graph that is valid; errors of skl2onnx, which name no step, get their names."""
     import skl2onnx
+    from onnx.checker import ValidationError, check_model
+    from onnx.shape_inference import InferenceError
 
     try:
-        return skl2onnx.to_onnx(
+        graph = skl2onnx.to_onnx(
             model,
             initial_types=inputs,
             target_opset=opset,
             # Maps from labels to probabilities cannot be read outside of Python.
             options={id(model): {"zipmap": False}} if is_classifier(model) else None,
         )
-    except RuntimeError as error:  # of a converter of skl2onnx, which names no step
+        check_model(graph, full_check=True)
+    except (RuntimeError, ValidationError, InferenceError) as error:
         ours = (BaseResNet, ResNetEmbedder)
         steps = [_shown(*leaf) for leaf in _leaves(model) if not isinstance(leaf[1], ours)]
         if not steps:
             raise
         raise ValueError(
-            f"skl2onnx cannot convert this model, one of its steps {', '.join(steps)}: "
-            f"{error}"
+            f"skl2onnx cannot convert this model, one of its steps {', '.join(steps)}, for "
+            f"inputs of these types; most of its converters take float32: {error}"
         ) from error
+    return graph
 
 
 def register_onnx_converters() -> None:

@@ -70,7 +70,7 @@ ORDER = [
 ]
 OUTSIDE = {
     "matplotlib": {"inspection._displays", "inspection._curves"},
-    "onnx": {"_onnx_converters"},
+    "onnx": {"_onnx", "_onnx_converters"},
     "onnxscript": set(),
     "optuna": {name for name in ORDER if name.startswith("search")} | {"worker"},
     "skl2onnx": {"_onnx", "_onnx_converters"},

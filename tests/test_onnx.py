@@ -13,10 +13,12 @@ import pytest
 import skl2onnx
 import torch
 from scipy import sparse
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import ColumnTransformer, make_column_transformer
 from sklearn.exceptions import NotFittedError
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.frozen import FrozenEstimator
+from sklearn.impute import SimpleImputer
 from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import FeatureUnion, make_pipeline
@@ -24,6 +26,7 @@ from sklearn.preprocessing import (
     FunctionTransformer,
     MinMaxScaler,
     OneHotEncoder,
+    PolynomialFeatures,
     StandardScaler,
 )
 from torch.onnx._internal.exporter import _registration
@@ -379,6 +382,12 @@ def test_the_best_of_a_search():
     assert_classifies(to_onnx(search), search, X)
 
 
+def test_networks_within_another_estimator():
+    X, y = samples(0)
+    model = CalibratedClassifierCV(ResNetClassifier(4, **ONE), cv=2).fit(X, y)
+    assert_classifies(to_onnx(model), model, X)
+
+
 def test_skl2onnx_converts_our_classes_by_itself():
     X, y = samples(0)
     network = ResNetClassifier(4, **ONE)
@@ -487,12 +496,34 @@ def test_steps_without_a_converter_are_named():
         to_onnx(model)
 
 
-def test_steps_that_skl2onnx_fails_on_are_named():
+@pytest.mark.parametrize(
+    ("step", "dtype"),
+    [
+        (FunctionTransformer(np.cbrt), np.float32),
+        # Its converter makes a graph for double precision that is not valid.
+        (PolynomialFeatures(2), np.float64),
+    ],
+    ids=lambda value: getattr(value, "__name__", type(value).__name__),
+)
+def test_steps_that_skl2onnx_fails_on_are_named(step, dtype):
     X, y = samples(0)
-    model = make_pipeline(FunctionTransformer(np.cbrt), ResNetClassifier(4, **ONE))
-    match = r"one of its steps 'functiontransformer' \(FunctionTransformer\): "
+    model = make_pipeline(step, ResNetClassifier(4, **ONE)).fit(X, y)
+    name = type(step).__name__
+    match = (
+        rf"one of its steps '{name.lower()}' \({name}\), for inputs of these types; most"
+    )
     with pytest.raises(ValueError, match=match):
-        to_onnx(model.fit(X, y), X=X)
+        to_onnx(model, X=X.astype(dtype))
+
+
+def test_what_skl2onnx_leaves_out_is_noticed():
+    X, y = samples(0)
+    X[::7, 1] = np.nan
+    steps = SimpleImputer(add_indicator=True), ResNetClassifier(4, **ONE)
+    model = make_pipeline(*steps).fit(X, y)
+    match = r"shape \(6,\), but gets \(5,\): .* skl2onnx leaves out some of what a step"
+    with pytest.raises(ValueError, match=match):
+        to_onnx(model)
 
 
 def test_samples_are_needed_where_no_step_tells_their_shape():
