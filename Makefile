@@ -92,7 +92,7 @@ oldest $(OLDEST)/.installed: BIN := $(OLDEST)/bin
 $(OLDEST)/.installed: pyproject.toml
 	$(CHECK_PYTHON)
 	test -x $(BIN)/pip || $(PYTHON) -m venv $(OLDEST)
-	grep -oE '"[a-z-]+(\[[a-z]+\])?>=[0-9.]+"' pyproject.toml | sed -E 's/"|\[[a-z]+\]//g; s/>=/==/' > $(OLDEST)/constraints.txt
+	grep -oE '"[a-z0-9-]+(\[[a-z]+\])?>=[0-9.]+"' pyproject.toml | sed -E 's/"|\[[a-z]+\]//g; s/>=/==/' > $(OLDEST)/constraints.txt
 # Later ones warn of the names that matplotlib 3.9 uses, and warnings are errors in the tests.
 	echo "pyparsing<3.3" >> $(OLDEST)/constraints.txt
 	if test -n "$(OLDEST_TORCH)"; then sed -i.bak 's/^torch==.*/torch==$(OLDEST_TORCH)/' $(OLDEST)/constraints.txt; fi

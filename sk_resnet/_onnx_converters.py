@@ -23,8 +23,8 @@ from sk_resnet._target import Labels, Target
 
 # Of a protobuf message.
 MOST_BYTES = 2**31
-# Length of the series that a network of unequal ones is traced with: the layers behind the
-# last stride need more than one place, which torch would take for a fixed size.
+# Least length of the series that a network of unequal ones is traced with: where strides
+# leave one place of a short one, torch takes that for the length of all.
 LENGTH_OF_TRACE = 64
 
 

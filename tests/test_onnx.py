@@ -227,14 +227,17 @@ def test_unequal_series_of_any_length():
     assert_classifies(graph, model, longer)
 
 
-def test_unequal_series_of_one_channel_without_an_axis_for_it():
+@pytest.mark.parametrize("n_most", [2, 24])
+def test_unequal_series_of_one_channel_without_an_axis_for_it(n_most):
     rng = np.random.default_rng(0)
-    series = [rng.normal(size=n).astype(np.float32) for n in range(5, 25)]
-    y = np.arange(20) % 2
+    series = [rng.normal(size=n).astype(np.float32) for n in range(1, n_most + 1)] * 5
+    y = np.arange(len(series)) % 3 > 0
     model = ResNetClassifier(8, channel_axis=None, **ONE).fit(series, y)
     X = rng.normal(size=(4, 31)).astype(np.float32)
     X[0, 7:] = np.nan
-    assert_classifies(to_onnx(model), model, X)
+    graph = to_onnx(model)
+    assert_classifies(graph, model, X)
+    assert_classifies(graph, model, X[:, :1])
 
 
 # Outputs
@@ -434,7 +437,7 @@ def test_the_file_holds_the_graph(tmp_path):
     assert_classifies(graph, model, X)
 
 
-def test_nothing_else_changes(capfd, registry):
+def test_nothing_else_changes(capfd, caplog, registry):
     registry.cache_clear()
     X, y = samples(0)
     model = ResNetClassifier(4, **ONE).fit(X, y)
@@ -447,6 +450,7 @@ def test_nothing_else_changes(capfd, registry):
         first = to_onnx(model)
     assert first == to_onnx(model)
     assert capfd.readouterr() == ("", "")
+    assert [r for r in caplog.records if r.levelno >= logging.WARNING] == []
     assert torch.equal(torch.get_rng_state(), state)
     assert logging.getLogger("torch.onnx").level == level
     assert list(warnings.filters) == filters
