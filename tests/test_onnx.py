@@ -37,6 +37,7 @@ from sk_resnet import (
     ResNetEmbedder,
     ResNetRegressor,
     WideResNetClassifier,
+    _onnx,
     _onnx_converters,
     register_onnx_converters,
     to_onnx,
@@ -45,6 +46,7 @@ from sk_resnet._onnx import _initial_types
 from sk_resnet._spec import BLOCKS, ORDERS, SHORTCUTS
 
 SHAPES = {0: (5,), 1: (2, 9), 2: (2, 6, 6), 3: (1, 4, 4, 5)}
+SLOW = pytest.mark.slow  # together: each export takes a second
 ONE = {"n_estimators": 1, "max_epochs": 2, "random_state": 0}
 
 
@@ -227,7 +229,7 @@ def test_unequal_series_of_any_length():
     assert_classifies(graph, model, longer)
 
 
-@pytest.mark.parametrize("n_most", [2, 24])
+@pytest.mark.parametrize("n_most", [2, pytest.param(24, marks=SLOW)])
 def test_unequal_series_of_one_channel_without_an_axis_for_it(n_most):
     rng = np.random.default_rng(0)
     series = [rng.normal(size=n).astype(np.float32) for n in range(1, n_most + 1)] * 5
@@ -248,9 +250,9 @@ def test_unequal_series_of_one_channel_without_an_axis_for_it(n_most):
     [
         ["no", "yes", "maybe ü"],
         [7, -3, 2**40],
-        pytest.param(np.array(["no", "yes", "?"], dtype=object), marks=pytest.mark.slow),
-        pytest.param([2.0, 1.0, 5.0], marks=pytest.mark.slow),
-        pytest.param([False, True, True], marks=pytest.mark.slow),
+        pytest.param(np.array(["no", "yes", "?"], dtype=object), marks=SLOW),
+        pytest.param([2.0, 1.0, 5.0], marks=SLOW),
+        pytest.param([False, True, True], marks=SLOW),
     ],
 )
 def test_labels_are_integers_or_strings(labels):
@@ -272,7 +274,9 @@ def test_sets_of_labels():
     assert 0 < found["label"].mean() < 1
 
 
-@pytest.mark.parametrize(("n_outputs", "n_estimators"), [(None, 1), (2, 2)])
+@pytest.mark.parametrize(
+    ("n_outputs", "n_estimators"), [pytest.param(None, 1, marks=SLOW), (2, 2)]
+)
 def test_numbers_are_in_the_units_of_y(n_outputs, n_estimators):
     X, _ = samples(0)
     y = 1e4 * X[:, 0] - 5e5 if n_outputs is None else X[:, :2] * (3, 70) + (-2, 1e3)
@@ -385,6 +389,7 @@ def test_the_best_of_a_search():
     assert_classifies(to_onnx(search), search, X)
 
 
+@pytest.mark.slow
 def test_networks_within_another_estimator():
     X, y = samples(0)
     model = CalibratedClassifierCV(ResNetClassifier(4, **ONE), cv=2).fit(X, y)
@@ -409,7 +414,9 @@ def test_skl2onnx_converts_our_classes_by_itself():
         np.testing.assert_allclose(found[name], expected[:, i], atol=1e-5)
 
 
-@pytest.mark.parametrize("option", ["nocl", "output_class_labels"])
+@pytest.mark.parametrize(
+    "option", ["nocl", pytest.param("output_class_labels", marks=SLOW)]
+)
 def test_options_of_classifiers_of_skl2onnx(option):
     X, y = samples(0)
     model = ResNetClassifier(4, **ONE).fit(X, np.array(["a", "b", "c"])[y])
@@ -435,6 +442,15 @@ def test_the_file_holds_the_graph(tmp_path):
     assert [(o.domain, o.version) for o in graph.opset_import] == [("", 18)]
     assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
     assert_classifies(graph, model, X)
+
+
+def test_a_file_that_cannot_be_written_is_an_error(tmp_path, monkeypatch):
+    X, y = samples(0)
+    model = ResNetClassifier(4, **ONE).fit(X, y)
+    monkeypatch.setattr(_onnx, "_converted", lambda *_: onnx.ModelProto())
+    with pytest.raises(FileNotFoundError, match="No such file or directory"):
+        to_onnx(model, tmp_path / "missing" / "model.onnx")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_nothing_else_changes(capfd, caplog, registry):
@@ -589,7 +605,10 @@ def test_networks_that_no_file_holds_are_refused(monkeypatch):
 # torch.export
 
 
-@pytest.mark.parametrize(("n_dims", "n_estimators"), [(0, 2), (2, 1), (3, 1)])
+@pytest.mark.parametrize(
+    ("n_dims", "n_estimators"),
+    [(0, 2), (2, 1), pytest.param(1, 1, marks=SLOW), pytest.param(3, 1, marks=SLOW)],
+)
 def test_torch_exports_the_module(n_dims, n_estimators, tmp_path):
     X, y = samples(n_dims)
     depth = 8 if n_dims else 4
