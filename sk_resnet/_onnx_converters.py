@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +14,7 @@ from sklearn.base import is_classifier
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
+from sk_resnet._augment import View, unchanged
 from sk_resnet._embedder import ResNetEmbedder
 from sk_resnet._input import InputSpec
 from sk_resnet._network import ResidualNetwork, build_network
@@ -196,16 +197,19 @@ class Whole(nn.Module):
         network: nn.Module,
         spec: InputSpec,
         target: Target | None,
+        views: Sequence[View],
         dtype: torch.dtype,
     ) -> None:
         super().__init__()
-        self.network, self.spec, self.target, self.dtype = network, spec, target, dtype
+        self.network, self.spec, self.target = network, spec, target
+        self.views, self.dtype = views, dtype
 
     def forward(self, X: Tensor) -> tuple[Tensor, ...]:
         network: Any = self.network
         x = self.spec.transform_tensor(X)
         read = network if self.target is not None else network.features
-        outputs = read(x) if network.spec.members > 1 else read(x).unsqueeze(0)
+        by_view = [read(view(x)) for view in self.views]
+        outputs = torch.cat([of if of.ndim == 3 else of.unsqueeze(0) for of in by_view])
         if self.target is None:
             return (outputs.transpose(0, 1).flatten(1).to(self.dtype),)
         *label, numbers = self.target.predictions(outputs)
@@ -226,9 +230,11 @@ def exported(
             f"A file of ONNX holds less than {MOST_BYTES:,} bytes, but the weights of this "
             f"network have {n_bytes:,}: use a smaller depth or width."
         )
-    target = None if isinstance(model, ResNetEmbedder) else net.target
+    predicts = not isinstance(model, ResNetEmbedder)
+    target = net.target if predicts else None
+    views = model._views() if predicts else [unchanged]
     dtype = torch.from_numpy(np.empty(0, of_numbers)).dtype
-    whole = Whole(folded(network), net.input_spec, target, dtype).eval()
+    whole = Whole(folded(network), net.input_spec, target, views, dtype).eval()
     free = free_axes(net.input_spec)
     shape = [
         max(n, LENGTH_OF_TRACE) if i in free else n

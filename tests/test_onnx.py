@@ -161,6 +161,16 @@ def test_the_temperature_is_in_the_graph():
     assert_classifies(to_onnx(model), model, X)
 
 
+def test_the_views_of_a_prediction_are_in_the_graph():
+    X, y = samples(2)
+    settings = {"n_estimators": 2, "max_epochs": 1, "random_state": 0}
+    model = ResNetClassifier(8, **settings).fit(X, y)
+    plain = model.predict_proba(X)
+    model.set_params(test_time_augmentation=["crop", "flip"])
+    assert np.abs(model.predict_proba(X) - plain).max() > 1e-3
+    assert_classifies(to_onnx(model), model, X)
+
+
 def test_networks_that_were_cut_predict_the_same():
     X, y = samples(2)
     model = ResNetClassifier(8, l1=0.02, l1_structure="channel", **ONE).fit(X, y)
