@@ -85,6 +85,13 @@ class Target(Protocol):
     def averaged(self, outputs: NDArray[np.float32]) -> NDArray[np.float64]:
         """Outputs that predict what (members, n, outputs) do on average."""
 
+    def explained(self, outputs: Tensor, places: Tensor) -> Tensor:
+        """What (members, n, outputs) say of the output at one place in each sample.
+
+        Log-odds of a class or a label, or a number in the units of y: differentiable, of
+        what all members predict on average, and without the saturation of probabilities.
+        """
+
     def decide(self, outputs: NDArray[np.float32]) -> NDArray[Any]:
         """Encoded prediction."""
 
@@ -216,6 +223,13 @@ class Labels:
     def averaged(self, outputs: NDArray[np.float32]) -> NDArray[np.float64]:
         logs = special.log_softmax(outputs.astype(np.float64), axis=2)
         return special.logsumexp(logs, axis=0) - np.log(len(outputs))
+
+    def explained(self, outputs: Tensor, places: Tensor) -> Tensor:
+        logs = outputs.log_softmax(2)
+        own = places.expand(len(outputs), -1).unsqueeze(2)
+        present = _at_places(logs, places)
+        absent = logs.scatter(2, own, -torch.inf).logsumexp(2)
+        return present.logsumexp(0) - absent.logsumexp(0)
 
     def decide(self, outputs: NDArray[np.float32]) -> NDArray[np.intp]:
         return outputs.argmax(axis=1)
@@ -355,6 +369,11 @@ class LabelSets:
         )
         return present - absent
 
+    def explained(self, outputs: Tensor, places: Tensor) -> Tensor:
+        own = _at_places(outputs, places)
+        present, absent = (functional.logsigmoid(x).logsumexp(0) for x in (own, -own))
+        return present - absent
+
     def decide(self, outputs: NDArray[np.float32]) -> NDArray[np.int64]:
         return (outputs > 0).astype(np.int64)
 
@@ -399,6 +418,11 @@ def _check_class_weight(weights: NDArray[Any], given: Any) -> None:
 def _random_rows(n: int, fraction: float, rng: np.random.Generator) -> NDArray[np.intp]:
     wanted = min(max(1, round(fraction * n)), n - 1)
     return np.sort(rng.permutation(n)[:wanted])
+
+
+def _at_places(outputs: Tensor, places: Tensor) -> Tensor:
+    """One output of each sample: (members, n, outputs) → (members, n)."""
+    return outputs[:, torch.arange(len(places)), places]
 
 
 def _pinball(outputs: Tensor, y: Tensor, quantile: float) -> Tensor:
@@ -521,6 +545,14 @@ class Numbers:
 
     def averaged(self, outputs: NDArray[np.float32]) -> NDArray[np.float64]:
         return outputs.mean(axis=0, dtype=np.float64)
+
+    def explained(self, outputs: Tensor, places: Tensor) -> Tensor:
+        assert self.mean is not None
+        assert self.scale is not None
+        mean, scale = (
+            torch.from_numpy(a).to(outputs)[places] for a in (self.mean, self.scale)
+        )
+        return _at_places(outputs, places).mean(0) * scale + mean
 
     def decide(self, outputs: NDArray[np.float32]) -> NDArray[np.float32]:
         return outputs

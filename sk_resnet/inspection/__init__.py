@@ -1,5 +1,6 @@
 """Displays of what a network learned, and a diagnosis of how it fits."""
 
+from sk_resnet.inspection._attribution_display import AttributionDisplay
 from sk_resnet.inspection._curves import (
     GradientFlowDisplay,
     RegularizationPathDisplay,
@@ -11,6 +12,7 @@ from sk_resnet.inspection._probe import GradientFlow
 from sk_resnet.inspection._summary import summary
 
 __all__ = [
+    "AttributionDisplay",
     "Diagnosis",
     "Finding",
     "GradientFlow",

@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     SeveralAxes: TypeAlias = Sequence[Axes] | NDArray[np.object_]
 
 
-def drawing_axes(ax: Axes | SeveralAxes | None, n: int = 1, **kwargs: Any) -> Any:
-    """Given axes, or new ones: one, or an array of n."""
+def drawing_axes(
+    ax: Axes | SeveralAxes | None, n: int = 1, *, n_rows: int = 1, **kwargs: Any
+) -> Any:
+    """Given axes, or new ones in rows: one, or a flat array of n."""
     try:
         import matplotlib.pyplot as plt
     except ImportError:
@@ -29,7 +31,8 @@ def drawing_axes(ax: Axes | SeveralAxes | None, n: int = 1, **kwargs: Any) -> An
             "Displays need matplotlib: pip install 'sk-resnet[plot]'."
         ) from None
     if ax is None:
-        return plt.subplots(1, n, layout="constrained", **kwargs)[1]
+        made = plt.subplots(n_rows, n // n_rows, layout="constrained", **kwargs)[1]
+        return np.ravel(made) if n > 1 else made
     given = np.ravel(np.asarray(ax))
     if len(given) != n:
         raise ValueError(f"ax must hold {n} axes, got {len(given)}.")

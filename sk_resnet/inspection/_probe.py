@@ -80,8 +80,9 @@ def _probed(module: nn.Module) -> Iterator[dict[str, Tensor]]:
         module.train(was_training)
 
 
-def _without_generators(module: nn.Module) -> nn.Module:
-    # Generators cannot be copied; the twin draws nothing.
+def without_generators(module: nn.Module) -> nn.Module:
+    """Copy of a network that draws nothing."""
+    # Generators cannot be copied.
     memo = {
         id(generator): None
         for layer in module.modules()
@@ -106,7 +107,7 @@ def dead_share(module: nn.Module, x: Tensor) -> float:
     def hook(layer: nn.Module, inputs: Any, output: Tensor) -> None:
         alive.append(output.transpose(0, 1).flatten(1).gt(0).any(1))
 
-    twin = _without_generators(module).eval()
+    twin = without_generators(module).eval()
     for layer in twin.modules():
         if isinstance(layer, nn.ReLU):
             layer.register_forward_hook(hook)
@@ -192,5 +193,5 @@ def probe_samples(
     """Probe of a net by some samples of a dataset; a copy leaves other threads alone."""
     places = places.to(torch.device(net.device))
     x, y = dataset.inputs(places), dataset.y.to(places.device)[places]
-    module = _without_generators(net.module_) if on_a_copy else net.module_
+    module = without_generators(net.module_) if on_a_copy else net.module_
     return probe(module, x, y, net.target.to(places.device).training_losses)
