@@ -1,7 +1,7 @@
 """How much each value of a sample adds to what a network says of one output."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import Any, NamedTuple, cast
 
@@ -35,6 +35,10 @@ class Question:
     n_steps: int
     window: tuple[int, ...]
     stage: int
+
+    def up_to(self, length: int) -> "Question":
+        """Question for samples that end before the longest of them."""
+        return replace(self, baseline=self.baseline[..., :length])
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,7 @@ def _occlusion(question: Question, x: Tensor, places: Tensor) -> Tensor:
     found = Occlusion(question.score).attribute(
         x,
         window,
-        strides=tuple(max(1, side // 2) for side in window),
+        strides=tuple(-(-side // 2) for side in window),
         baselines=question.baseline,
         additional_forward_args=places,
     )
@@ -187,28 +191,41 @@ def attributed(
         window=_window(window, sides),
         stage=_stage(stage, len(network.stages)),
     )
-    parts = [
-        _of_a_batch(way, question, x[rows], places[rows])
-        for rows in _batches(len(x), net.batch_size)
-    ]
-    attributions, scores = (np.concatenate(found) for found in zip(*parts, strict=True))
-    if spec.unequal:
-        attributions = np.where(np.isnan(x[:, :1]), np.nan, attributions)
+    attributions, scores = _of_batches(way, question, x, places)
     targets = getattr(net.target, "classes", np.arange(net.target.n_outputs))
     return Attributions(x.numpy(), attributions, scores, targets[places.numpy()])
 
 
-def _of_a_batch(
+def _of_batches(
     way: Method, question: Question, x: Tensor, places: Tensor
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    with torch.no_grad():
-        scores = question.score(x, places)
-    found = way.attribute(question, x.clone().requires_grad_(), places)
-    return found.detach().numpy(), scores.numpy()
+    """Attributions and scores; NaN behind the ends of series."""
+    scores = torch.empty(len(x), dtype=torch.float64)
+    attributions: Tensor | None = None
+    for rows, length in _batches(x, question.n_at_once):
+        batch = x[rows, ..., :length]
+        with torch.no_grad():
+            scores[rows] = question.score(batch, places[rows])
+        found = way.attribute(question.up_to(length), batch.requires_grad_(), places[rows])
+        if attributions is None:
+            shape = (len(x), found.shape[1], *x.shape[2:])
+            attributions = torch.full(shape, torch.nan, dtype=torch.float64)
+        attributions[rows, ..., :length] = found.detach().double()
+    assert attributions is not None
+    return attributions.numpy(), scores.numpy()
 
 
-def _batches(n: int, size: int) -> list[slice]:
-    return [slice(start, start + size) for start in range(0, n, size)]
+def _batches(x: Tensor, size: int) -> Iterator[tuple[Tensor, int]]:
+    """Rows of batches whose samples have one length, and that length.
+
+    So that nothing behind the ends of series is averaged, occluded or interpolated.
+    """
+    lengths = (~x.select(1, 0).isnan()).sum(-1) if x.ndim == 3 else x.new_tensor([])
+    if len(lengths) == 0:
+        lengths = torch.full((len(x),), x.shape[-1])
+    for length in lengths.unique().tolist():
+        for rows in (lengths == length).nonzero().flatten().split(size):
+            yield rows, length
 
 
 def in_units_of_X(network_input: NDArray[np.float32], spec: InputSpec) -> Tensor:
@@ -224,7 +241,8 @@ def _statistics(spec: InputSpec) -> tuple[Tensor, Tensor]:
     mean = np.zeros(n_channels) if spec.mean is None else spec.mean
     scale = np.ones(n_channels) if spec.scale is None else spec.scale
     shape = (1, n_channels, *(1,) * len(sides))
-    return torch.from_numpy(mean.reshape(shape)), torch.from_numpy(scale.reshape(shape))
+    # Copies: the arrays of a mapped file cannot be written to, of which torch warns.
+    return torch.tensor(mean.reshape(shape)), torch.tensor(scale.reshape(shape))
 
 
 def scores_of(

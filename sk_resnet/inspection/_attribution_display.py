@@ -219,31 +219,20 @@ class AttributionDisplay:
             Itself.
         """
         picture = PICTURES[self.attributions.ndim - 2]
-        n = len(self.attributions)
-        drawn = np.arange(n)[
-            list(range(min(n, picture.n_shown)) if shown is None else shown)
-        ]
-        columns = picture.n_axes * (1 if picture.below else len(drawn))
-        rows = len(drawn) if picture.below else 1
-        size = (columns * picture.size[0], rows * picture.size[1])
-        axes = drawing_axes(ax, rows * columns, n_rows=rows, figsize=size)
-        self.axes_ = np.atleast_1d(axes)
+        drawn = _rows(shown, len(self.attributions), picture.n_shown)
+        self.axes_ = picture.axes(ax, len(drawn))
         self.figure_ = self.axes_[0].figure
-        colours = _colours(
-            self.attributions[drawn], is_signed=METHODS[self.method].is_signed
-        )
-        parts = np.split(self.axes_, len(drawn))
-        for i, own in zip(drawn, parts, strict=True):
-            names = _names(self.feature_names, self.samples.shape[1])
+        method = METHODS[self.method]
+        colours = _colours(self.attributions[drawn], is_signed=method.is_signed)
+        names = _names(self.feature_names, self.samples.shape[1])
+        for i, own in zip(drawn, np.split(self.axes_, len(drawn)), strict=True):
             picture.draw(own, self.samples[i], self.attributions[i], colours, names)
             own[len(own) // 2].set_title(self._title(i), fontsize="medium")
-        label = METHODS[self.method].label
         if picture.has_colour_bar:
-            self.figure_.colorbar(
-                colours, ax=self.axes_, label=label, extend="max", shrink=0.9
-            )
+            ends = "both" if method.is_signed else "max"
+            self.figure_.colorbar(colours, ax=self.axes_, label=method.label, extend=ends)
         else:
-            self.axes_[len(drawn) // 2].set_xlabel(label)
+            self.axes_[len(drawn) // 2].set_xlabel(method.label)
         return self
 
     def _title(self, i: int) -> str:
@@ -251,6 +240,19 @@ class AttributionDisplay:
         if self.target_name == "output":
             return f"output {target}: {score:.4g}"
         return f"{self.target_name} {target}: {expit(score):.0%}"
+
+
+def _rows(shown: Sequence[int] | None, n: int, most: int) -> NDArray[np.intp]:
+    """Numbers of the samples to draw, of n."""
+    if shown is None:
+        return np.arange(min(n, most))
+    rows = np.asarray(shown, dtype=int).ravel()
+    if not len(rows) or not ((rows >= -n) & (rows < n)).all():
+        raise ValueError(
+            f"shown must hold numbers of samples, from 0 to {n - 1} or counted back from "
+            f"-1, got {shown!r}."
+        )
+    return rows % n
 
 
 _TARGET_NAMES = {"labels": "class", "label_sets": "label", "numbers": "output"}
@@ -413,6 +415,14 @@ class Picture:
     n_axes: int = 1
     below: bool = False
     has_colour_bar: bool = True
+
+    def axes(self, ax: Axes | SeveralAxes | None, n_samples: int) -> NDArray[np.object_]:
+        """Axes of the samples, beside or below each other."""
+        n_rows, n_columns = (n_samples, 1) if self.below else (1, n_samples)
+        n_columns *= self.n_axes
+        size = n_columns * self.size[0], n_rows * self.size[1]
+        n = n_rows * n_columns
+        return np.atleast_1d(drawing_axes(ax, n, n_rows=n_rows, figsize=size))
 
 
 PICTURES = {
