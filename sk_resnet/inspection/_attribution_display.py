@@ -232,13 +232,14 @@ class AttributionDisplay:
             ends = "both" if method.is_signed else "max"
             self.figure_.colorbar(colours, ax=self.axes_, label=method.label, extend=ends)
         else:
-            self.axes_[len(drawn) // 2].set_xlabel(method.label)
+            for axes in self.axes_:
+                axes.set_xlabel(method.label)
         return self
 
     def _title(self, i: int) -> str:
         target, score = self.targets[i], self.scores[i]
         if self.target_name == "output":
-            return f"output {target}: {score:.4g}"
+            return f"output {target}: {_number(score)}"
         return f"{self.target_name} {target}: {expit(score):.0%}"
 
 
@@ -297,7 +298,7 @@ def _draw_bars(
     order = np.argsort(-np.abs(attributions), kind="stable")
     n_own = len(order) if len(order) <= MOST_BARS else MOST_BARS - 1
     own, others = order[:n_own], order[n_own:]
-    labels = [f"{names[i]} = {sample[i]:.4g}" for i in own]
+    labels = [f"{names[i]} = {_number(sample[i])}" for i in own]
     values = attributions[own].tolist()
     if len(others):
         labels.append(f"{len(others)} others")
@@ -309,6 +310,10 @@ def _draw_bars(
     ax.invert_yaxis()
     ax.spines[["top", "right", "left"]].set_visible(False)
     ax.tick_params(axis="y", length=0, labelsize="small")
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if 1e4 <= abs(value) < 1e9 else f"{value:.4g}"
 
 
 def _draw_series(
