@@ -431,6 +431,17 @@ def test_series_of_unequal_length_have_nothing_behind_their_ends(method):
     display.figure_.canvas.draw()
 
 
+def test_windows_end_where_short_series_end():
+    rng = np.random.default_rng(0)
+    series = [rng.normal(size=(1, n)) for n in [9, 15] * 12]
+    model = ResNetClassifier(8, **SMALL).fit(series, np.arange(24) // 2 % 2)
+    found = attributed(model, series[:2], method="occlusion", window=12, target=1)
+    # All of the short one is covered by each window.
+    covered = np.full((1, 1, 9), np.concatenate(series, axis=1).mean())
+    lost = scores(model, series[0][None], [1]) - scores(model, covered, [1])
+    np.testing.assert_allclose(found.attributions[0, 0, :9], lost[0], atol=1e-5)
+
+
 def test_bytes_are_explained_as_they_are():
     rng = np.random.default_rng(0)
     X = rng.integers(0, 256, size=(24, 3, 8, 8), dtype=np.uint8)

@@ -371,8 +371,8 @@ def test_text_that_is_repeated_stays_equal():
 
 
 DISPLAYS = [getattr(inspection, n) for n in inspection.__all__ if n.endswith("Display")]
-# Whose axes are as many as the network has stages.
-OF_STAGES = {inspection.WeightDisplay}
+# Whose axes are as many as the network has stages, or as samples are drawn.
+OF_MANY_AXES = {inspection.WeightDisplay, inspection.AttributionDisplay}
 
 
 def test_text_that_displays_repeat_stays_equal():
@@ -386,7 +386,7 @@ def test_text_that_displays_repeat_stays_equal():
         for method, what in [(kind.plot, "Itself."), *((m, "Drawn.") for m in makers)]:
             assert section(method, "Returns") == f"{kind.__name__}\n    {what}"
             text = described(method)["ax"]
-            axes |= set() if kind in OF_STAGES else {re.sub(r"array of \d ", "", text)}
+            axes |= set() if kind in OF_MANY_AXES else {re.sub(r"array of \d ", "", text)}
         estimators.add(described(kind.from_estimator)["estimator"].partition("\n")[0])
     assert len(figures) == len(axes) == len(estimators) == 1
 

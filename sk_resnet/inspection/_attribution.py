@@ -39,7 +39,8 @@ class Question:
 
     def up_to(self, length: int) -> "Question":
         """Question for samples that end before the longest of them."""
-        return replace(self, baseline=self.baseline[..., :length])
+        window = (*self.window[:-1], min(self.window[-1], length))
+        return replace(self, baseline=self.baseline[..., :length], window=window)
 
 
 @dataclass(frozen=True)
@@ -222,9 +223,9 @@ def _batches(x: Tensor, size: int) -> Iterator[tuple[Tensor, int]]:
 
     So that nothing behind the ends of series is averaged, occluded or interpolated.
     """
-    lengths = (~x.select(1, 0).isnan()).sum(-1) if x.ndim == 3 else x.new_tensor([])
-    if len(lengths) == 0:
-        lengths = torch.full((len(x),), x.shape[-1])
+    lengths = torch.full((len(x),), x.shape[-1])
+    if x.ndim == 3:
+        lengths = (~x[:, 0].isnan()).sum(-1)
     for length in lengths.unique().tolist():
         for rows in (lengths == length).nonzero().flatten().split(size):
             yield rows, length
@@ -258,7 +259,7 @@ def scores_of(
 
     def score(x: Tensor, places: Tensor) -> Tensor:
         outputs = network(((x - mean) / scale).float().to(device))
-        outputs = outputs.to("cpu", torch.float64)
+        outputs = outputs.cpu().double()  # in this order: not all devices have float64
         return explained(outputs if outputs.ndim == 3 else outputs[None], places)
 
     return score

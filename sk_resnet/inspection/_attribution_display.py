@@ -113,8 +113,9 @@ class AttributionDisplay:
 
         Parameters
         ----------
-        estimator : ResNetClassifier, ResNetRegressor, a wide one or a Pipeline
-            Fitted. Of a pipeline, what its last step reads is explained.
+        estimator : ResNetClassifier, ResNetRegressor or a wide one
+            Fitted. Or a fitted pipeline that ends in one: what its last step reads is
+            explained.
         X : array-like of shape (n_samples, ...)
             Samples as `predict` takes them.
         method : str, default="integrated_gradients"
