@@ -109,7 +109,7 @@ class AttributionDisplay:
         Attributed is the log-odds of the class or label, ``log(p / (1 - p))`` of the
         probability p that the estimator predicts, or the number that it predicts, in the
         units of y. It is all that the estimator does: scaling, temperature, the average
-        over an ensemble.
+        over an ensemble; only the views of `test_time_augmentation` are left out.
 
         Parameters
         ----------
