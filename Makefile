@@ -80,6 +80,7 @@ papers: $(STAMP)
 
 tables: $(STAMP)
 	$(BIN)/python benchmarks/tables.py
+	$(BIN)/python benchmarks/pictures.py
 
 $(STAMP): pyproject.toml constraints.txt
 	$(CHECK_PYTHON)

@@ -1,10 +1,10 @@
-"""Write the tables of docs/benchmarks.rst from the results.json files of the benchmarks.
+"""Write the tables of docs/benchmarks/ from the results.json files of the benchmarks.
 
     python benchmarks/tables.py            # write them
-    python benchmarks/tables.py --check    # only say whether the page has them
+    python benchmarks/tables.py --check    # only say whether the pages have them
 
-A table stands between two comments of the page, ".. begin table NAME" and ".. end table
-NAME", and is described by a row of TABLES. Everything else of the page is left alone.
+A table stands between two comments of a page, ".. begin table NAME" and ".. end table
+NAME", and is described by a row of TABLES. Everything else of the pages is left alone.
 """
 
 import argparse
@@ -15,13 +15,13 @@ from dataclasses import dataclass
 
 from results import ROOT, read
 
-PAGE = ROOT / "docs" / "benchmarks.rst"
+PAGES = ROOT / "docs" / "benchmarks"
 MARKED = re.compile(r"(\.\. begin table (\w+)\n).*?(\.\. end table \2\n)", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the page.
+    """A table of a page.
 
     Its lines are the cases of the rows named `rows` in the folder's results.json, in their
     order. Each column is a heading and a format string over the arms and measures of a
@@ -222,6 +222,18 @@ TABLES = {
             "predict 512": "{kept[predict 512 ratio]:.2f}",
         },
     ),
+    "wine": Table(
+        "members",
+        "wine",
+        "search",
+        {
+            "alone, s": "{one after the other[cpu]:.1f}",
+            "as one, s": "{as one[cpu]:.1f}",
+            "trainings": "{as one[trainings]}",
+            "best": "{one after the other[best]:.3f}, {as one[best]:.3f}",
+            "mean scores differ by": "{as one[apart]:.3f}",
+        },
+    ),
     "fused": Table(
         "members",
         "fused",
@@ -341,22 +353,28 @@ def rows_of(table):
     return [row for row in rows if row["table"] == table.rows]
 
 
-def written(page, tables):
-    """The page with its tables written anew."""
-    found = [name for _, name, _ in MARKED.findall(page)]
+def written(pages, tables):
+    """The pages, by their path, with their tables written anew."""
+    found = [name for page in pages.values() for _, name, _ in MARKED.findall(page)]
     wanted = [name for name, table in tables.items() if rows_of(table)]
     if sorted(found) != sorted(wanted):
         sys.exit(
-            f"The page must have each table that has rows, {sorted(wanted)}, once between "
-            f"its two comments, and has {sorted(found)}: add or take away comments."
+            f"The pages must have each table that has rows, {sorted(wanted)}, once between "
+            f"its two comments, and have {sorted(found)}: add or take away comments."
         )
 
     def between(match):
         table = tables[match[2]]
         text = simple_table([table.first, *table.columns], cells(table, rows_of(table)))
-        return f"{match[1]}\n{text}\n{match[3]}"
+        return f"{match[1]}\n.. rst-class:: figures\n\n{text}\n{match[3]}"
 
-    return MARKED.sub(between, page)
+    return {path: MARKED.sub(between, page) for path, page in pages.items()}
+
+
+def difference(before, after, name):
+    """Lines that a file loses and gets; none if it is as it should be."""
+    lines = before.splitlines(), after.splitlines()
+    return "\n".join(difflib.unified_diff(*lines, name, "results", lineterm=""))
 
 
 def main():
@@ -364,14 +382,17 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--check", action="store_true", help="write nothing; 1 if stale")
     options = parser.parse_args()
-    before = PAGE.read_text()
+    before = {path: path.read_text() for path in sorted(PAGES.glob("*.rst"))}
     after = written(before, TABLES)
-    if not options.check:
-        PAGE.write_text(after)
-    elif after != before:
-        lines = before.splitlines(), after.splitlines()
-        print("\n".join(difflib.unified_diff(*lines, "page", "results", lineterm="")))
-        sys.exit("docs/benchmarks.rst differs from the results: run make tables")
+    stale = {path: text for path, text in after.items() if text != before[path]}
+    for path, text in stale.items():
+        if options.check:
+            print(difference(before[path], text, path.name))
+        else:
+            path.write_text(text)
+    if options.check and stale:
+        names = ", ".join(path.name for path in stale)
+        sys.exit(f"{names} of docs/benchmarks differs from the results: run make tables")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.doctest",
+    "sphinx_copybutton",
+    "sphinx_design",
     "sphinx_gallery.gen_gallery",
 ]
 exclude_patterns = ["_build", "**/README.rst"]
@@ -17,7 +19,16 @@ html_theme = "pydata_sphinx_theme"
 html_title = "sk_resnet"
 html_static_path = ["_static"]
 html_css_files = ["pages.css"]
-html_theme_options = {"show_prev_next": False, "secondary_sidebar_items": ["page-toc"]}
+html_extra_path = ["llms.txt"]
+html_logo = html_favicon = "_static/logo.svg"
+html_theme_options = {
+    "show_prev_next": False,
+    "secondary_sidebar_items": ["page-toc"],
+    "logo": {"text": "sk_resnet", "alt_text": ""},
+}
+html_sidebars = {"index": []}
+# What a prompt or a program prints is not copied.
+copybutton_exclude = ".linenos, .gp, .go"
 autosummary_generate = True
 autodoc_typehints = "none"
 templates_path = ["_templates"]

@@ -40,29 +40,39 @@ def table(tables, **columns):
     return tables.Table("accuracy", "accuracy", "set", columns)
 
 
-def test_the_page_has_the_tables_of_the_results():
+def test_the_pages_have_the_tables_of_the_results():
     command = [sys.executable, str(BENCHMARKS / "tables.py"), "--check"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_the_pictures_are_those_of_the_results():
+    command = [sys.executable, str(BENCHMARKS / "pictures.py"), "--check"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_a_figure_that_was_changed_by_hand_is_found(tables, tmp_path, monkeypatch, capsys):
-    stale = tmp_path / "page.rst"
-    stale.write_text(tables.PAGE.read_text().replace("0.958 ± 0.003", "0.999 ± 0.003"))
-    monkeypatch.setattr(tables, "PAGE", stale)
+    for path in tables.PAGES.glob("*.rst"):
+        (tmp_path / path.name).write_text(path.read_text())
+    stale = tmp_path / "accuracy.rst"
+    written = stale.read_text()
+    stale.write_text(written.replace("0.958 ± 0.003", "0.999 ± 0.003"))
+    monkeypatch.setattr(tables, "PAGES", tmp_path)
     monkeypatch.setattr(sys, "argv", ["tables.py", "--check"])
-    with pytest.raises(SystemExit, match="differs from the results: run make tables"):
+    with pytest.raises(SystemExit, match=r"^accuracy.rst of docs/benchmarks differs from"):
         tables.main()
     assert "-iris                   0.999 ± 0.003" in capsys.readouterr().out
     monkeypatch.setattr(sys, "argv", ["tables.py"])
     tables.main()
-    assert stale.read_text() == (BENCHMARKS.parent / "docs/benchmarks.rst").read_text()
+    assert stale.read_text() == written
 
 
-def test_a_table_without_comments_in_the_page_is_an_error(tables):
-    page = tables.PAGE.read_text().replace(".. begin table growth\n", "")
+def test_a_table_without_comments_in_a_page_is_an_error(tables):
+    pages = {path: path.read_text() for path in tables.PAGES.glob("*.rst")}
+    pages = {k: page.replace(".. begin table growth\n", "") for k, page in pages.items()}
     with pytest.raises(SystemExit, match="once between its two comments"):
-        tables.written(page, tables.TABLES)
+        tables.written(pages, tables.TABLES)
 
 
 def test_every_column_has_a_figure(tables):

@@ -1,13 +1,18 @@
+import inspect
+import json
 import os
 import re
 import subprocess
 import sys
 import textwrap
+from ast import literal_eval
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import numpy as np
 import pytest
 from numpydoc.validate import validate
+from scipy.stats import rankdata
 
 import sk_resnet
 from sk_resnet import inspection, search
@@ -32,9 +37,12 @@ METHODS = (
 )
 OF_OBJECTIVES = ("best_parameters", "own_parameters", "refit")
 EXAMPLES = sorted((ROOT / "examples").glob("plot_*.py"))
+DOCS = ROOT / "docs"
 PAGES = sorted(
-    str(path.relative_to(ROOT / "docs"))
-    for path in [*(ROOT / "docs").glob("*.rst"), *(ROOT / "docs" / "guide").glob("*.rst")]
+    str(path.relative_to(DOCS))
+    for folder in (DOCS, DOCS / "guide", DOCS / "benchmarks")
+    for path in folder.glob("*.rst")
+    if path.name != "sg_execution_times.rst"  # sphinx-gallery's
 )
 
 
@@ -105,10 +113,23 @@ def test_the_search_demo_runs(tmp_path):
 
 
 def blocks_of_a_page(name):
-    """Python blocks of a page, as one script."""
-    text = (ROOT / "docs" / name).read_text()
-    blocks = re.findall(r"code-block:: python\n\n((?:   .*\n|\n)+)", text)
-    return "\n".join(textwrap.dedent(block) for block in blocks)
+    """Python blocks of a page, as one script; those with options are of other libraries."""
+    lines = (DOCS / name).read_text().splitlines()
+    starts = [
+        i
+        for i, line in enumerate(lines)
+        if line.endswith(".. code-block:: python") and not lines[i + 1].strip()
+    ]
+    return "\n".join(textwrap.dedent("\n".join(_below(lines, i))) for i in starts)
+
+
+def _below(lines, i):
+    """Lines below one that are indented more than it, or empty."""
+    indent = len(lines[i]) - len(lines[i].lstrip())
+    for line in lines[i + 1 :]:
+        if line.strip() and len(line) - len(line.lstrip()) <= indent:
+            return
+        yield line
 
 
 def test_no_page_takes_the_place_of_one_that_sphinx_makes():
@@ -125,7 +146,7 @@ def test_the_blocks_of_the_pages_run(name, tmp_path):
 def texts():
     """Everything that is written for people: README, pages, examples and docstrings."""
     paths = [ROOT / name for name in ("README.md", "RELEASING.md", "CONTRIBUTING.rst")]
-    paths += [ROOT / "docs" / page for page in PAGES]
+    paths += [DOCS / "llms.txt", *(DOCS / page for page in PAGES)]
     paths += [*(ROOT / "examples").glob("*.*"), *(ROOT / "sk_resnet").rglob("*.py")]
     return {str(path.relative_to(ROOT)): path.read_text() for path in paths}
 
@@ -145,6 +166,8 @@ def test_links_are_well_formed_and_lead_somewhere(name):
         assert 1 <= month <= 12, number
     for target in re.findall(r"\]\((?!https?:)([^)]+)\)", text if ".md" in name else ""):
         assert (folder / target).exists(), target
+    for picture in re.findall(r'(?:src|srcset|img-top:|image::)[ =]"?([^" \n]+)', text):
+        assert (folder / picture).exists(), picture
     for target in re.findall(r":doc:`(?:[^`<]*<)?([^`>]+)>?`", text):
         made = target.startswith("auto_examples/")
         assert made or (folder / f"{target}.rst").exists(), target
@@ -173,6 +196,104 @@ def test_the_api_pages_have_the_options_of_the_worker():
     page = (ROOT / "docs" / "api.rst").read_text()
     for option in re.findall(r"--[a-z-]+", shown):
         assert option in page
+
+
+def test_every_picture_of_a_page_says_what_it_shows():
+    for page in PAGES:
+        text = (DOCS / page).read_text()
+        shown = re.findall(r"^( *)\.\. image:: (.*)\n((?:\1   :.*\n)*)", text, re.M)
+        for _, picture, options in shown:
+            assert re.search(r":alt: .{20}", options), (page, picture)
+        names = {
+            light: [n for _, n, o in shown if light in o] for light in ("light", "dark")
+        }
+        dark = [name.replace(".svg", "-dark.svg") for name in names["light"]]
+        assert dark == names["dark"], page
+
+
+def test_llms_txt_leads_to_every_page():
+    made = {"auto_examples/index.html"}
+    linked = re.findall(r"\]\(([^)]+)\)", (DOCS / "llms.txt").read_text())
+    pages = {page.replace(".rst", ".html") for page in PAGES} - {"index.html"}
+    assert sorted(linked) == sorted(pages | made)
+
+
+def test_the_page_of_parameters_has_all_of_them_in_their_order():
+    rows = re.findall(r"^``(\w+)`` +(\S+)", (DOCS / "parameters.rst").read_text(), re.M)
+    listed = {name: literal_eval(default.strip("`")) for name, default in rows}
+    found = {}
+    for kind in (sk_resnet.ResNetClassifier, sk_resnet.ResNetRegressor):
+        parameters = inspect.signature(kind).parameters
+        own = {name: parameter.default for name, parameter in parameters.items()}
+        assert own == {name: listed.get(name, "missing") for name in own}
+        assert list(own) == [name for name in listed if name in own]
+        found |= own
+    assert found.keys() == listed.keys()
+
+
+def rows(folder):
+    """Measures in the results of a benchmark, by table, case and arm."""
+    found = json.loads((ROOT / "benchmarks" / folder / "results.json").read_text())
+    return {(row["table"], row["case"], row["arm"]): row["measures"] for row in found}
+
+
+def middle(measure):
+    """Mean or median of a measure."""
+    return measure.get("mean", measure.get("median"))
+
+
+def over_tables(measure, function):
+    """A function of the measure on each of the 18 tables, by arm, and its mean."""
+    by_arm = {}
+    for (table, case, arm), found in rows("accuracy").items():
+        if table == "tables":
+            by_arm.setdefault(arm, {})[case] = middle(found[measure])
+    arms = [list(values.values()) for values in by_arm.values()]
+    return dict(zip(by_arm, function(np.array(arms)).mean(axis=1), strict=True))
+
+
+def figures():
+    """Figures of the README, as the results have them."""
+    accuracy, speed = rows("accuracy"), rows("speed")
+    alone, fused = (
+        rows("members")["wine", "wine, 180 fits", arm]
+        for arm in ("one after the other", "as one")
+    )
+    ranks = over_tables("log_loss", lambda losses: rankdata(losses, axis=0))
+    seconds = over_tables("seconds", lambda seconds: seconds)
+    size = rows("regularization")["size", "0.001", "weight"]
+    ratios = [
+        middle(found["fit"]) / middle(speed["speed", case, "ours"]["fit"])
+        for (table, case, arm), found in speed.items()
+        if (table, arm) == ("speed", "skorch")
+    ]
+    lead = {
+        case: middle(accuracy["tables", case, "RandomForest"]["accuracy"])
+        - middle(accuracy["tables", case, "ResNetClassifier"]["accuracy"])
+        for case in ("german", "bands")
+    }
+    ridge, ours = (
+        middle(accuracy["regression", "diabetes", arm]["R2"])
+        for arm in ("Ridge", "ResNetRegressor")
+    )
+    return [
+        f"{fused['fits']} fits becomes {fused['trainings']} trainings",
+        f"{middle(fused['cpu']):.0f} seconds in place of {middle(alone['cpu']):.0f}",
+        f"mean rank of log-loss ({ranks['ResNetClassifier']:.2f}; "
+        f"MLP {ranks['MLPClassifier']:.2f}, random forest {ranks['RandomForest']:.2f})",
+        f"{middle(size['smaller']):.1f} times smaller for {-middle(size['points']):.2f} "
+        "points",
+        f"{min(ratios):.1f} to {max(ratios):.1f} times as fast as plain skorch",
+        f"{seconds['RandomForest']:.1f} seconds a fit in the mean of the 18 tables, "
+        f"ours {seconds['ResNetClassifier']:.1f}",
+        f"by {100 * lead['german']:.0f} and {100 * lead['bands']:.0f} points",
+        f"Ridge has R² {ridge:.3f} and `ResNetRegressor` {ours:.3f}",
+    ]
+
+
+@pytest.mark.parametrize("figure", figures())
+def test_the_figures_of_the_readme_are_those_of_the_results(figure):
+    assert figure in re.sub(r"\s+", " ", (ROOT / "README.md").read_text())
 
 
 def test_the_citation_is_of_this_version():
