@@ -114,7 +114,7 @@ class Lines:
         """Height of the picture, and its parts."""
         series = self.points()
         parts, top = legend(list(series), theme)
-        start, end, top, bottom = 50, WIDTH - 20, top + 2 * LINE, top + 2 * LINE + 200
+        start, end, top, bottom = 50, WIDTH - 20, top + 34, top + 234
         parts += axis_below(self.across, start, end, top, bottom, theme)
         parts += axis_beside(self.up, start, end, top, bottom, theme)
         for place, (name, points) in enumerate(series.items()):
@@ -153,7 +153,7 @@ class Fits:
             parts += framed(n, fits, y + 12, color, theme)
             parts += told(number(measures["cpu"]), longest, y + 78, color, theme)
             y += 134
-        parts.append(text(6, y - 16, self.note, theme, size=12.5))
+        parts.append(text(6, y - 16, self.note, theme))
         return y - 4, parts
 
 
@@ -218,7 +218,7 @@ PICTURES = {
         "How long 180 fits take one after the other, and as few trainings",
         "members",
         "wine",
-        "36 points of a grid, 5 folds, wine data; seconds of one core, less is better",
+        "36 points × 5 folds on wine; seconds of one core",
     ),
     "accuracy": Dots(
         "Accuracy of models at their defaults",
@@ -293,7 +293,7 @@ PICTURES = {
     "growth": Lines(
         "How the seconds of an epoch grow",
         growths,
-        Axis("times as many samples, layers, channels or pixels a side",
+        Axis("times as many samples, layers, channels, pixels a side",
              (1, 2, 4), 0.95, 4.2, is_log=True),
         Axis("times as many seconds", (1, 2, 4, 8), 0.9, 10, is_log=True),
     ),

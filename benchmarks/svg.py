@@ -104,7 +104,7 @@ def legend(names, theme):
             x, y = 10.0, y + LINE
         parts += [mark(place, x, y, theme), text(x + 12, y + 5, name, theme)]
         x += width
-    return parts, y + 10
+    return parts, y + 16
 
 
 def axis_below(axis, start, end, top, bottom, theme):

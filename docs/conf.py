@@ -23,7 +23,8 @@ html_extra_path = ["llms.txt"]
 html_logo = html_favicon = "_static/logo.svg"
 html_theme_options = {
     "show_prev_next": False,
-    "secondary_sidebar_items": ["page-toc"],
+    # Without a sidebar two programs have room beside each other.
+    "secondary_sidebar_items": {"**": ["page-toc"], "coming_from": []},
     "logo": {"text": "sk_resnet", "alt_text": ""},
 }
 html_sidebars = {"index": []}
