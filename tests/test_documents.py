@@ -291,9 +291,53 @@ def figures():
     ]
 
 
-@pytest.mark.parametrize("figure", figures())
-def test_the_figures_of_the_readme_are_those_of_the_results(figure):
-    assert figure in re.sub(r"\s+", " ", (ROOT / "README.md").read_text())
+def figures_for_choosing():
+    """Figures of the page about depth, width and penalties, as the results have them."""
+    papers, gaps = rows("papers"), rows("regularization")
+    errors = {case: found["test error"] for (_, case, _), found in papers.items()}
+    seconds = {case: found.get("seconds") for (_, case, _), found in papers.items()}
+    arrows = rows("accuracy")["accuracy", "ArrowHead", "ResNetClassifier"]
+    deep, many = (
+        middle(rows("accuracy")[table, "breast_cancer", "ResNetClassifier"]["accuracy"])
+        for table in ("accuracy", "tables")
+    )
+    shallow, wide, narrow = (errors[n] for n in ("residual-20", "WRN-16-1.8", "WRN-40-1"))
+    dense = gaps["gap", "none", "WRN-10-1"]
+    tests = {
+        case: found["test"] for (table, case, _), found in gaps.items() if table == "gap"
+    }
+    closed = {
+        case: middle(dense["gap"]) - middle(found["gap"])
+        for (table, case, _), found in gaps.items()
+        if table == "gap"
+    }
+    return [
+        f"{middle(arrows['accuracy']):.3f} against {arrows['published']}",
+        f"({deep:.3f} against {many:.3f})",
+        f"{middle(shallow):.2f} ± {shallow['spread']:.2f} %",
+        f"56 layers at {middle(errors['residual-56']):.2f} %",
+        f"{middle(wide):.2f} % error after {seconds['WRN-16-1.8']:.0f} seconds",
+        f"{middle(narrow):.2f} % after {seconds['WRN-40-1']:.0f}",
+        *(
+            f"{case} {tests[case]['mean']:.3f} ± {tests[case]['spread']:.3f} {gain}"
+            for case, gain in {
+                "random erasing": f"{closed['random erasing']:.3f}",
+                "l2 = 5e-4": f"{closed['l2 = 5e-4']:.3f}",
+                "dropout = 0.3": f"{closed['dropout = 0.3']:.3f}",
+                "label smoothing": "none",
+                "crop and flip": f"{closed['crop and flip']:.3f}",
+            }.items()
+        ),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("page", "figure"),
+    [("README.md", figure) for figure in figures()]
+    + [("docs/choosing.rst", figure) for figure in figures_for_choosing()],
+)
+def test_figures_in_prose_are_those_of_the_results(page, figure):
+    assert figure in re.sub(r"\s+", " ", (ROOT / page).read_text())
 
 
 def test_the_citation_is_of_this_version():
