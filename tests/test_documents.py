@@ -114,13 +114,19 @@ def test_the_search_demo_runs(tmp_path):
 
 def blocks_of_a_page(name):
     """Python blocks of a page, as one script; those with options are of other libraries."""
+    return "\n".join(code for has_options, code in _blocks(name) if not has_options)
+
+
+def _blocks(name):
+    """Whether it has options, and the code, of each Python block of a page."""
     lines = (DOCS / name).read_text().splitlines()
-    starts = [
-        i
-        for i, line in enumerate(lines)
-        if line.endswith(".. code-block:: python") and not lines[i + 1].strip()
-    ]
-    return "\n".join(textwrap.dedent("\n".join(_below(lines, i))) for i in starts)
+    for i, line in enumerate(lines):
+        if line.endswith(".. code-block:: python"):
+            block = textwrap.dedent("\n".join(_below(lines, i))) + "\n"
+            options, _, code = (
+                block.partition("\n\n") if block[0] == ":" else ("", "", block)
+            )
+            yield options, code
 
 
 def _below(lines, i):
@@ -141,6 +147,17 @@ def test_no_page_takes_the_place_of_one_that_sphinx_makes():
 def test_the_blocks_of_the_pages_run(name, tmp_path):
     (tmp_path / "block.py").write_text(blocks_of_a_page(name))
     run("block.py", tmp_path)
+
+
+def test_code_of_other_libraries_can_be_read_and_that_of_skorch_runs(tmp_path):
+    blocks = [code for has_options, code in _blocks("coming_from.rst") if has_options]
+    assert len(blocks) == 4
+    for code in blocks:
+        compile(code, "block", "exec")
+    data = "import sklearn.datasets as d\nX, y = d.load_breast_cancer(return_X_y=True)\n"
+    code = blocks[0].replace('"cuda"', '"cpu"').replace("max_epochs=20", "max_epochs=1")
+    (tmp_path / "block.py").write_text(data + code)
+    assert "valid_acc" in run("block.py", tmp_path)
 
 
 def texts():
