@@ -2,6 +2,9 @@ import inspect
 from importlib import import_module
 from importlib.metadata import version as installed_version
 
+from docutils import nodes
+from sphinx_gallery.directives import imgsgnode
+
 project = "sk_resnet"
 author = "the sk_resnet developers"
 version = release = installed_version("sk-resnet")
@@ -60,3 +63,15 @@ sphinx_gallery_conf = {
     "capture_repr": ("_repr_html_",),
 }
 suppress_warnings = ["config.cache"]
+
+
+def let_figures_scroll(app, doctree, docname):
+    """Put each figure of an example into a box, in which it scrolls on a phone."""
+    for figure in list(doctree.findall(imgsgnode)):
+        box = nodes.container(classes=["figure-scroll"])
+        figure.replace_self(box)
+        box += figure
+
+
+def setup(app):
+    app.connect("doctree-resolved", let_figures_scroll)
