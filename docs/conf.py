@@ -60,6 +60,7 @@ sphinx_gallery_conf = {
     "ignore_pattern": "demo",
     "abort_on_example_error": True,
     "show_memory": False,
+    "write_computation_times": False,
     "capture_repr": ("_repr_html_",),
 }
 suppress_warnings = ["config.cache"]

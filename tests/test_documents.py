@@ -42,7 +42,7 @@ PAGES = sorted(
     str(path.relative_to(DOCS))
     for folder in (DOCS, DOCS / "guide", DOCS / "benchmarks")
     for path in folder.glob("*.rst")
-    if path.name != "sg_execution_times.rst"  # sphinx-gallery's
+    if path.name != "sg_execution_times.rst"  # of earlier builds
 )
 
 
