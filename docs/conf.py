@@ -17,6 +17,9 @@ extensions = [
     "sphinx_design",
     "sphinx_gallery.gen_gallery",
 ]
+# `EarlyStopping` leads to its page.
+default_role = "py:obj"
+rst_prolog = ".. currentmodule:: sk_resnet\n"
 exclude_patterns = ["_build", "**/README.rst"]
 html_theme = "pydata_sphinx_theme"
 html_title = "sk_resnet"
@@ -30,7 +33,10 @@ html_theme_options = {
     "secondary_sidebar_items": {"**": ["page-toc"], "coming_from": []},
     "logo": {"text": "sk_resnet", "alt_text": ""},
 }
-html_sidebars = {"index": []}
+# Pages without others below them.
+html_sidebars = {
+    page: [] for page in ("index", "install", "tutorial", "changes", "contribute")
+}
 # What a prompt or a program prints is not copied.
 copybutton_exclude = ".linenos, .gp, .go"
 autosummary_generate = True
