@@ -308,6 +308,18 @@ def figures():
     ]
 
 
+def what_the_first_picture_shows():
+    """Text in place of the picture of a search whose fits train as one."""
+    alone, fused = (
+        rows("members")["wine", "wine, 180 fits", arm]
+        for arm in ("one after the other", "as one")
+    )
+    return (
+        f"{alone['fits']} fits one after the other take {middle(alone['cpu']):.0f} "
+        f"seconds, and as {fused['trainings']} trainings {middle(fused['cpu']):.0f}"
+    )
+
+
 def figures_for_choosing():
     """Figures of the page about depth, width and penalties, as the results have them."""
     papers, gaps = rows("papers"), rows("regularization")
@@ -351,7 +363,8 @@ def figures_for_choosing():
 @pytest.mark.parametrize(
     ("page", "figure"),
     [("README.md", figure) for figure in figures()]
-    + [("docs/choosing.rst", figure) for figure in figures_for_choosing()],
+    + [("docs/choosing.rst", figure) for figure in figures_for_choosing()]
+    + [(page, what_the_first_picture_shows()) for page in ("README.md", "docs/index.rst")],
 )
 def test_figures_in_prose_are_those_of_the_results(page, figure):
     assert figure in re.sub(r"\s+", " ", (ROOT / page).read_text())
