@@ -254,6 +254,17 @@ TABLES = {
             "prediction": "{n_estimators=8[predict]:.2f}",
         },
     ),
+    "long": Table(
+        "speed",
+        "long",
+        "growth in MiB",
+        {
+            "1,000 fits": "{ours[fits]:.1f}",
+            "largest": "{ours[largest of fits]:.1f}",
+            "10,000 predictions": "{ours[predictions]:.1f}",
+            "largest ": "{ours[largest of predictions]:.1f}",
+        },
+    ),
     "change": Table(
         "speed",
         "change",
