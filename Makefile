@@ -6,11 +6,13 @@ STAMP := $(VENV)/.installed
 OLDEST := .venv-oldest
 # Of models to compare with, which need other versions of some packages.
 PEERS := .venv-peers
+# mlflow brings some 100 packages, and other versions of those that the tests use.
+MLFLOW := .venv-mlflow
 CHECK_PYTHON := $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
 PYTEST = OMP_NUM_THREADS=1 SCIPY_ARRAY_API=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 QUICK := spec network optim input augment imports errors callbacks
 
-.PHONY: demo demo-search quick test oldest lint docs accuracy bench long members checkpoint fuzz regularization search papers tables clean
+.PHONY: demo demo-search quick test oldest mlflow lint docs accuracy bench long members checkpoint fuzz regularization search papers tables clean
 
 demo: $(STAMP)
 	$(BIN)/python examples/demo.py
@@ -30,6 +32,15 @@ test: lint
 # a version that one can be had of.
 oldest: $(OLDEST)/.installed
 	$(PYTEST) --durations=15
+
+# The example that the suite skips, as it has no mlflow.
+mlflow:
+	$(CHECK_PYTHON)
+	test -x $(MLFLOW)/bin/pip || $(PYTHON) -m venv $(MLFLOW)
+	grep -E "^(numpy|scipy|scikit-learn|skorch|skops|joblib|torch|pytest)==" constraints.txt > $(MLFLOW)/constraints.txt
+	$(MLFLOW)/bin/python -m pip install -q -c $(MLFLOW)/constraints.txt torch
+	$(MLFLOW)/bin/python -m pip install -q -c $(MLFLOW)/constraints.txt -e ".[secure]" mlflow==3.17.2 pytest
+	OMP_NUM_THREADS=1 $(MLFLOW)/bin/python -m pytest -k mlflow tests/test_logging.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -102,4 +113,4 @@ $(OLDEST)/.installed: pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(OLDEST) $(PEERS) docs/_build docs/auto_examples docs/generated
+	rm -rf $(VENV) $(OLDEST) $(PEERS) $(MLFLOW) docs/_build docs/auto_examples docs/generated
