@@ -178,7 +178,9 @@ class EpochProgress(Callback):
         """Advance by one epoch."""
         record = net.history[-1]
         shown = ("train_loss", "valid_loss", "valid_accuracy", "valid_r2")
-        self.bar.set_postfix({k: f"{record[k]:.3f}" for k in shown if k in record})
+        losses = {k: f"{record[k]:.3f}" for k in shown if k in record}
+        # A refresh would show them beside the number of the epoch before.
+        self.bar.set_postfix(losses, refresh=False)
         self.bar.update()
 
 

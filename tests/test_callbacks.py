@@ -1,3 +1,4 @@
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -85,3 +86,13 @@ def test_a_limit_of_time_leaves_the_best_weights(rows, monkeypatch):
     ).fit(*rows)
     assert model.n_epochs_ == 6
     assert model.best_epoch_ == 1
+
+
+def test_the_bar_shows_the_losses_of_the_epoch_that_it_counts(capfd):
+    with _callbacks.epoch_progress(4, 0, shown=True) as [callback]:
+        callback.bar.mininterval = 0  # show each epoch, however short
+        for epoch in range(1, 5):
+            callback.on_epoch_end(SimpleNamespace(history=[{"train_loss": epoch / 8}]))
+    states = re.findall(r" (\d)/4 [^\r]*train_loss=([\d.]+)", capfd.readouterr().err)
+    expected = ("1", "0.125"), ("2", "0.250"), ("3", "0.375"), ("4", "0.500")
+    assert list(dict.fromkeys(states)) == list(expected)
