@@ -63,7 +63,7 @@ sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "auto_examples",
     "filename_pattern": "plot_",
-    "ignore_pattern": "demo|/log_",
+    "ignore_pattern": "demo|^log_",
     "abort_on_example_error": True,
     "show_memory": False,
     "write_computation_times": False,
