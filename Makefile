@@ -47,8 +47,9 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# On one thread: for the small networks of the gallery a second one costs more than it brings.
 docs: $(STAMP)
-	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
 
 accuracy: $(STAMP)
 # Their upper bounds on pandas and numba would downgrade what the tests use.
