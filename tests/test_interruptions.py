@@ -83,7 +83,9 @@ def test_ctrl_c_at_any_moment_leaves_everything_as_it_was(name):
     for _ in range(N_TIMES):
         tried = clone(model)
         at = float(rng.uniform(0, seconds))
-        timer = threading.Timer(at, os.kill, (os.getpid(), signal.SIGINT))
+        # To this thread, which cannot go on before it has come.
+        here = threading.get_ident()
+        timer = threading.Timer(at, signal.pthread_kill, (here, signal.SIGINT))
         timer.start()
         try:
             tried.fit(X, Y)
