@@ -16,8 +16,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from torch.utils.data import TensorDataset
 
-from sk_resnet import ResNetClassifier, ResNetRegressor, WideResNetClassifier
+from sk_resnet import ResNetClassifier, ResNetRegressor, WideResNetClassifier, _samples
 from sk_resnet._target import Labels, LabelSets, Numbers
 from sk_resnet.inspection import AttributionDisplay
 from sk_resnet.inspection._attribution import METHODS, _over_the_input, attributed
@@ -782,3 +783,14 @@ def test_the_first_samples_are_shown_or_those_that_are_asked_for(n_dims):
 def test_samples_that_are_not_there_cannot_be_shown(shown):
     with pytest.raises(ValueError, match="shown must hold numbers of samples, from 0 to 2"):
         display_of(np.ones((3, 2))).plot(shown=shown)
+
+
+@pytest.mark.parametrize("n_bytes", [10**9, 0])
+def test_samples_of_datasets_are_attributed(n_bytes, monkeypatch):
+    monkeypatch.setattr(_samples, "RESIDENT_BYTES", n_bytes)
+    X, y = np.random.default_rng(0).normal(size=(30, 1, 6, 6)), np.arange(30) % 3
+    model = ResNetClassifier(8, max_epochs=1, random_state=0).fit(X, y)
+    expected = attributed(model, X[:4], method="integrated_gradients", n_steps=4)
+    dataset = TensorDataset(torch.from_numpy(X[:4]), torch.from_numpy(y[:4]))
+    found = attributed(model, dataset, method="integrated_gradients", n_steps=4)
+    np.testing.assert_array_equal(found.attributions, expected.attributions)

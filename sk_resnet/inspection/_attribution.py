@@ -13,9 +13,9 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from sk_resnet._base import BaseResNet
-from sk_resnet._input import InputSpec, padded, to_numpy
+from sk_resnet._input import InputSpec
 from sk_resnet._network import ResidualNetwork
-from sk_resnet._samples import read_dataset
+from sk_resnet._samples import Samples
 from sk_resnet.inspection._probe import without_generators
 
 Score = Callable[[Tensor, Tensor], Tensor]
@@ -175,8 +175,7 @@ def attributed(
     network = cast(ResidualNetwork, without_generators(estimator.module_))
     network.eval().requires_grad_(False)
     spec = net.input_spec
-    estimator.network_input(X)  # checks the samples as predict does
-    x = _samples(X, spec, estimator.channel_axis)
+    x = _samples(estimator._checked_samples(X), spec)
     sides = tuple(x.shape[2:])
     if way.needs_places and not sides:
         raise ValueError(
@@ -231,11 +230,9 @@ def _batches(x: Tensor, size: int) -> Iterator[tuple[Tensor, int]]:
             yield rows, length
 
 
-def _samples(X: Any, spec: InputSpec, channel_axis: int | str | None) -> Tensor:
+def _samples(X: NDArray[Any] | Samples, spec: InputSpec) -> Tensor:
     """Samples that were checked, in float64 with the channels in front."""
-    X, _ = read_dataset(X, wants_y=False)
-    values = np.asarray(padded(to_numpy(X), channel_axis), dtype=np.float64)
-    return torch.tensor(spec.channels_first(values))
+    return torch.tensor(spec.channels_first(X[:].astype(np.float64)))
 
 
 def _statistics(spec: InputSpec) -> tuple[Tensor, Tensor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -227,7 +227,7 @@ class AttributionDisplay:
         colours = _colours(self.attributions[drawn], is_signed=method.is_signed)
         names = _names(self.feature_names, self.samples.shape[1])
         for i, own in zip(drawn, np.split(self.axes_, len(drawn)), strict=True):
-            picture.draw(own, self.samples[i], self.attributions[i], colours, names)
+            picture.draw(own, Shown(self.samples[i], self.attributions[i], colours, names))
             own[len(own) // 2].set_title(self._title(i), fontsize="medium")
         if picture.has_colour_bar:
             ends = "both" if method.is_signed else "max"
@@ -287,15 +287,18 @@ def _of_places(attributions: NDArray[np.float64], axis: int = 0) -> NDArray[np.f
     return attributions.sum(axis=axis)
 
 
-def _draw_bars(
-    axes: NDArray[np.object_],
-    sample: NDArray[np.float64],
-    attributions: NDArray[np.float64],
-    colours: ScalarMappable,
-    names: list[str],
-) -> None:
+class Shown(NamedTuple):
+    """A sample, what was found in it, and what its picture is drawn with."""
+
+    sample: NDArray[np.float64]
+    attributions: NDArray[np.float64]
+    colours: ScalarMappable
+    names: list[str]
+
+
+def _draw_bars(axes: NDArray[np.object_], shown: Shown) -> None:
     """Features by size, the largest on top, each with its value."""
-    ax = axes[0]
+    ax, (sample, attributions, colours, names) = axes[0], shown
     order = np.argsort(-np.abs(attributions), kind="stable")
     n_own = len(order) if len(order) <= MOST_BARS else MOST_BARS - 1
     own, others = order[:n_own], order[n_own:]
@@ -317,17 +320,12 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if 1e4 <= abs(value) < 1e9 else f"{value:.4g}"
 
 
-def _draw_series(
-    axes: NDArray[np.object_],
-    sample: NDArray[np.float64],
-    attributions: NDArray[np.float64],
-    colours: ScalarMappable,
-    names: list[str],
-) -> None:
+def _draw_series(axes: NDArray[np.object_], shown: Shown) -> None:
     """A thin line for each channel over a broad one in colours."""
     from matplotlib.collections import LineCollection
 
-    ax, n_channels = axes[0], len(sample)
+    ax, (sample, attributions, colours, _) = axes[0], shown
+    n_channels = len(sample)
     step = 1.1 * float(np.nanmax(sample) - np.nanmin(sample)) or 1.0
     levels = -step * np.arange(n_channels)
     places = np.arange(sample.shape[1])
@@ -351,29 +349,18 @@ def _draw_series(
     ax.margins(x=0.01)
 
 
-def _draw_image(
-    axes: NDArray[np.object_],
-    sample: NDArray[np.float64],
-    attributions: NDArray[np.float64],
-    colours: ScalarMappable,
-    names: list[str],
-) -> None:
-    _overlay(axes[0], _grey(sample), _of_places(attributions), colours)
+def _draw_image(axes: NDArray[np.object_], shown: Shown) -> None:
+    found = _of_places(shown.attributions)
+    _overlay(axes[0], _grey(shown.sample), found, shown.colours)
 
 
-def _draw_volume(
-    axes: NDArray[np.object_],
-    sample: NDArray[np.float64],
-    attributions: NDArray[np.float64],
-    colours: ScalarMappable,
-    names: list[str],
-) -> None:
+def _draw_volume(axes: NDArray[np.object_], shown: Shown) -> None:
     """Three cuts through the place of the largest attribution."""
-    grey, found = _grey(sample), _of_places(attributions)
+    grey, found = _grey(shown.sample), _of_places(shown.attributions)
     peak = np.unravel_index(np.abs(found).argmax(), found.shape)
     for axis, (ax, place) in enumerate(zip(axes, peak, strict=True)):
         cut = (slice(None),) * axis + (place,)
-        _overlay(ax, grey[cut], found[cut], colours)
+        _overlay(ax, grey[cut], found[cut], shown.colours)
         ax.set_xlabel(f"axis {axis} at {place}", fontsize="small")
 
 
@@ -399,23 +386,11 @@ def _overlay(
     ax.set(xticks=[], yticks=[])
 
 
-Draw = Callable[
-    [
-        NDArray[np.object_],
-        NDArray[np.float64],
-        NDArray[np.float64],
-        "ScalarMappable",
-        list[str],
-    ],
-    None,
-]
-
-
 @dataclass(frozen=True)
 class Picture:
     """How samples of a number of dimensions are drawn; `size` is that of one axes."""
 
-    draw: Draw
+    draw: Callable[[NDArray[np.object_], Shown], None]
     n_shown: int
     size: tuple[float, float]
     n_axes: int = 1
