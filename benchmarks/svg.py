@@ -1,4 +1,8 @@
-"""Parts of a drawing in SVG: text, lines, marks, axes and legends, for light and dark."""
+"""Parts of a drawing in SVG: text, lines, marks, axes and legends, for light and dark.
+
+Not matplotlib's: its files differ between its versions, and a test compares the pictures
+in the repository with those of the stored results, byte by byte.
+"""
 
 import math
 from dataclasses import dataclass
