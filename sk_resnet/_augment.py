@@ -289,6 +289,8 @@ def resolve_views(names: str | Sequence[str] | None, sides: Sequence[int]) -> li
     rows = {name: row.views for name, row in AUGMENTATIONS.items() if row.views}
     dims = dict.fromkeys(rows, (2, 3))
     chosen = _checked("test_time_augmentation", names, dims, len(sides))
+    if len(set(chosen)) < len(chosen):
+        raise ValueError(f"test_time_augmentation names a view twice: {names!r}.")
     every = product(*([unchanged, *rows[name](sides)] for name in chosen))
     return [partial(_through, views) for views in every]
 
@@ -306,7 +308,9 @@ def _checked(
     n_dims: int,
 ) -> list[str]:
     """Names that a parameter gives, of those that may be, for samples like these."""
-    given = [] if names is None else [names] if isinstance(names, str) else list(names)
+    if isinstance(names, str) or not isinstance(names, Sequence):
+        names = [] if names is None else [names]
+    given = list(names)
     if unknown := sorted(set(map(str, given)) - set(dims)):
         raise ValueError(f"{parameter} must name some of {sorted(dims)}, got {unknown}.")
     for name in given:

@@ -728,6 +728,11 @@ class BaseResNet(CallbackSupportMixin, Model, ABC):
         return {"net_": copied(self.net_, seed=self._seed, history=self.history_)}
 
 
+def checked_samples(estimator: BaseResNet, X: Any) -> NDArray[Any] | Samples:
+    """Samples that a fitted estimator takes, as its methods check them."""
+    return estimator._checked_samples(X)
+
+
 def evaluation_data(
     estimator: BaseResNet, X: Any, y: Any, name: str
 ) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -186,7 +186,7 @@ def identity_of_fit(
             f"A checkpoint does not hold the state of {', '.join(others)}: use "
             "EarlyStopping alone, or checkpoint=None."
         )
-    left_out = ("checkpoint", "verbose", "random_state")
+    left_out = ("checkpoint", "verbose", "random_state", "test_time_augmentation")
     parts = {name: value for name, value in parameters.items() if name not in left_out}
     if parameters["random_state"] is not None:
         parts["random_state"] = seed

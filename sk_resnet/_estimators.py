@@ -616,7 +616,8 @@ class ResNetClassifier(_Classifier):
         `schedule` starts anew. They undo the shrinking of the other weights.
     l2 : float or "auto", default="auto"
         Strength of the L2 penalty on the kernels. "adamw" decays them by lr·l2 instead.
-        "auto" is 0.02 for rows and 1e-4, as in [1]_, for everything else.
+        "auto" is 0.02 for rows, 1e-4, as in [1]_, for series, and 5e-4 for images and
+        volumes.
     l2_on : {"kernels", "all"}, default="kernels"
         Whether `l2` acts on the kernels alone, or on batch norms and biases too, as in
         [3]_.
@@ -641,8 +642,9 @@ class ResNetClassifier(_Classifier):
         What predictions see of images and volumes beside the samples as they are; they
         average over all views: "crop" (shifts by one pixel along each axis and back: 5
         views of an image), "flip" (of the last axis: 2 views), or both (10). A prediction
-        takes as many times longer. "crop" helps any network, "flip" one that was trained
-        with it.
+        takes as many times longer. Use what the network was trained with (`augment`):
+        other views can make predictions worse, shifts those of small images above all.
+        Features, temperatures and scores of a training are of the samples as they are.
     optimizer : {"sgd", "heavy_ball", "adamw"}, default="sgd"
         SGD with Nesterov momentum, with the plain momentum of [1]_, or AdamW.
     lr : float or "auto", default="auto"
@@ -873,8 +875,9 @@ class WideResNetClassifier(_Classifier):
         What predictions see of images and volumes beside the samples as they are; they
         average over all views: "crop" (shifts by one pixel along each axis and back: 5
         views of an image), "flip" (of the last axis: 2 views), or both (10). A prediction
-        takes as many times longer. "crop" helps any network, "flip" one that was trained
-        with it.
+        takes as many times longer. Use what the network was trained with (`augment`):
+        other views can make predictions worse, shifts those of small images above all.
+        Features, temperatures and scores of a training are of the samples as they are.
     optimizer : {"sgd", "heavy_ball", "adamw"}, default="sgd"
         SGD with Nesterov momentum, with the plain momentum of [1]_, or AdamW.
     lr : float or "auto", default="auto"
@@ -1099,8 +1102,9 @@ default="squared_error"
         What predictions see of images and volumes beside the samples as they are; they
         average over all views: "crop" (shifts by one pixel along each axis and back: 5
         views of an image), "flip" (of the last axis: 2 views), or both (10). A prediction
-        takes as many times longer. "crop" helps any network, "flip" one that was trained
-        with it.
+        takes as many times longer. Use what the network was trained with (`augment`):
+        other views can make predictions worse, shifts those of small images above all.
+        Features, temperatures and scores of a training are of the samples as they are.
     optimizer : {"sgd", "heavy_ball", "adamw"}, default="sgd"
         SGD with Nesterov momentum, with the plain momentum of [1]_, or AdamW.
     lr : float or "auto", default="auto"
@@ -1314,8 +1318,9 @@ default="squared_error"
         What predictions see of images and volumes beside the samples as they are; they
         average over all views: "crop" (shifts by one pixel along each axis and back: 5
         views of an image), "flip" (of the last axis: 2 views), or both (10). A prediction
-        takes as many times longer. "crop" helps any network, "flip" one that was trained
-        with it.
+        takes as many times longer. Use what the network was trained with (`augment`):
+        other views can make predictions worse, shifts those of small images above all.
+        Features, temperatures and scores of a training are of the samples as they are.
     optimizer : {"sgd", "heavy_ball", "adamw"}, default="sgd"
         SGD with Nesterov momentum, with the plain momentum of [1]_, or AdamW.
     lr : float or "auto", default="auto"

@@ -8,6 +8,7 @@ and predictions.
 import importlib.util
 import os
 from collections.abc import Iterator
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.utils.validation import check_is_fitted
 
 from sk_resnet._archive import replace_files
-from sk_resnet._base import BaseResNet
+from sk_resnet._base import BaseResNet, checked_samples
 from sk_resnet._embedder import ResNetEmbedder
 from sk_resnet._estimators import (
     ResNetClassifier,
@@ -72,7 +73,8 @@ def to_onnx(
         File to write; an existing one is replaced. None writes none.
     X : array-like or DataFrame, default=None
         Some samples, one is enough: the inputs get their types, and each column of a
-        DataFrame becomes an input of its name. None means float32 in the shape of the
+        DataFrame becomes an input of its name, in which other characters than letters,
+        digits and underscores are replaced. None means float32 in the shape of the
         samples that the model was fitted on.
     target_opset : int, default=None
         Version of ONNX's operators, at least 18. None means the newest that skl2onnx is
@@ -122,16 +124,24 @@ def to_onnx(
         )
     register_onnx_converters()
     check_is_fitted(model)
-    if target_opset is not None and target_opset < LOWEST_OPSET:
-        raise ValueError(
-            f"target_opset must be at least {LOWEST_OPSET}, which torch needs, got "
-            f"{target_opset!r}."
-        )
+    _check_opset(target_opset)
     _check_steps(model)
     found = _converted(model, _initial_types(model, X), target_opset)
     if path is not None:
         replace_files({Path(os.path.realpath(path)): found.SerializeToString()})
     return found
+
+
+def _check_opset(opset: Any) -> None:
+    from onnx.defs import onnx_opset_version
+
+    highest = onnx_opset_version()
+    is_number = isinstance(opset, Integral) and not isinstance(opset, bool)
+    if opset is not None and not (is_number and LOWEST_OPSET <= opset <= highest):
+        raise ValueError(
+            f"target_opset must be an integer from {LOWEST_OPSET}, which torch needs, to "
+            f"{highest}, which the installed onnx has, or None, got {opset!r}."
+        )
 
 
 def _converted(model: Any, inputs: list[tuple[str, Any]], opset: int | None) -> Any:
@@ -149,6 +159,7 @@ def _converted(model: Any, inputs: list[tuple[str, Any]], opset: int | None) -> 
             options={id(model): {"zipmap": False}} if is_classifier(model) else None,
         )
         check_model(graph, full_check=True)
+        _check_runs(graph)
     except (RuntimeError, ValidationError, InferenceError) as error:
         ours = (BaseResNet, ResNetEmbedder)
         steps = [_shown(*leaf) for leaf in _leaves(model) if not isinstance(leaf[1], ours)]
@@ -159,6 +170,22 @@ def _converted(model: Any, inputs: list[tuple[str, Any]], opset: int | None) -> 
             f"inputs of these types; most of its converters take float32: {error}"
         ) from error
     return graph
+
+
+def _check_runs(graph: Any) -> None:
+    """Refuse what onnxruntime, where it is installed, has no operators of these types for.
+
+    skl2onnx writes the imputer in double precision, which no runtime reads.
+    """
+    if importlib.util.find_spec("onnxruntime") is None:
+        return
+    from onnxruntime import InferenceSession
+    from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as NoOperator
+
+    try:
+        InferenceSession(graph.SerializeToString())
+    except NoOperator as error:
+        raise RuntimeError(f"onnxruntime cannot run it: {error}") from error
 
 
 def register_onnx_converters() -> None:
@@ -259,13 +286,16 @@ def _initial_types(model: Any, X: Any) -> list[tuple[str, Any]]:
 
     first = _first(model)
     is_ours = isinstance(first, (BaseResNet, ResNetEmbedder))
+    if X is not None and not is_ours and len(X) == 0:
+        raise ValueError("X has no samples: one is enough to tell the types.")
     if hasattr(X, "columns"):  # a DataFrame
-        return [(str(name), _type_of_column(X[name])) for name in X.columns]
+        _check_columns(first, [str(name) for name in X.columns])
+        return [(str(name), _type_of_column(name, X[name])) for name in X.columns]
     if X is None:
         shape = spec_of(first).sample_shape if is_ours else _fitted_shape(model)
         X = np.zeros((1, *shape), dtype=np.float32)
     elif is_ours:
-        X = fitted(first)._checked_samples(X)[:1]
+        X = checked_samples(fitted(first), X)[:1]
         if X.dtype.name not in DTYPES:
             raise ValueError(
                 f"X must be of one of the types {', '.join(DTYPES)}, got {X.dtype.name}: "
@@ -285,14 +315,34 @@ def _first(model: Any) -> Any:
     return model
 
 
-def _type_of_column(column: Any) -> Any:
+def _check_columns(first: Any, given: list[str]) -> None:
+    """Refuse columns that the step which reads them was not fitted on, as it does itself.
+
+    A column transformer finds its columns by name, in any order.
+    """
+    expected = getattr(first, "feature_names_in_", None)
+    in_order = list if not isinstance(first, ColumnTransformer) else sorted
+    if expected is not None and in_order(given) != in_order(expected):
+        raise ValueError(
+            f"X must have the columns that the model was fitted on, {', '.join(expected)}, "
+            f"got {', '.join(given)}."
+        )
+
+
+def _type_of_column(name: Any, column: Any) -> Any:
     """Type of a column of a DataFrame, by its first value."""
     from skl2onnx.algebra.type_helper import guess_initial_types
 
     values = np.asarray(column[:1])
     if values.dtype == object:
         values = np.asarray(values.tolist())
-    ((_, found),) = guess_initial_types(values.reshape(1, 1))
+    try:
+        ((_, found),) = guess_initial_types(values.reshape(1, 1))
+    except NotImplementedError as error:
+        raise ValueError(
+            f"Column {name!r} of X has values of type {values.dtype.name}, which ONNX does "
+            "not have: convert it to numbers or strings before fit."
+        ) from error
     return found
 
 

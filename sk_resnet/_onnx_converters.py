@@ -252,7 +252,23 @@ def exported(
             verbose=False,
         )
     assert program is not None
-    return program.model_proto
+    return _renamed(program.model_proto)
+
+
+def _renamed(model: Any) -> Any:
+    """The model, with an underscore behind every name.
+
+    Where a name is taken, skl2onnx adds a digit, but does not look whether an initializer
+    has that name: ``view_6`` became ``view_61``, which there was.
+    """
+    graph = model.graph
+    for node in graph.node:
+        for names in (node.input, node.output):
+            names[:] = [name and f"{name}_" for name in names]
+    for values in (graph.input, graph.output, graph.value_info, graph.initializer):
+        for value in values:
+            value.name += "_"
+    return model
 
 
 def _on_cpu(network: ResidualNetwork) -> ResidualNetwork:

@@ -130,7 +130,7 @@ FAMILIES = {
     "resnet": Family(
         rows=Defaults(8, 1, "original", 2e-2, n_estimators=8),
         series=Defaults(8, 1, "original", 1e-4, SERIES_KERNELS, n_estimators=5),
-        images=Defaults(20, 1, "original", 1e-4),
+        images=Defaults(20, 1, "original", 5e-4),
         counts_nominally=False,
         activates_first=True,
         source=RESNET,

@@ -18,7 +18,13 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from torch.utils.data import TensorDataset
 
-from sk_resnet import ResNetClassifier, ResNetRegressor, WideResNetClassifier, _samples
+from sk_resnet import (
+    ResNetClassifier,
+    ResNetEmbedder,
+    ResNetRegressor,
+    WideResNetClassifier,
+    _samples,
+)
 from sk_resnet._target import Labels, LabelSets, Numbers
 from sk_resnet.inspection import AttributionDisplay
 from sk_resnet.inspection._attribution import METHODS, _over_the_input, attributed
@@ -318,6 +324,15 @@ def test_targets_are_those_of_predict_by_default():
     np.testing.assert_allclose(found.scores, model.predict(X)[:, 0], rtol=1e-5)
 
 
+def test_the_default_target_is_what_the_attributed_score_is_best_for():
+    X = np.random.default_rng(0).normal(size=(60, 1, 6, 6))
+    model = ResNetClassifier(8, **SMALL).fit(X, np.arange(60) % 3)
+    plain = model.predict(X)
+    model.set_params(test_time_augmentation=["crop", "flip"])
+    assert (model.predict(X) != plain).any()
+    assert attributed(model, X, method="saliency").targets.tolist() == plain.tolist()
+
+
 def test_each_sample_may_have_a_target_of_its_own():
     model, X = fitted()
     mixed = attributed(model, X[:3], method="saliency", target=["c", "a", "b"])
@@ -562,6 +577,8 @@ def test_a_table_gives_its_names():
             {"baseline": np.zeros(3)},
             r"baseline must be a number, or have the shape \(2, 6, 6\)",
         ),
+        ({"baseline": np.nan}, "baseline must hold finite numbers, got nan"),
+        ({"baseline": "black"}, "baseline must hold finite numbers, got 'black'"),
         ({"stage": 1}, "stage is read by method='grad_cam' only, got"),
         ({"window": 1}, "window is read by method='occlusion' only, got"),
         (
@@ -624,11 +641,12 @@ def test_other_estimators_are_refused():
     ):
         explain(make_pipeline(StandardScaler(), LogisticRegression()).fit(X, y), X)
     search = GridSearchCV(ResNetClassifier(4, **SMALL), {"l2": [1e-3]}, cv=2).fit(X, y)
-    with pytest.raises(
-        TypeError, match="got GridSearchCV: of a search, pass best_estimator_"
-    ):
+    with pytest.raises(TypeError, match="got GridSearchCV: pass its best_estimator_"):
         explain(search, X)
     explain(search.best_estimator_, X[:1])
+    embedder = ResNetEmbedder(ResNetClassifier(4, **SMALL)).fit(X, y)
+    with pytest.raises(TypeError, match="got ResNetEmbedder: pass its estimator_"):
+        explain(embedder, X)
 
 
 def test_unfitted_estimators_are_refused():
@@ -752,6 +770,8 @@ def test_titles_say_what_was_explained():
     given = {"scores": [12.3456, 2.0], "targets": [1, 0], "target_name": "output"}
     display = display_of(found, **given).plot()
     assert [ax.get_title() for ax in display.axes_] == ["output 1: 12.35", "output 0: 2"]
+    display = display_of(found, **{**given, "target_name": "prediction"}).plot()
+    assert display.axes_[0].get_title() == "prediction: 12.35"
 
 
 @pytest.mark.parametrize(
@@ -760,6 +780,19 @@ def test_titles_say_what_was_explained():
 def test_targets_have_the_name_of_their_kind(kind, name):
     model, X = fitted(kind)
     assert explain(model, X[:1]).axes_[0].get_title().startswith(name)
+
+
+def test_the_only_output_of_a_regressor_is_its_prediction():
+    X = np.random.default_rng(0).normal(size=(30, 3))
+    display = explain(ResNetRegressor(4, **SMALL).fit(X, X[:, 0]), X[:1])
+    assert display.axes_[0].get_title().startswith("prediction: ")
+
+
+def test_displays_check_what_they_are_made_of():
+    with pytest.raises(ValueError, match="method must be one of"):
+        display_of(np.ones((3, 2)), method="shap")
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        display_of(np.ones((3, 2)), scores=[1.0, 2.0])
 
 
 @pytest.mark.parametrize("n_dims", PICTURES)
@@ -779,7 +812,15 @@ def test_the_first_samples_are_shown_or_those_that_are_asked_for(n_dims):
         display.plot(shown=[0, 1, 2], ax=drawn.axes_[:2])
 
 
-@pytest.mark.parametrize("shown", [[], [0, 3], [-4]])
+def test_a_mask_shows_some_samples():
+    display = display_of(np.ones((3, 2)), targets=["a", "b", "c"])
+    drawn = display.plot(shown=[True, False, True]).axes_
+    assert [ax.get_title()[:7] for ax in drawn] == ["class a", "class c"]
+
+
+@pytest.mark.parametrize(
+    "shown", [[], [0, 3], [-4], [0.9], "ab", [True, False], [False] * 3]
+)
 def test_samples_that_are_not_there_cannot_be_shown(shown):
     with pytest.raises(ValueError, match="shown must hold numbers of samples, from 0 to 2"):
         display_of(np.ones((3, 2))).plot(shown=shown)

@@ -283,6 +283,17 @@ def test_views_of_volumes_and_of_sides_of_one_place():
         np.testing.assert_allclose(model.predict_proba(X), expected, atol=1e-6)
 
 
+def test_views_that_do_not_exist_or_come_twice_are_refused_after_the_fit_too():
+    X, y = np.random.default_rng(0).normal(size=(20, 1, 6, 6)), np.arange(20) % 2
+    model = ResNetClassifier(8, n_estimators=1, max_epochs=1, random_state=0).fit(X, y)
+    for wrong, message in (
+        (5, r"must name some of \['crop', 'flip'\], got \['5'\]"),
+        (["flip", "flip"], "names a view twice"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            model.set_params(test_time_augmentation=wrong).predict(X)
+
+
 def test_views_of_series_are_refused_before_training():
     X, y = np.random.default_rng(0).normal(size=(20, 1, 9)), np.arange(20) % 2
     model = ResNetClassifier(8, max_epochs=1, test_time_augmentation="flip")

@@ -308,6 +308,18 @@ def test_what_changes_nothing_may_change(tmp_path):
     assert model.n_epochs_ == 6
 
 
+def test_views_of_predictions_are_no_part_of_a_fit(tmp_path, monkeypatch):
+    images = ROWS[:, :4].reshape(-1, 1, 2, 2)
+    path = tmp_path / "fit"
+    small = {**SMALL, "depth": 8, "n_estimators": 1, "checkpoint": path}
+    model = ResNetClassifier(**small).fit(images, CLASSES)
+    monkeypatch.setattr(base, "train", None)
+    again = ResNetClassifier(**small, test_time_augmentation="flip")
+    again.fit(images, CLASSES)
+    model.set_params(test_time_augmentation="flip")
+    np.testing.assert_array_equal(again.predict_proba(images), model.predict_proba(images))
+
+
 def test_a_search_goes_on_at_the_fits_that_are_missing(tmp_path, monkeypatch):
     grid = {"l2": [1e-3, 1e-2], "lr": [0.02, 0.05]}
     parameters = {**SMALL, "n_estimators": 1, "max_epochs": 2}

@@ -532,6 +532,8 @@ def test_steps_without_a_converter_are_named():
         (FunctionTransformer(np.cbrt), np.float32),
         # Its converter makes a graph for double precision that is not valid.
         (PolynomialFeatures(2), np.float64),
+        # This graph is valid, but nothing runs it.
+        (SimpleImputer(), np.float64),
     ],
     ids=lambda value: getattr(value, "__name__", type(value).__name__),
 )
@@ -595,10 +597,57 @@ def test_samples_of_another_shape_or_type_are_refused():
         to_onnx(model, X=columns)
 
 
+def test_columns_are_those_of_the_fit():
+    X, y = table(), np.arange(40) % 2
+    numbers = X[["age", "income"]]
+    for model in (
+        ResNetClassifier(4, **ONE).fit(numbers, y),
+        make_pipeline(StandardScaler(), ResNetClassifier(4, **ONE)).fit(numbers, y),
+    ):
+        for other in (numbers[["income", "age"]], numbers.rename(columns={"age": "a"})):
+            with pytest.raises(ValueError, match="fitted on, age, income, got "):
+                to_onnx(model, X=other[:1])
+    columns = make_column_transformer((StandardScaler(), ["income", "age"]))
+    model = make_pipeline(columns, ResNetClassifier(4, **ONE)).fit(numbers, y)
+    graph = to_onnx(model, X=numbers[["income", "age"]][:1])
+    inputs = numbers[["income"]].to_numpy(), numbers[["age"]].to_numpy()
+    assert_classifies(graph, model, numbers, *inputs)
+    with pytest.raises(ValueError, match="fitted on, age, income, got age\\."):
+        to_onnx(model, X=numbers[["age"]])
+
+
+def test_columns_that_onnx_has_no_type_for_are_named():
+    X = table().assign(day=pd.Timestamp("2026-01-01"))
+    columns = make_column_transformer((StandardScaler(), ["age", "income"]))
+    model = make_pipeline(columns, ResNetClassifier(4, **ONE)).fit(X, np.arange(40) % 2)
+    with pytest.raises(ValueError, match="Column 'day' of X has values of type datetime64"):
+        to_onnx(model, X=X[:1])
+    with pytest.raises(ValueError, match="X has no samples"):
+        to_onnx(model, X=X[:0])
+
+
+def test_names_of_several_graphs_do_not_meet():
+    # skl2onnx calls the second view_6 of this graph view_61, as another value is called.
+    X = np.random.default_rng(0).integers(0, 256, (20, 8, 10, 3)).astype(np.uint8)
+    views = {"test_time_augmentation": ["crop", "flip"]}
+    model = ResNetClassifier(8, width=4, **{**ONE, "n_estimators": 3}, **views)
+    model.fit(X, np.arange(20) % 2)
+    assert_classifies(to_onnx(model, X=X[:1]), model, X)
+
+
+@pytest.mark.parametrize("opset", [99, "18", 18.5, True])
+def test_opsets_that_do_not_exist_are_refused(opset):
+    model = ResNetClassifier(4, **ONE).fit(*samples(0))
+    with pytest.raises(ValueError, match="target_opset must be an integer from 18, which"):
+        to_onnx(model, target_opset=opset)
+
+
 def test_old_opsets_are_refused():
     X, y = samples(0)
     model = ResNetClassifier(4, **ONE).fit(X, y)
-    with pytest.raises(ValueError, match="target_opset must be at least 18, .* got 17"):
+    with pytest.raises(
+        ValueError, match="an integer from 18, which torch needs, to .* got 17"
+    ):
         to_onnx(model, target_opset=17)
 
 

@@ -12,12 +12,14 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
-from sk_resnet._base import BaseResNet
+from sk_resnet._base import BaseResNet, checked_samples
 from sk_resnet._input import InputSpec
 from sk_resnet._network import ResidualNetwork
 from sk_resnet._samples import Samples
+from sk_resnet._target import Target
 from sk_resnet.inspection._probe import without_generators
 
+Outputs = Callable[[Tensor], Tensor]
 Score = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -175,17 +177,20 @@ def attributed(
     network = cast(ResidualNetwork, without_generators(estimator.module_))
     network.eval().requires_grad_(False)
     spec = net.input_spec
-    x = _samples(estimator._checked_samples(X), spec)
+    x = _samples(checked_samples(estimator, X), spec)
     sides = tuple(x.shape[2:])
     if way.needs_places and not sides:
         raise ValueError(
             f"method={method!r} marks places, and the rows of a table have none: use "
             "'integrated_gradients', 'occlusion' or 'saliency'."
         )
-    places = _places(estimator, X, len(x), target)
-    score = scores_of(network, spec, net.target.explained, torch.device(net.device))
+    outputs = _outputs_of(network, spec, torch.device(net.device))
+    if target is not None:
+        places = _places(net.target, target, len(x))
+    else:
+        places = _most_probable(net.target, outputs, x, net.batch_size)
     question = Question(
-        score=score,
+        score=lambda x, places: net.target.explained(outputs(x), places),
         network=network,
         baseline=_baseline(baseline, spec, x),
         n_at_once=net.batch_size,
@@ -245,21 +250,19 @@ def _statistics(spec: InputSpec) -> tuple[Tensor, Tensor]:
     return torch.tensor(mean.reshape(shape)), torch.tensor(scale.reshape(shape))
 
 
-def scores_of(
-    network: ResidualNetwork, spec: InputSpec, explained: Score, device: torch.device
-) -> Score:
-    """Function from samples in the units of X, and places of outputs, to what is said.
+def _outputs_of(network: ResidualNetwork, spec: InputSpec, device: torch.device) -> Outputs:
+    """Function from samples in the units of X to outputs of shape (members, n, outputs).
 
     It is in float64 around the network, as large means leave few digits in float32.
     """
     mean, scale = _statistics(spec)
 
-    def score(x: Tensor, places: Tensor) -> Tensor:
+    def outputs_of(x: Tensor) -> Tensor:
         outputs = network(((x - mean) / scale).float().to(device))
         outputs = outputs.cpu().double()  # in this order: not all devices have float64
-        return explained(outputs if outputs.ndim == 3 else outputs[None], places)
+        return outputs if outputs.ndim == 3 else outputs[None]
 
-    return score
+    return outputs_of
 
 
 # What the arguments say
@@ -277,9 +280,13 @@ def last_step(
             names = _names_behind(estimator[:-1])
         estimator = last
     if not isinstance(estimator, BaseResNet):
+        inside = [
+            name for name in ("best_estimator_", "estimator_") if hasattr(estimator, name)
+        ]
+        hint = f": pass its {inside[0]}." if inside else "."
         raise TypeError(
-            "estimator must be an estimator of sk_resnet, or a Pipeline that ends in one, "
-            f"got {type(estimator).__name__}: of a search, pass best_estimator_."
+            "estimator must be a classifier or regressor of sk_resnet, or a Pipeline that "
+            f"ends in one, got {type(estimator).__name__}{hint}"
         )
     check_is_fitted(estimator)
     return estimator, X, getattr(estimator, "feature_names_in_", names)
@@ -315,16 +322,21 @@ def _check_captum() -> None:
         ) from None
 
 
-def _places(estimator: BaseResNet, X: Any, n: int, target: Any) -> Tensor:
-    """Output to explain of each sample: that of `target`, or the most probable one."""
-    net_target: Any = estimator.net_.target
-    if target is None:
-        if net_target.estimator_type == "regressor":
-            return torch.zeros(n, dtype=torch.long)
-        probability: Any = estimator
-        return torch.from_numpy(probability.predict_proba(X).argmax(1))
-    known = getattr(net_target, "classes", np.arange(net_target.n_outputs)).tolist()
-    wanted = np.asarray(target)
+def _most_probable(target: Target, outputs: Outputs, x: Tensor, size: int) -> Tensor:
+    """Most probable class or label of each sample; the first output of numbers."""
+    places = torch.zeros(len(x), dtype=torch.long)
+    if target.estimator_type == "classifier":
+        with torch.no_grad():
+            for rows, length in _batches(x, size):
+                *_, probabilities = target.predictions(outputs(x[rows, ..., :length]))
+                places[rows] = probabilities.argmax(1)
+    return places
+
+
+def _places(target: Target, given: Any, n: int) -> Tensor:
+    """Output to explain of each sample."""
+    known = getattr(target, "classes", np.arange(target.n_outputs)).tolist()
+    wanted = np.asarray(given)
     if wanted.shape not in ((), (n,)):
         raise ValueError(
             f"target must be one of the outputs, or one for each of the {n} samples, got "
@@ -346,7 +358,12 @@ def _baseline(baseline: Any, spec: InputSpec, x: Tensor) -> Tensor:
     """Sample that stands for no evidence, of shape (1, channels, *sides)."""
     if baseline is None:
         return _statistics(spec)[0].expand(1, *x.shape[1:]).clone()
-    values = np.asarray(baseline, dtype=np.float64)
+    try:
+        values = np.asarray(baseline, dtype=np.float64)
+    except (TypeError, ValueError):
+        values = np.array(np.nan)
+    if not np.isfinite(values).all():
+        raise ValueError(f"baseline must hold finite numbers, got {baseline!r}.")
     if values.ndim == 0:
         return torch.full((1, *x.shape[1:]), float(values), dtype=torch.float64)
     if values.shape != spec.sample_shape or spec.unequal:

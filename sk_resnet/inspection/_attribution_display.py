@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit
 from sklearn.pipeline import Pipeline
+from sklearn.utils.validation import check_consistent_length
 
 from sk_resnet._base import BaseResNet
+from sk_resnet._target import Target
 from sk_resnet.inspection._attribution import METHODS, attributed, last_step
 from sk_resnet.inspection._displays import drawing_axes
 
@@ -40,8 +42,8 @@ class AttributionDisplay:
         What was attributed: log-odds of the targets, or predicted numbers.
     targets : array-like of shape (n_samples,)
         Class, label or output that was explained in each sample.
-    target_name : {"class", "label", "output"}, default="class"
-        What targets are.
+    target_name : {"class", "label", "output", "prediction"}, default="class"
+        What targets are; "prediction" stands for the only output of a regressor.
     method : str, default="integrated_gradients"
         How the attributions were found.
     feature_names : array-like of shape (n_features,), default=None
@@ -88,6 +90,9 @@ class AttributionDisplay:
         self.target_name = target_name
         self.method = method
         self.feature_names = feature_names
+        if method not in METHODS:
+            raise ValueError(f"method must be one of {sorted(METHODS)}, got {method!r}.")
+        check_consistent_length(self.samples, self.attributions, self.scores, self.targets)
 
     @classmethod
     def from_estimator(
@@ -109,7 +114,8 @@ class AttributionDisplay:
         Attributed is the log-odds of the class or label, ``log(p / (1 - p))`` of the
         probability p that the estimator predicts, or the number that it predicts, in the
         units of y. It is all that the estimator does: scaling, temperature, the average
-        over an ensemble; only the views of `test_time_augmentation` are left out.
+        over an ensemble; only the views of `test_time_augmentation` are left out, from the
+        score and from the choice of the most probable class.
 
         Parameters
         ----------
@@ -141,7 +147,7 @@ class AttributionDisplay:
         stage : int, default=None
             Stage of the network whose activations Grad-CAM weighs; None takes the last.
             Earlier ones are finer, and know less of classes.
-        shown : sequence of int, default=None
+        shown : sequence of int or mask of shape (n_samples,), default=None
             Samples to draw, see `plot`.
         ax : array of matplotlib Axes, default=None
             Where to draw, see `plot`.
@@ -189,7 +195,7 @@ class AttributionDisplay:
             found.attributions,
             scores=found.scores,
             targets=found.targets,
-            target_name=_TARGET_NAMES[network.net_.target.kind],
+            target_name=_target_name(network.net_.target),
             method=method,
             feature_names=names,
         )
@@ -209,7 +215,7 @@ class AttributionDisplay:
 
         Parameters
         ----------
-        shown : sequence of int, default=None
+        shown : sequence of int or mask of shape (n_samples,), default=None
             Samples to draw; None draws the first six images, or three of others.
         ax : array of matplotlib Axes, default=None
             One for each sample, three for each volume; None makes a new figure.
@@ -239,6 +245,8 @@ class AttributionDisplay:
 
     def _title(self, i: int) -> str:
         target, score = self.targets[i], self.scores[i]
+        if self.target_name == "prediction":
+            return f"prediction: {_number(score)}"
         if self.target_name == "output":
             return f"output {target}: {_number(score)}"
         return f"{self.target_name} {target}: {expit(score):.0%}"
@@ -248,16 +256,22 @@ def _rows(shown: Sequence[int] | None, n: int, most: int) -> NDArray[np.intp]:
     """Numbers of the samples to draw, of n."""
     if shown is None:
         return np.arange(min(n, most))
-    rows = np.asarray(shown, dtype=int).ravel()
-    if not len(rows) or not ((rows >= -n) & (rows < n)).all():
+    rows = np.asarray(shown).ravel()
+    if rows.dtype == bool and len(rows) == n:  # a mask
+        rows = rows.nonzero()[0]
+    is_whole = rows.dtype.kind in "iu" and len(rows)
+    if not is_whole or not ((rows >= -n) & (rows < n)).all():
         raise ValueError(
             f"shown must hold numbers of samples, from 0 to {n - 1} or counted back from "
-            f"-1, got {shown!r}."
+            f"-1, or be a mask of {n}, got {shown!r}."
         )
     return rows % n
 
 
-_TARGET_NAMES = {"labels": "class", "label_sets": "label", "numbers": "output"}
+def _target_name(target: Target) -> str:
+    if target.kind == "numbers":
+        return "prediction" if target.n_outputs == 1 else "output"
+    return {"labels": "class", "label_sets": "label"}[target.kind]
 
 
 def _names(given: ArrayLike | None, n_features: int) -> list[str]:
