@@ -265,8 +265,8 @@ class BaseResNet(CallbackSupportMixin, Model, ABC):
         X_val : array-like, default=None
             Samples to validate on after each epoch, in the layout of X.
         y_val : array-like, default=None
-            Their y, in the layout of y; of classes that are in y. None for a dataset of
-            pairs.
+            Their y, in the layout of y; a classifier must know its classes from y. None
+            for a dataset of pairs.
         groups : array-like of shape (n_samples,), default=None
             Groups that `validation_split` must not tear apart.
 

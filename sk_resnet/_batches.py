@@ -51,7 +51,7 @@ class ArrayDataset(Dataset):
         """Size of all samples as the network gets them."""
         return 4 * len(self) * math.prod(self.X.shape[1:])
 
-    def load(self, device: torch.device, limit: int = RESIDENT_BYTES) -> None:
+    def load(self, device: torch.device) -> None:
         """Put y, weights and, where they fit, samples on the device.
 
         Bytes stay bytes and are standardized there; other types are standardized here,
@@ -61,7 +61,7 @@ class ArrayDataset(Dataset):
             return  # for another member of an ensemble
         self.y, self.weight = self.y.to(device), self.weight.to(device)
         is_bytes = self.X.dtype == np.uint8
-        if (self.n_bytes // 4 if is_bytes else self.n_bytes) > limit:
+        if (self.n_bytes // 4 if is_bytes else self.n_bytes) > RESIDENT_BYTES:
             return
         if is_bytes:
             samples = np.ascontiguousarray(self.spec.channels_first(self.X[self.rows]))
@@ -96,7 +96,7 @@ class ArrayDataset(Dataset):
 
 
 def batch_bounds(n: int, size: int, *, trains: bool) -> list[tuple[int, int]]:
-    """First sample of each batch, and that behind its last one."""
+    """Start and stop of each batch."""
     starts = list(range(0, n, size))
     # The batch before takes in a tail of less than half a batch: batch norm has no variance
     # over one sample, and a poor one over few, which the running statistics would end on.

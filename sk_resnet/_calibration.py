@@ -26,7 +26,7 @@ def fitted_temperature(
     Guo et al. 2017, arXiv:1706.04599 §4.2. `outputs` are those of each member for its own
     validation set. Where members share one set, T is that of their average. Where each has
     a fold of its own, T of single members is too high for their average, which is less sure
-    already: the result is half way to it from 1.
+    already: the result is the mean of 1 and that T.
     """
     target = target.to(torch.device("cpu"))
     shares_one = all(own is validation[0] for own in validation)

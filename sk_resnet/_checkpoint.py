@@ -48,7 +48,7 @@ class Checkpoint:
 
     @property
     def n_done(self) -> int:
-        """Epochs of the training that it is in, of the network that is behind."""
+        """Epochs of the present training that every network has done."""
         return min((state.n_own for state in self.states.values()), default=0)
 
     def check_rows(self, rows: Any) -> None:
@@ -80,7 +80,7 @@ class Checkpoint:
                 restore(nets[place], state, recipe)
             return list(self.values["history"])
         self.values |= {"stage": stage, "history": list(history)}
-        # Of those that have not begun the fine-tuning when a file is written.
+        # A file may be written before all networks have begun the fine-tuning.
         self.states = {
             place: take_snapshot(net, state_by_name(net), n_before=len(net.history))
             for place, net in enumerate(nets if stage else [])

@@ -6,7 +6,7 @@ from operator import is_
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules import module as of_all_modules
 
 try:
@@ -18,11 +18,18 @@ except ImportError as error:
         "pyproject.toml names."
     ) from error
 
+if not hasattr(torch.optim.SGD, "_init_group"):
+    raise ImportError(
+        f"sk_resnet cannot use torch {torch.__version__}, whose SGD has other inner "
+        "functions: install a version that its pyproject.toml names."
+    )
+
 # The operator behind `Tensor.item`.
 READS_A_VALUE = torch.ops.aten._local_scalar_dense.default
 
 __all__ = [
     "READS_A_VALUE",
+    "SGD",
     "Contents",
     "TorchDispatchMode",
     "WeakIdKeyDictionary",
@@ -34,6 +41,24 @@ __all__ = [
     "qualified_name",
     "shallow_copy",
 ]
+
+
+class SGD(torch.optim.SGD):
+    """SGD whose fused step moves some weights for the first time beside others."""
+
+    def _init_group(
+        self,
+        group: dict[str, Any],
+        params: list[Tensor],
+        grads: list[Tensor],
+        momentum_buffer_list: list[Tensor | None],
+    ) -> bool:
+        is_sparse = super()._init_group(group, params, grads, momentum_buffer_list)
+        if not all(buffer is None for buffer in momentum_buffer_list):
+            for i, buffer in enumerate(momentum_buffer_list):
+                if buffer is None:
+                    momentum_buffer_list[i] = torch.zeros_like(params[i])
+        return is_sparse
 
 
 def children_of(module: nn.Module) -> dict[str, nn.Module]:

@@ -125,18 +125,20 @@ class _Classifier(ClassifierMixin, BaseResNet):
     # What y is
 
     def _checked_y(self, y: Any) -> Any:
-        if sparse.issparse(y):
-            check_classification_targets(y)
-            return y
-        y = np.asarray(y)
+        is_sparse = sparse.issparse(y)
+        if is_sparse:
+            y = y.tocsr(copy=True)
+            y.sum_duplicates()
+        else:
+            y = np.asarray(y)
         kind = type_of_target(y, input_name="y")
-        if kind == "multiclass-multioutput" or (kind == "multilabel-indicator"):
-            if kind == "multilabel-indicator" and np.isin(y, (0, 1)).all():
+        if is_sparse or kind in ("multiclass-multioutput", "multilabel-indicator"):
+            other = np.setdiff1d(y.data if is_sparse else y, (0, 1)).tolist()
+            if not other and (is_sparse or kind == "multilabel-indicator"):
                 return y
-            other = np.setdiff1d(y, (0, 1)).tolist()[0]
             raise ValueError(
                 "y of several columns must be a multilabel indicator of 0 and 1, got "
-                f"values such as {other!r}: fit one classifier for each column with "
+                f"values such as {other[0]!r}: fit one classifier for each column with "
                 "sklearn.multioutput.MultiOutputClassifier."
             )
         y = column_or_1d(y, warn=True)
@@ -528,7 +530,8 @@ class _Regressor(RegressorMixin, BaseResNet):
 
         Returns
         -------
-        y : ndarray of shape (n_estimators, n_samples) or one with outputs behind
+        y : ndarray of shape (n_estimators, n_samples) or \
+(n_estimators, n_samples, n_outputs)
             In the units of y in fit.
         """
         outputs = self._member_outputs(X)
@@ -679,10 +682,10 @@ default="one_cycle"
         deviation 1, by statistics of the training part.
     validation_split : "auto", float, splitter, list of a pair of index arrays, or None, \
 default="auto"
-        Part of the training data that is held out to validate on. With "auto" each
-        network of an ensemble for rows is validated on another fold, and trained on the
-        others, where that serves `calibrate`. Else "auto" and None hold nothing out,
-        unless a callback monitors validation and X_val is not given: then 0.1. A fraction
+        Part of the training data that is held out to validate on. With "auto" and
+        `calibrate`, each network of an ensemble for rows is validated on a fold of its own,
+        and trained on the others. In all other cases "auto" and None hold nothing out, but
+        a tenth where a callback monitors validation and X_val is not given. A fraction
         and folds are drawn by class, or by `groups`. Of a splitter each network gets
         another split, one network the first.
     callbacks : list of skorch callbacks or of (str, callback) pairs, default=None
@@ -912,10 +915,10 @@ default="one_cycle"
         deviation 1, by statistics of the training part.
     validation_split : "auto", float, splitter, list of a pair of index arrays, or None, \
 default="auto"
-        Part of the training data that is held out to validate on. With "auto" each
-        network of an ensemble for rows is validated on another fold, and trained on the
-        others, where that serves `calibrate`. Else "auto" and None hold nothing out,
-        unless a callback monitors validation and X_val is not given: then 0.1. A fraction
+        Part of the training data that is held out to validate on. With "auto" and
+        `calibrate`, each network of an ensemble for rows is validated on a fold of its own,
+        and trained on the others. In all other cases "auto" and None hold nothing out, but
+        a tenth where a callback monitors validation and X_val is not given. A fraction
         and folds are drawn by class, or by `groups`. Of a splitter each network gets
         another split, one network the first.
     callbacks : list of skorch callbacks or of (str, callback) pairs, default=None

@@ -44,7 +44,7 @@ def groups_of(trainings: Sequence[Training], n_processors: int) -> list[list[int
     for places in by_key.values():
         size = _group_size(trainings[places[0]], len(places), n_processors)
         for i in range(0, len(places), size):
-            # Fits that go on from checkpoints, together with those that are as far.
+            # Fits that go on from checkpoints have done different numbers of epochs.
             by_progress: dict[int, list[int]] = {}
             for place in places[i : i + size]:
                 by_progress.setdefault(trainings[place].n_done, []).append(place)

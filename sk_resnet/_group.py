@@ -27,7 +27,7 @@ LEFT_SHARE = 1 / 8
 
 
 @dataclass
-class _Rates:
+class _Span:
     """Neighbours in a group that share all rates and penalties, and so an optimizer."""
 
     start: int
@@ -51,14 +51,14 @@ class Group:
         self.n_epochs, self.n_batches = recipe.n_epochs, len(self.members[0].batches)
         earlier = [state_by_name(member.net) for member in self.members]
         self._gather()
-        self.runs: list[_Rates] = []
+        self.spans: list[_Span] = []
         for key, found in groupby(enumerate(self.members), lambda pair: _rates(pair[1])):
             places = [place for place, _ in found]
-            self.runs.append(self._run(key, places[0], places[-1] + 1, earlier))
+            self.spans.append(self._span(key, places[0], places[-1] + 1, earlier))
 
-    def _run(
+    def _span(
         self, recipe: Recipe, start: int, stop: int, earlier: list[dict[str, Any]]
-    ) -> _Rates:
+    ) -> _Span:
         slices = self._slices(start, stop)
         n = stop - start
         optimizer = make_optimizer(
@@ -74,7 +74,7 @@ class Group:
             if member.is_training and member.lr is not None:
                 n_steps = member.n_done * self.n_batches
                 skip_steps(scheduler, optimizer, n_steps, member.lr)
-        return _Rates(start, stop, optimizer, scheduler, slices)
+        return _Span(start, stop, optimizer, scheduler, slices)
 
     # Tensors
 
@@ -123,7 +123,7 @@ class Group:
             for name, w in self.network.named_parameters()
         }
 
-    def keep(self, training: list[Member]) -> None:
+    def drop_ended(self, training: list[Member]) -> None:
         """Let members go whose training has ended; move the others where it pays."""
         n, kept = len(self.members), [m.is_training for m in self.members]
         for member in self.members:
@@ -133,29 +133,29 @@ class Group:
             return
         self.members = training
         self._gather()
-        runs, start = [], 0
-        for run in self.runs:
-            of_run = torch.tensor(kept[run.start : run.stop], device=self.device)
-            stop = start + int(of_run.sum())
+        spans, start = [], 0
+        for span in self.spans:
+            of_span = torch.tensor(kept[span.start : span.stop], device=self.device)
+            stop = start + int(of_span.sum())
             if stop > start:
-                runs.append(self._shortened(run, start, stop, of_run))
+                spans.append(self._shortened(span, start, stop, of_span))
             start = stop
-        self.runs = runs
+        self.spans = spans
 
-    def _shortened(self, run: _Rates, start: int, stop: int, kept: Tensor) -> _Rates:
-        """Run of the members that are kept, with the optimizer and its schedule."""
+    def _shortened(self, span: _Span, start: int, stop: int, kept: Tensor) -> _Span:
+        """The span without the members that left, with its optimizer and schedule."""
         slices = self._slices(start, stop)
-        state = run.optimizer.state
-        moved = {id(w): slices[name] for name, w in run.slices.items()}
-        for name, w in run.slices.items():
+        state = span.optimizer.state
+        moved = {id(w): slices[name] for name, w in span.slices.items()}
+        for name, w in span.slices.items():
             if w in state:
                 state[slices[name]] = {
                     key: _selected(value, kept) for key, value in state.pop(w).items()
                 }
-        for group in run.optimizer.param_groups:
+        for group in span.optimizer.param_groups:
             group["params"] = [moved[id(w)] for w in group["params"]]
             group["members"] = stop - start
-        return replace(run, start=start, stop=stop, slices=slices)
+        return replace(span, start=start, stop=stop, slices=slices)
 
     def _release(self, member: Member) -> None:
         """Give a member tensors and an optimizer of its own."""
@@ -176,8 +176,8 @@ class Group:
     ) -> None:
         """Write all checkpoints, behind so many epochs, when the time of one has come.
 
-        Several fits that were written once are written at their last epoch too: one that
-        has ended could not train with the others again.
+        Once several fits have been written together, so is their last epoch: a fit that has
+        ended could not go on with the others.
         """
         given = [(m, m.progress) for m in by_member if m.progress is not None]
         every = {id(p.checkpoint): p.checkpoint for _, p in given}
@@ -203,12 +203,14 @@ class Group:
     def _optimizer_state(self, member: Member) -> dict[str, dict[str, Any]]:
         """What the optimizer holds of a member, by the names of its parameters."""
         place = self.members.index(member)
-        run = next(run for run in self.runs if run.start <= place < run.stop)
-        n, at = run.stop - run.start, place - run.start
+        span = next(span for span in self.spans if span.start <= place < span.stop)
+        n, at = span.stop - span.start, place - span.start
         return {
-            name: {key: _own(value, n, at) for key, value in run.optimizer.state[w].items()}
-            for name, w in run.slices.items()
-            if run.optimizer.state.get(w)
+            name: {
+                key: _own(value, n, at) for key, value in span.optimizer.state[w].items()
+            }
+            for name, w in span.slices.items()
+            if span.optimizer.state.get(w)
         }
 
     def dissolve(self) -> None:
@@ -222,8 +224,8 @@ class Group:
 
     def rates(self) -> list[float]:
         """Learning rate of each member."""
-        found = [float(run.optimizer.param_groups[0]["lr"]) for run in self.runs]
-        sizes = [run.stop - run.start for run in self.runs]
+        found = [float(span.optimizer.param_groups[0]["lr"]) for span in self.spans]
+        sizes = [span.stop - span.start for span in self.spans]
         return [lr for lr, n in zip(found, sizes, strict=True) for _ in range(n)]
 
     def train(self, check: Callable[[], None]) -> list[list[float]]:
@@ -233,8 +235,8 @@ class Group:
         sums = _Sums(self.members)
         for batches in zip(*(member.batches for member in self.members), strict=True):
             self._do_step(batches)
-            for run in self.runs:
-                run.scheduler.step()
+            for span in self.spans:
+                span.scheduler.step()
             sums.add(batches, self._outputs)
             check()
         return sums.means(self._losses, [len(m.batches.dataset) for m in self.members])
@@ -266,7 +268,7 @@ class Group:
         n_steps = self.n_epochs * (1 if is_last else self.n_batches)
         return recorded(
             step,
-            [group for run in self.runs for group in run.optimizer.param_groups],
+            [group for span in self.spans for group in span.optimizer.param_groups],
             device=self.device,
             n_steps=n_steps,
             generators=[member.net.noise for member in self.members],
@@ -284,17 +286,17 @@ class Group:
             for of_part in zip(*(list(n.parameters()) for n in networks), strict=True)
         ]
         whole = [torch.cat(parts) if len(parts) > 1 else parts[0] for parts in grads]
-        sizes = [run.stop - run.start for run in self.runs]
+        sizes = [span.stop - span.start for span in self.spans]
         names = [name for name, _ in self.network.named_parameters()]
         for name, grad in zip(names, whole, strict=True):
             assert grad is not None
             one = len(grad) // len(self.members)
             split = grad.split([one * n for n in sizes])
-            for run, own in zip(self.runs, split, strict=True):
-                run.slices[name].grad = own
-        for run in self.runs:
-            run.optimizer.step()
-            run.optimizer.zero_grad()
+            for span, own in zip(self.spans, split, strict=True):
+                span.slices[name].grad = own
+        for span in self.spans:
+            span.optimizer.step()
+            span.optimizer.zero_grad()
         for network in networks:
             network.zero_grad()
 

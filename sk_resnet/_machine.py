@@ -22,8 +22,7 @@ from sk_resnet._compat_torch import is_compilation_error
 # and prediction in batches of one size does not; smaller networks keep float32, in which
 # machines agree.
 LARGE_MULTIPLY_ADDS = 10_000_000
-# Fewer samples than a batch take the time of the next multiple of this there, not of a
-# whole batch.
+# On a CPU, samples that are fewer than a batch are padded to the next multiple of this.
 FEW = 32
 # Multiply-adds of a batch below which a second thread costs more than it computes; on a
 # busy machine it costs many times more.

@@ -66,7 +66,7 @@ def _train(
     if not training:
         return
     group = Group([member for member in by_member if member.is_present], execution)
-    group.keep(training)  # those that ended in an earlier run
+    group.drop_ended(training)  # those that ended in an earlier run
     n_done = training[0].n_done
     try:
         for _ in range(n_done, training[0].recipe.n_epochs):
@@ -78,7 +78,7 @@ def _train(
                     member.fail(member.unit.error)
             ended = [member for member in training if not member.is_training]
             training = [member for member in group.members if member.is_training]
-            group.keep(training)
+            group.drop_ended(training)
             for member in ended:
                 held = member.end()
                 if isinstance(held, int):

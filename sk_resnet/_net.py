@@ -58,8 +58,8 @@ class ResidualNet(BareNet):
     """skorch net over resident arrays, with one record an epoch.
 
     Batches reach the callbacks' batch hooks, and the loss the host, only when a callback
-    overrides such a hook. What lives for one training is in a `Run`, which is only there
-    meanwhile.
+    overrides such a hook. Steps, sums and the schedule of one training are in a `Run`, and
+    those of several networks that train as one in a `Group`.
     """
 
     def __init__(
@@ -164,7 +164,7 @@ class ResidualNet(BareNet):
             self.record_validation(means, len(validation), by_batch=run.hooks is not None)
         self.end_epoch(training, validation, time.perf_counter() - started)
 
-    # Its acts, which a training as a member of another network has too
+    # Steps of a training, which `Member` takes as well
 
     def prepare(
         self,
@@ -446,7 +446,13 @@ class ResidualNet(BareNet):
                     found = autocast(network, view(x), bfloat16=bfloat16)[..., :n, :]
                     of_view[..., start : start + n, :] = found
                 start += n
-        return out.cpu().numpy()
+        outputs = out.cpu().numpy()
+        if not np.isfinite(outputs).all():
+            raise ValueError(
+                "The outputs for some samples of X are not finite: their values are too "
+                "far from those that the network was trained on."
+            )
+        return outputs
 
 
 def make_optimizer(

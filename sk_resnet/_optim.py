@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import SGD, AdamW, Optimizer, lr_scheduler
+from torch.optim import AdamW, Optimizer, lr_scheduler
 
+from sk_resnet._compat_torch import SGD
 from sk_resnet._penalty import STRUCTURES, by_member
 
 
@@ -41,8 +42,8 @@ class _EndsSteps:
     def settle(self, lr: float) -> None:
         """Zero what a proximal step at this learning rate would; other weights stay.
 
-        So do frozen ones, also those that are no longer. Gradients may be gone by now, but
-        an optimizer that has states has one for each weight that it moved.
+        So do weights that are frozen, or were during the training. Gradients may be gone by
+        now, but an optimizer that has states has one for each weight that it moved.
         """
         for group in self.param_groups:
             group["lr"] = lr
@@ -72,21 +73,6 @@ class ProximalSGD(_EndsSteps, SGD):
 
     def _step_size(self, group: dict[str, Any], w: Tensor) -> Tensor | float:
         return group["lr"] / (1 - group["momentum"])
-
-    def _init_group(
-        self,
-        group: dict[str, Any],
-        params: list[Tensor],
-        grads: list[Tensor],
-        momentum_buffer_list: list[Tensor | None],
-    ) -> bool:
-        is_sparse = super()._init_group(group, params, grads, momentum_buffer_list)
-        # The fused step fails where some weights move for the first time, and others not.
-        if not all(buffer is None for buffer in momentum_buffer_list):
-            for i, buffer in enumerate(momentum_buffer_list):
-                if buffer is None:
-                    momentum_buffer_list[i] = torch.zeros_like(params[i])
-        return is_sparse
 
 
 class ProximalAdamW(_EndsSteps, AdamW):

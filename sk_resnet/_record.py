@@ -97,8 +97,7 @@ def record_at_any_rate(
 ) -> Step:
     """Record operations, and read the learning rates anew in every replay.
 
-    They are tensors for the record alone: callbacks that halve or log the rates of groups
-    mean numbers.
+    Rates are tensors only while recording: callbacks that halve or log them expect numbers.
     """
     numbers = [group["lr"] for group in groups]
     # In 64 bits, as Python would pass them.
@@ -244,7 +243,7 @@ class _Recorder(TorchDispatchMode):
 
 
 def _binding(function: Any) -> Any:
-    """What torch itself calls for an operator, in half a microsecond less."""
+    """What torch itself calls for an operator, without a detour through Python."""
     name = qualified_name(function).removeprefix("aten::")
     found = getattr(torch, name, getattr(Tensor, name, None))
     is_compiled = isinstance(found, (BuiltinFunctionType, MethodDescriptorType))

@@ -57,7 +57,7 @@ def take_snapshot(
         "began": began,
         "held": held,
         "is_present": True,
-        # Of its group, which may have gone on when it had ended.
+        # The group may go on after this member has ended.
         "n_done": net.n_epochs_done,
         "lr": lr,
         "history": history,

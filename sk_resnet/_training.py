@@ -51,7 +51,7 @@ class Training:
 
     @property
     def n_done(self) -> int:
-        """Epochs that its group had done in an earlier run, also without it."""
+        """Epochs that its group had done before, also those after this member ended."""
         return int(self.state.values["n_done"]) if self.state else 0
 
     @property
@@ -62,7 +62,7 @@ class Training:
 
     @property
     def began(self) -> int | None:
-        """Epochs of earlier trainings that left running averages to go on with."""
+        """Epochs behind the running averages of the optimizer; None of a new optimizer."""
         if self.state is not None:
             began: int | None = self.state.values["began"]
             return began

@@ -557,6 +557,19 @@ def test_numbers_too_large_beside_those_of_the_training(rows, large):
     np.testing.assert_array_equal(model.predict(X), before)
 
 
+@pytest.mark.parametrize("kind", [ResNetClassifier, ResNetRegressor])
+@pytest.mark.parametrize("n_estimators", [1, 2])
+def test_predictions_are_finite_or_an_error(kind, n_estimators, rows):
+    X, y = rows
+    model = kind(4, n_estimators=n_estimators, max_epochs=1, random_state=0).fit(X, y)
+    for predict in (model.predict, model.embed):
+        with pytest.raises(
+            ValueError, match="outputs for some samples of X are not finite"
+        ):
+            predict(X * 1e38)
+        assert np.isfinite(predict(X * 1e3)).all()
+
+
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_infinities_of_both_signs_are_no_warning(rows, dtype):
     X, y = rows

@@ -317,6 +317,34 @@ def test_columns_of_classes_are_refused(label_sets):
         ResNetClassifier(**TINY).fit(X, 2 * y)
 
 
+@pytest.mark.parametrize("make", [np.asarray, sparse.csr_matrix, sparse.coo_array])
+@pytest.mark.parametrize("values", [(-1, 1), (0, 2), (0, 1, 3)])
+def test_only_indicators_are_sets_of_labels(make, values):
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(30, 4)), rng.choice(values, size=(30, 3))
+    right = rng.integers(2, size=(30, 3))
+    model = ResNetClassifier(4, n_estimators=1, max_epochs=1, random_state=0)
+    for fit in (
+        lambda: model.fit(X, make(y)),
+        lambda: model.partial_fit(X, make(y)),
+        lambda: model.fit(X, make(right), X_val=X, y_val=make(y)),
+    ):
+        with pytest.raises(
+            ValueError, match="must be a multilabel indicator of 0 and 1, got"
+        ):
+            fit()
+        assert not hasattr(model, "net_")
+
+
+def test_what_stands_twice_at_a_place_of_sparse_y_is_added_up():
+    rows, columns = np.array([0, 1, 2, 2, *range(3, 30)]), np.array([0, 1, 2, 2, *[0] * 27])
+    twice = sparse.coo_array((np.ones(31), (rows, columns)), shape=(30, 3))
+    model = ResNetClassifier(4, n_estimators=1, max_epochs=1, random_state=0)
+    with pytest.raises(ValueError, match="got values such as 2.0"):
+        model.fit(np.random.default_rng(0).normal(size=(30, 4)), twice)
+    assert twice.nnz == 31  # that of the caller
+
+
 # What the classes share
 
 
@@ -368,6 +396,23 @@ def test_text_that_is_repeated_stays_equal():
             assert texts[2][name] == texts[3][name]
         else:
             assert len(found) == 1, name
+    attributes = [described(kind, "Attributes") for kind in ALL]
+    for name in set(attributes[0]) & set(attributes[2]):
+        found = [text[name] for text in attributes]
+        if name == "history_":
+            assert found[0] == found[1] != found[2] == found[3]
+        else:
+            assert len(set(found)) == 1, name
+    references = [
+        set(re.split(r"\.\. \[\d\] ", section(kind, "References"))) for kind in ALL
+    ]
+    assert references[0] == references[1]
+    assert references[2] == references[3]
+    one, other = (inspect.getdoc(kind.partial_fit) for kind in (ALL[0], ALL[2]))
+    neither = [
+        re.search(r"Neither .*?\n\n", text, re.S).group().split() for text in (one, other)
+    ]
+    assert neither[0] == neither[1]
 
 
 DISPLAYS = [getattr(inspection, n) for n in inspection.__all__ if n.endswith("Display")]

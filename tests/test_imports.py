@@ -1,4 +1,7 @@
 import ast
+import importlib
+import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -161,6 +164,28 @@ def test_private_names_of_others_stand_in_one_file_for_each_library(module):
             assert not any(map(private, names)), ast.unparse(node)
         elif isinstance(node, ast.Attribute) and private(node.attr):
             assert node.attr in ours, ast.unparse(node)
+
+
+# scikit-learn documents these for those who derive classes from its own.
+TO_OVERRIDE = re.compile("_doc_link_.*|_parameter_constraints|_validate_params")
+
+
+@pytest.mark.parametrize("module", sorted(set(ORDER) - set(COMPAT.values())))
+def test_private_names_of_others_are_overridden_in_one_file_for_each_library(module):
+    name = "sk_resnet" if module == "__init__" else f"sk_resnet.{module}"
+    for kind in vars(importlib.import_module(name)).values():
+        if not isinstance(kind, type) or kind.__module__ != name:
+            continue
+        foreign = {
+            attribute
+            for base in kind.__mro__
+            if not base.__module__.startswith(("sk_resnet", "typing", "builtins"))
+            for attribute in vars(base)
+        }
+        for attribute, value in vars(kind).items():
+            if private(attribute) and inspect.isfunction(value):
+                is_allowed = TO_OVERRIDE.fullmatch(attribute) or attribute not in foreign
+                assert is_allowed, f"{kind.__name__}.{attribute}"
 
 
 # Parameters whose types have names, in the modules around the core.

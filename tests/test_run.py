@@ -110,15 +110,16 @@ def test_batch_hooks_do_not_change_the_weights(images, dropout):
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float16, np.float32, np.float64])
 @pytest.mark.parametrize("channel_axis", [1, -1])
-def test_resident_samples_equal_streamed_ones(dtype, channel_axis):
+def test_resident_samples_equal_streamed_ones(dtype, channel_axis, monkeypatch):
     rng = np.random.default_rng(0)
     X = rng.integers(0, 255, size=(20, 3, 5, 3)).astype(dtype)
     spec = input_spec(X, input_shape=None, channel_axis=channel_axis)
     spec = with_statistics(spec, X, np.ones(20))
     rows = np.array([3, 1, 9, 19])
     streamed, resident = (ArrayDataset(X, spec, rows=rows) for _ in range(2))
-    streamed.load(CPU, limit=0)
     resident.load(CPU)
+    monkeypatch.setattr(_batches, "RESIDENT_BYTES", 0)
+    streamed.load(CPU)
     assert streamed.resident is None
     assert resident.resident.dtype == (torch.uint8 if dtype == np.uint8 else torch.float32)
     places = torch.tensor([2, 0])
