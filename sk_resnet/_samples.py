@@ -190,6 +190,11 @@ def _read(
 
 def _copied(x: Any) -> NDArray[Any]:
     """Sample as an array of its own: a dataset may give it again, changed."""
+    if getattr(x, "mode", None) in ("P", "PA"):  # of Pillow
+        raise TypeError(
+            "An image of a dataset has a palette, and its pixels are numbers of colours: "
+            'give image.convert("RGB").'
+        )
     try:
         return np.array(to_numpy(x))
     except (ValueError, TypeError) as error:

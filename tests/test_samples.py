@@ -257,6 +257,7 @@ BROKEN[0, 0, 0] = np.inf
         (pd.DataFrame(FLOATS[:, 0, 0]).groupby(0), TypeError, "of type SeriesGroupBy"),
         (make_pipeline(None), ValueError, "Expected 2D array|requires y"),
         (Pairs(COLOUR[:0]), ValueError, "dataset of none"),
+        (changed(0, Image.new("P", (8, 8))), TypeError, r'give image.convert\("RGB"\)'),
         (Alone(), ValueError, "requires y to be passed"),
         (changed(5, FLOATS[0, :, 1:]), ValueError, r"got \(3, 7, 8\) at 5 and \(3, 8, 8\)"),
         (changed(5, FLOATS[0] * 1j), TypeError, "got one of type complex"),
