@@ -204,10 +204,11 @@ class BaseResNet(CallbackSupportMixin, Model, ABC):
             For unknown parameters, and for callbacks that are not given by that name.
         """
         of_callbacks = {k: v for k, v in params.items() if k.startswith("callbacks__")}
-        super().set_params(**{k: v for k, v in params.items() if k not in of_callbacks})
-        if of_callbacks:
-            self.callbacks = with_parameters(self.callbacks, of_callbacks)
-        return self
+        own = {k: v for k, v in params.items() if k not in of_callbacks}
+        if of_callbacks:  # first: an error here must not leave the others set
+            items = own.get("callbacks", self.callbacks)
+            own["callbacks"] = with_parameters(items, of_callbacks)
+        return super().set_params(**own)
 
     # What y is: subclasses say
 

@@ -299,10 +299,10 @@ class CtrlC:
 
 def as_callbacks(items: Any) -> list[Any]:
     """Callbacks, alone or as (name, callback); classes are instantiated."""
+    _check_names(items)
     result = []
     for item in items or []:
-        named = isinstance(item, (tuple, list)) and len(item) == 2
-        callback = item[1] if named else item
+        callback = item[1] if _is_pair(item) else item
         if isinstance(callback, type):
             callback = callback()
         if not isinstance(callback, Callback):
@@ -311,24 +311,33 @@ def as_callbacks(items: Any) -> list[Any]:
                 f"got {item!r}: see skorch.callbacks, and set_callbacks for those of "
                 "scikit-learn."
             )
-        result.append((_checked_name(item[0]), callback) if named else callback)
+        result.append((item[0], callback) if _is_pair(item) else callback)
     return result
 
 
-def _checked_name(name: Any) -> str:
-    """Name of a callback, which set_params can find between two of ``__``."""
-    if not isinstance(name, str) or not name or "__" in name:
+def _is_pair(item: Any) -> bool:
+    return isinstance(item, (tuple, list)) and len(item) == 2
+
+
+def _check_names(items: Any) -> None:
+    """Refuse names that set_params could not find between two of ``__``."""
+    names = [item[0] for item in items or [] if _is_pair(item)]
+    for name in names:
+        if not isinstance(name, str) or not name or "__" in name:
+            raise ValueError(
+                "The name of a callback must be a string without '__', such as 'stop', "
+                f"got {name!r}: rename it."
+            )
+    if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(
-            "The name of a callback must be a string without '__', such as 'stop', got "
-            f"{name!r}: rename it."
+            f"callbacks must have names of their own, got {twice} twice: rename one."
         )
-    return name
 
 
 def _named(items: Any) -> dict[str, Any]:
     """Callbacks that are given as pairs of a name and a callback."""
     items = items if isinstance(items, (tuple, list)) else []
-    pairs = [item for item in items if isinstance(item, (tuple, list)) and len(item) == 2]
+    pairs = [item for item in items if _is_pair(item)]
     return {name: callback for name, callback in pairs if isinstance(name, str)}
 
 
@@ -345,11 +354,8 @@ def callback_parameters(items: Any) -> dict[str, Any]:
 
 def with_parameters(items: Any, changes: dict[str, Any]) -> list[Any]:
     """Callbacks of which copies take the changes that name them."""
+    _check_names(items)
     named = _named(items)
-    pairs = [item for item in items or [] if isinstance(item, (tuple, list))]
-    names = [_checked_name(item[0]) for item in pairs]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ValueError(f"callbacks must have names of their own, got {twice} twice.")
     for key, value in sorted(changes.items()):  # a callback before its parameters
         _, name, *parameter = key.split("__", 2)
         if name not in named:
@@ -357,21 +363,24 @@ def with_parameters(items: Any, changes: dict[str, Any]) -> list[Any]:
                 f"{key} names no callback: those with a name are {sorted(named)}. Give "
                 "callbacks as pairs, such as callbacks=[('stop', EarlyStopping())]."
             )
-        if not parameter:
-            named[name] = value
-            continue
-        callback = named[name]
-        callback = callback() if isinstance(callback, type) else copy.copy(callback)
-        callback.set_params(**{parameter[0]: value})
-        named[name] = callback
-    changed = [
-        (item[0], named[item[0]])
-        if isinstance(item, (tuple, list)) and item[0] in named
-        else item
-        for item in items
-    ]
+        named[name] = (
+            _with_parameter(named[name], key, parameter[0], value) if parameter else value
+        )
+    changed = [(i[0], named[i[0]]) if _is_pair(i) else i for i in items]
     # None switches a callback off, as in skorch.
-    return [i for i in changed if not (isinstance(i, tuple) and i[1] is None)]
+    return [i for i in changed if not (_is_pair(i) and i[1] is None)]
+
+
+def _with_parameter(callback: Any, key: str, parameter: str, value: Any) -> Callback:
+    """Copy of a callback with another value; `key` names both, for errors."""
+    own = callback() if isinstance(callback, type) else copy.copy(callback)
+    if not isinstance(own, Callback):
+        raise ValueError(
+            f"{key} needs a callback of skorch that has the parameter, got {callback!r}: "
+            "leave the parameter out, or give the callback."
+        )
+    own.set_params(**{parameter: value})
+    return own
 
 
 def wants_batches(callback: Callback) -> bool:

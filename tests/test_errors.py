@@ -588,11 +588,38 @@ def test_a_column_of_labels_needs_its_classes_too(rows):
         ResNetClassifier(**ROWS).partial_fit(X, y[:, None])
 
 
-def test_callbacks_of_one_name_cannot_be_set():
+def test_callbacks_of_one_name_cannot_be_set(rows):
     pair = [("a", EarlyStopping(patience=1)), ("a", EarlyStopping(patience=2))]
-    model = ResNetClassifier(callbacks=pair)
-    with pytest.raises(ValueError, match=r"names of their own, got \['a'\] twice"):
+    model = ResNetClassifier(**ROWS, callbacks=pair)
+    match = r"names of their own, got \['a'\] twice: rename one"
+    with pytest.raises(ValueError, match=match):
         model.set_params(callbacks__a__patience=3)
+    with pytest.raises(ValueError, match=match):
+        model.fit(*rows)
+
+
+@pytest.mark.parametrize("given", [3, int, None, "stop"])
+def test_what_is_no_callback_has_no_parameters_to_set(given):
+    model = ResNetClassifier(callbacks=[("a", given)])
+    match = f"callbacks__a__b needs a callback of skorch .*, got {given!r}: leave"
+    with pytest.raises(ValueError, match=match):
+        model.set_params(callbacks__a__b=1)
+    model = ResNetClassifier(callbacks=[("a", EarlyStopping())])
+    with pytest.raises(ValueError, match=match):
+        model.set_params(callbacks__a=given, callbacks__a__b=1)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"callbacks__b__patience": 3}, {"callbacks__a__unknown": 3}], ids=str
+)
+def test_a_failed_setting_of_callbacks_sets_nothing_else(wrong):
+    model = ResNetClassifier(callbacks=[("a", EarlyStopping())])
+    before = model.get_params()
+    with pytest.raises(ValueError, match="names no callback|Invalid parameter"):
+        model.set_params(lr=0.5, callbacks__a__patience=7, **wrong)
+    with pytest.raises(ValueError, match="names no callback"):
+        model.set_params(callbacks=None, **wrong)
+    assert model.get_params() == before
 
 
 @pytest.mark.parametrize("name", ["early__stop", "", None, 1, EarlyStopping()])
