@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from itertools import islice
+from numbers import Number
 from typing import Any
 
 import numpy as np
@@ -52,14 +53,21 @@ def check_kinds(y: Any) -> None:
     values = np.array(y, dtype=object) if is_listed else np.asarray(y)
     if values.dtype.kind != "O":
         return
-    kinds = {type(value) for value in values.ravel().tolist()}
-    numbers = {kind for kind in kinds if issubclass(kind, (bool, int, float, np.number))}
-    names = sorted(kind.__name__ for kind in kinds)
-    if (len(kinds) > 1 and kinds != numbers) or not MISSING.isdisjoint(names):
+    types = {type(value) for value in values.ravel().tolist()}
+    names = sorted(kind.__name__ for kind in types)
+    if len(set(map(_kind, types))) > 1 or not MISSING.isdisjoint(names):
         raise TypeError(
             f"y must hold values of one kind, strings or numbers, got {', '.join(names)}: "
             "convert them, and drop samples without a value."
         )
+
+
+def _kind(type_: type) -> type:
+    """Type that stands for all that may be in one y, such as numbers of all types."""
+    # NumPy's durations are integers by their base classes.
+    if issubclass(type_, (Number, np.bool_)) and not issubclass(type_, np.timedelta64):
+        return Number
+    return next((base for base in (str, bytes) if issubclass(type_, base)), type_)
 
 
 def check_learns_numbers(y: Any) -> None:

@@ -1,6 +1,9 @@
 """Every error says what must hold, what was got, and what to do."""
 
 import copy
+from datetime import date
+from decimal import Decimal
+from fractions import Fraction
 
 import numpy as np
 import pandas as pd
@@ -483,6 +486,51 @@ def test_lists_of_mixed_labels(rows, other):
             ResNetClassifier(**ROWS).fit(X, given)
     with pytest.raises(TypeError, match="of one kind"):
         ResNetClassifier(**ROWS).partial_fit(X, ["a"] * 60, classes=["a", other])
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "pair", "plain"),
+    [
+        (ResNetClassifier, "list", ["a", np.str_("b")], ["a", "b"]),
+        (ResNetClassifier, "objects", ["a", np.str_("b")], ["a", "b"]),
+        (ResNetClassifier, "list", [True, np.bool_(False)], [True, False]),
+        (ResNetClassifier, "list", [True, 0], [1, 0]),
+        (ResNetClassifier, "list", [1, np.uint8(2)], [1, 2]),
+        (ResNetRegressor, "list", [Decimal("1.5"), 2], [1.5, 2]),
+        (ResNetRegressor, "objects", [Decimal("1.5"), 2], [1.5, 2]),
+        (ResNetRegressor, "list", [Fraction(1, 2), np.float32(2)], [0.5, 2]),
+        (ResNetRegressor, "list", [np.bool_(True), 2.5], [1, 2.5]),
+    ],
+    ids=str,
+)
+def test_values_of_one_kind_may_be_of_several_types(
+    rows, tmp_path, kind, given, pair, plain
+):
+    X, _ = rows
+    y = pair * 30 if given == "list" else np.array(pair * 30, dtype=object)
+    model = kind(**ROWS).fit(X, y)
+    expected = kind(**ROWS).fit(X, np.array(plain * 30)).predict(X)
+    np.testing.assert_array_equal(model.predict(X), expected)
+    sk_resnet.save(model, tmp_path / "model.skr")
+    loaded = sk_resnet.load(tmp_path / "model.skr")
+    np.testing.assert_array_equal(loaded.predict(X), expected)
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        ["a", b"b"],
+        [np.str_("a"), np.bool_(True)],
+        ["a", Decimal(1)],
+        [1, date(2020, 1, 1)],
+        [1, np.timedelta64(1, "s")],
+    ],
+    ids=str,
+)
+def test_values_of_two_kinds_are_refused(rows, pair):
+    for kind in (ResNetClassifier, ResNetRegressor):
+        with pytest.raises(TypeError, match="of one kind, strings or numbers, got"):
+            kind(**ROWS).fit(rows[0], pair * 30)
 
 
 def test_missing_labels_of_pandas(rows):
