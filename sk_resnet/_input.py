@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from numbers import Integral
 from typing import Any
@@ -132,8 +132,9 @@ def input_spec(
 
 # Channels of grey, RGB and RGBA images.
 CHANNELS = (1, 3, 4)
-# Smallest side of what may be a grey image.
+# Smallest side of what may be a grey image or volume, and length of what may be a series.
 SMALLEST_IMAGE = 8
+SMALLEST_SERIES = 12
 
 
 def with_channels(
@@ -164,20 +165,38 @@ def with_channels(
 
 def _other_reading(shape: tuple[int, ...], *, is_bytes: bool) -> str | None:
     """What samples may be where their first axis is not that of the channels."""
+    if len(shape) == 2:
+        return _other_series(*shape, is_bytes=is_bytes)
+    if len(shape) == 3 and _may_be_grey(shape):
+        return "grey volumes"
     *sides, last = shape
-    if len(shape) > 2:
-        few = last in CHANNELS and min(sides) > last
-        if few or (len(set(sides)) == 1 and sides[0] > last):
-            return f"{last} channels at the end"
-    if len(shape) == 2 and min(shape) >= SMALLEST_IMAGE:
-        nearly_square = min(shape) >= 2 * SMALLEST_IMAGE and 2 * max(shape) <= 3 * min(
-            shape
-        )
-        if is_bytes or nearly_square or sides[0] == last:
-            return "grey images"
-    if len(shape) == 2 and sides[0] > max(2 * last, 2 * SMALLEST_IMAGE - 1):
+    if not sides or min(sides) <= last:
+        return None
+    # Sides of images and volumes are much alike: feature maps, such as (64, 8, 6), are not
+    # taken for images of 64 x 8 pixels.
+    if last in CHANNELS or _elongation(sides) < _elongation(shape[1:]):
+        return f"{last} channels at the end"
+    return None
+
+
+def _other_series(first: int, last: int, *, is_bytes: bool) -> str | None:
+    if _may_be_grey((first, last)) or (is_bytes and min(first, last) >= SMALLEST_IMAGE):
+        return "grey images"
+    if first >= max(2 * last, SMALLEST_SERIES):
         return f"series of {last} channels at the end"
     return None
+
+
+def _may_be_grey(shape: tuple[int, ...]) -> bool:
+    """Whether all axes may be sides of an image or volume: equal, or large and alike."""
+    smallest, elongation = min(shape), _elongation(shape)
+    return (smallest >= SMALLEST_IMAGE and elongation == 1) or (
+        smallest >= 2 * SMALLEST_IMAGE and elongation <= 1.5
+    )
+
+
+def _elongation(sides: Sequence[int]) -> float:
+    return max(sides) / min(sides)
 
 
 def _warn_of_two_readings(shape: tuple[int, ...], chosen: str, other: str) -> None:

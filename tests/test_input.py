@@ -111,12 +111,37 @@ def test_channels_are_read_where_they_are(shape, is_bytes, axis, expected):
         ((100, 12), False, "series of 100 channels", "series of 12 channels at the end"),
         ((28, 30), False, "series of 28 channels", "grey images"),
         ((9, 9, 9, 2), False, "9 channels", "2 channels at the end"),
+        ((32, 32, 32), False, "32 channels", "grey volumes"),
+        ((24, 32, 32), True, "24 channels", "grey volumes"),
+        ((30, 40, 5), False, "30 channels", "5 channels at the end"),
+        ((30, 40, 2), True, "30 channels", "2 channels at the end"),
+        ((60, 64, 10), False, "60 channels", "10 channels at the end"),
+        ((128, 1000, 2), False, "128 channels", "2 channels at the end"),
+        ((16, 16, 12, 2), False, "16 channels", "2 channels at the end"),
+        ((14, 3), False, "series of 14 channels", "series of 3 channels at the end"),
+        ((12, 2), False, "series of 12 channels", "series of 2 channels at the end"),
     ],
 )
 def test_two_readings_are_a_warning(shape, is_bytes, read_as, maybe):
     X = np.zeros((2, *shape), dtype=np.uint8 if is_bytes else np.float32)
     with pytest.warns(UserWarning, match=f"{read_as}; they may be {maybe}.*channel_axis"):
         spec = input_spec(X, input_shape=None, channel_axis="auto")
+    assert spec.network_shape == shape
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        *[(1, 28, 28), (3, 32, 32), (13, 64, 64), (3, 480, 640), (2, 8, 4), (16, 128, 60)],
+        *[(64, 8, 8), (512, 7, 7), (64, 20, 10), (8, 8, 16), (5, 5, 5)],
+        *[(3, 16, 112, 112), (1, 32, 32, 32), (64, 8, 8, 6), (32, 10, 10, 8)],
+        *[(16, 100), (12, 1000), (64, 100), (9, 128), (2, 12), (6, 3), (1, 2), (10, 8)],
+    ],
+    ids=str,
+)
+def test_channels_in_front_are_no_warning(shape):
+    X = np.zeros((2, *shape), dtype=np.float32)
+    spec = input_spec(X, input_shape=None, channel_axis="auto")
     assert spec.network_shape == shape
 
 
