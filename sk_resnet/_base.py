@@ -212,13 +212,13 @@ class BaseResNet(CallbackSupportMixin, Model, ABC):
 
     # What y is: subclasses say
 
-    def _check_raw_y(self, y: Any) -> None:
-        """Refuse what is lost when y becomes an array."""
-        if y is not None and not issparse(y):
-            check_kinds(y)
+    def _check_raw_y(self, y: Any, name: str) -> None:
+        """Refuse what is lost when y becomes an array; `name` is that of the argument."""
+        if not issparse(y):
+            check_kinds(y, name)
 
     @abstractmethod
-    def _checked_y(self, y: Any) -> Any:
+    def _checked_y(self, y: Any, name: str) -> Any:
         """Refuse what cannot be learned."""
 
     @abstractmethod
@@ -452,28 +452,39 @@ class BaseResNet(CallbackSupportMixin, Model, ABC):
 
     # scikit-learn adds values up to look for NaN, and lets NumPy warn of ∞ - ∞.
     @np.errstate(over="ignore", invalid="ignore")
-    def _checked(self, X: Any, y: Any, *, reset: bool) -> tuple[NDArray[Any], Any]:
-        """Samples and y, of fit, of partial_fit, or to validate on."""
+    def _checked(
+        self, X: Any, y: Any, *, reset: bool, names: tuple[str, str] = ("X", "y")
+    ) -> tuple[NDArray[Any], Any]:
+        """Samples and y, of fit, of partial_fit, or to validate on.
+
+        `names` are those of the arguments, for errors.
+        """
+        if y is None:
+            raise ValueError(
+                f"This {type(self).__name__} estimator requires y to be passed, but the "
+                "target y is None."
+            )
+        X_name, y_name = names
         y = to_numpy(y)
-        self._check_raw_y(y)
-        if isinstance(X, Samples):
-            X, y = self._checked_pairs(X, y, reset=reset)
-        else:
-            X, y = self._validated(X, y=y, reset=reset, multi_output=True)
-        check_numbers(X)
+        self._check_raw_y(y, y_name)
+        if not isinstance(X, Samples):
+            X = self._validated(X, reset=reset, name=X_name)
+        elif reset:
+            self.__dict__.pop("feature_names_in_", None)
+            self.n_features_in_ = X.shape[1]
+        y = check_array(
+            y,
+            accept_sparse="csr",
+            ensure_2d=False,
+            dtype=None,
+            estimator=self,
+            input_name=y_name,
+        )
+        check_consistent_length(X, y)
+        check_numbers(X, X_name)
         if X.ndim != 2 and reset:
             self.__dict__.pop("n_features_in_", None)
-        return X, self._checked_y(y)
-
-    def _checked_pairs(self, X: Samples, y: Any, *, reset: bool) -> tuple[Samples, Any]:
-        """Samples that are read later, and y: what scikit-learn checks of arrays."""
-        y = check_array(y, accept_sparse=True, ensure_2d=False, dtype=None, input_name="y")
-        check_consistent_length(X, y)
-        if reset:
-            self.__dict__.pop("feature_names_in_", None)
-            if X.ndim == 2:
-                self.n_features_in_ = X.shape[1]
-        return X, y
+        return X, self._checked_y(y, y_name)
 
     def _check_validation(self, X_val: Any, y_val: Any) -> None:
         if (X_val is None) != (y_val is None):
@@ -528,7 +539,9 @@ class BaseResNet(CallbackSupportMixin, Model, ABC):
                 del self.n_features_in_  # they differ from sample to sample
         n_members, split, validation_set = self._n_members(spec), None, None
         if X_val is not None:
-            validation_set = self._checked(X_val, inputs["y_val"], reset=False)
+            validation_set = self._checked(
+                X_val, inputs["y_val"], reset=False, names=("X_val", "y_val")
+            )
             self._check_known(validation_set[1], target, "y_val")
         elif not in_part:
             n_dims = len(spec.network_shape) - 1
@@ -741,8 +754,9 @@ def evaluation_data(
 
     `name` is that of y where the user gave it, for errors.
     """
-    X, y = estimator._checked(X, y, reset=False)
-    check_samples(X, estimator.net_.input_spec)
+    X_name = name.replace("y", "X")
+    X, y = estimator._checked(X, y, reset=False, names=(X_name, name))
+    check_samples(X, estimator.net_.input_spec, X_name)
     target = estimator.net_.target
     estimator._check_known(y, target, name)
     return X, target.encode(y)

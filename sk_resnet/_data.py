@@ -31,12 +31,12 @@ class Data:
     target: Target
 
 
-def check_numbers(X: NDArray[Any]) -> None:
+def check_numbers(X: NDArray[Any], name: str = "X") -> None:
     """Refuse arrays of dates, durations and other things that are no numbers."""
     if X.dtype.kind not in "biuf":
         raise TypeError(
-            f"X must hold numbers, got values of type {X.dtype}: turn them into numbers, "
-            "such as seconds since a date."
+            f"{name} must hold numbers, got values of type {X.dtype}: turn them into "
+            "numbers, such as seconds since a date."
         )
 
 
@@ -44,7 +44,7 @@ def check_numbers(X: NDArray[Any]) -> None:
 MISSING = {"NoneType", "NAType", "NaTType"}
 
 
-def check_kinds(y: Any) -> None:
+def check_kinds(y: Any, name: str = "y") -> None:
     """Refuse y with missing values, or of which some are strings and some are not.
 
     Before it becomes an array: NumPy turns numbers beside strings into strings.
@@ -57,8 +57,8 @@ def check_kinds(y: Any) -> None:
     names = sorted(kind.__name__ for kind in types)
     if len(set(map(_kind, types))) > 1 or not MISSING.isdisjoint(names):
         raise TypeError(
-            f"y must hold values of one kind, strings or numbers, got {', '.join(names)}: "
-            "convert them, and drop samples without a value."
+            f"{name} must hold values of one kind, strings or numbers, got "
+            f"{', '.join(names)}: convert them, and drop samples without a value."
         )
 
 
@@ -70,35 +70,35 @@ def _kind(type_: type) -> type:
     return next((base for base in (str, bytes) if issubclass(type_, base)), type_)
 
 
-def check_learns_numbers(y: Any) -> None:
+def check_learns_numbers(y: Any, name: str) -> None:
     """Refuse dates, durations and strings as numbers to learn."""
     values = np.asarray(y)
     if values.dtype.kind in "mM":
         raise TypeError(
-            "y must hold numbers, got dates or durations: turn them into numbers, such as "
-            "seconds since a date."
+            f"{name} must hold numbers, got dates or durations: turn them into numbers, "
+            "such as seconds since a date."
         )
     # Strings of digits would become numbers, while they may be the names of classes.
     if values.dtype.kind in "SU" or (
         values.dtype.kind == "O" and isinstance(next(values.flat, None), (str, bytes))
     ):
         raise ValueError(
-            "y must hold numbers, got strings: convert them, as by y.astype(float), or use "
-            "a classifier if they name classes."
+            f"{name} must hold numbers, got strings: convert them, as by y.astype(float), "
+            "or use a classifier if they name classes."
         )
 
 
-def check_samples(X: NDArray[Any], spec: InputSpec) -> None:
+def check_samples(X: NDArray[Any], spec: InputSpec, name: str = "X") -> None:
     """Refuse samples of another shape than the network was made for, and NaN."""
     if not spec.accepts(X.shape[1:]):
         raise ValueError(
-            f"X has samples of shape {X.shape[1:]}, but this model was fitted on "
-            f"{spec.sample_shape}: resize X or refit."
+            f"{name} has samples of shape {X.shape[1:]}, but this model was fitted on "
+            f"{spec.sample_shape}: resize {name} or refit."
         )
-    if ends_in_nan(X, spec) and not spec.unequal:
+    if ends_in_nan(X, spec, name) and not spec.unequal:
         raise ValueError(
-            "Input X contains NaN: this model was fitted on series of one length. Refit "
-            "it with shorter series among the others."
+            f"Input {name} contains NaN: this model was fitted on series of one length. "
+            "Refit it with shorter series among the others."
         )
 
 
@@ -168,7 +168,7 @@ def training_data(
 def _validation_set(
     X: NDArray[Any], y: Any, *, target: Target, spec: InputSpec
 ) -> ArrayDataset:
-    check_samples(X, spec)
+    check_samples(X, spec, "X_val")
     encoded = target.encode(y)
     weight = target.weights(encoded)
     _require_validation(int(np.count_nonzero(weight)))

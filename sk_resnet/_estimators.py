@@ -124,24 +124,24 @@ class _Classifier(ClassifierMixin, BaseResNet):
 
     # What y is
 
-    def _checked_y(self, y: Any) -> Any:
+    def _checked_y(self, y: Any, name: str) -> Any:
         is_sparse = sparse.issparse(y)
         if is_sparse:
             y = y.tocsr(copy=True)
             y.sum_duplicates()
         else:
             y = np.asarray(y)
-        kind = type_of_target(y, input_name="y")
+        kind = type_of_target(y, input_name=name)
         if is_sparse or kind in ("multiclass-multioutput", "multilabel-indicator"):
             other = np.setdiff1d(y.data if is_sparse else y, (0, 1)).tolist()
             if not other and (is_sparse or kind == "multilabel-indicator"):
                 return y
             raise ValueError(
-                "y of several columns must be a multilabel indicator of 0 and 1, got "
+                f"{name} of several columns must be a multilabel indicator of 0 and 1, got "
                 f"values such as {other[0]!r}: fit one classifier for each column with "
                 "sklearn.multioutput.MultiOutputClassifier."
             )
-        y = column_or_1d(y, warn=True)
+        y = column_or_1d(y, warn=True, input_name=name)
         check_classification_targets(y)
         return y
 
@@ -442,15 +442,17 @@ class _Regressor(RegressorMixin, BaseResNet):
 
     # What y is
 
-    def _check_raw_y(self, y: Any) -> None:
-        super()._check_raw_y(y)
-        check_learns_numbers(y)
+    def _check_raw_y(self, y: Any, name: str) -> None:
+        super()._check_raw_y(y, name)
+        check_learns_numbers(y, name)
 
-    def _checked_y(self, y: Any) -> Any:
-        y = check_array(y, dtype=np.float64, ensure_2d=False, allow_nd=True, input_name="y")
+    def _checked_y(self, y: Any, name: str) -> Any:
+        y = check_array(
+            y, dtype=np.float64, ensure_2d=False, allow_nd=True, input_name=name
+        )
         if y.ndim > 2:
             raise ValueError(
-                "y must have the shape (n_samples,) or (n_samples, n_outputs), got "
+                f"{name} must have the shape (n_samples,) or (n_samples, n_outputs), got "
                 f"{y.shape}."
             )
         return y

@@ -285,7 +285,7 @@ def padded(X: Any, channel_axis: int | str | None = "auto") -> Any:
     return whole if has_channels or channel_axis is not None else whole[:, 0]
 
 
-def ends_in_nan(X: NDArray[Any], spec: InputSpec) -> bool:
+def ends_in_nan(X: NDArray[Any], spec: InputSpec, name: str = "X") -> bool:
     """Whether X holds series some of which end early, in NaN; refuses any other NaN."""
     found = False
     # What reads a dataset looks at each sample itself.
@@ -296,15 +296,16 @@ def ends_in_nan(X: NDArray[Any], spec: InputSpec) -> bool:
             continue
         if x.ndim != 3:
             raise ValueError(
-                "Input X contains NaN: fill in what is missing. Series that end early are "
-                "read where X has an axis of channels, or with input_shape=(1, length)."
+                f"Input {name} contains NaN: fill in what is missing. Series that end "
+                "early are read where X has an axis of channels, or with "
+                "input_shape=(1, length)."
             )
         begins = np.diff(missing, axis=-1)
         is_end = (missing == missing[:, :1]).all() and begins.sum(-1).max() <= 1
         if missing[..., 0].any() or not is_end:
             raise ValueError(
-                "Input X contains NaN within series: only behind the last value of a "
-                "series may NaN stand, in all of its channels. Fill in what is missing, "
+                f"Input {name} contains NaN within series: only behind the last value of "
+                "a series may NaN stand, in all of its channels. Fill in what is missing, "
                 "or set channel_axis=-1 where the channels come last."
             )
         found = True

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
-from sklearn.utils import get_tags
+from sklearn.utils import check_array, get_tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sk_resnet._augment import View, resolve_views
@@ -93,16 +93,20 @@ class Model(BaseEstimator):
         check_is_fitted(self)
         return self.net_.module_
 
-    def _validated(self, X: Any, **given: Any) -> Any:
-        """What scikit-learn makes of samples, and of y if it is given."""
-        return validate_data(
-            self,
-            padded(to_numpy(X), self.channel_axis),
+    def _validated(self, X: Any, *, reset: bool, name: str = "X") -> NDArray[Any]:
+        """Samples as an array, of the features of the fit; `name` is for errors."""
+        X = padded(to_numpy(X), self.channel_axis)
+        array = check_array(
+            X,
             dtype="numeric",
             allow_nd=True,
             ensure_all_finite="allow-nan",  # until it is known whether these are series
-            **given,
+            estimator=self,
+            input_name=name,
         )
+        # The names of the columns are those of X; an array has none.
+        validate_data(self, X, reset=reset, skip_check_array=True)
+        return array
 
     # scikit-learn adds values up to look for NaN, and lets NumPy warn of ∞ - ∞.
     @np.errstate(over="ignore", invalid="ignore")

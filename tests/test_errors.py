@@ -16,6 +16,7 @@ from skorch.callbacks import Callback, PrintLog
 
 import sk_resnet
 from sk_resnet import EarlyStopping, ResNetClassifier, ResNetRegressor, _base
+from sk_resnet.inspection import diagnose
 
 ROWS = {"depth": 4, "max_epochs": 2, "batch_size": 16, "random_state": 0}
 ROWS |= {"n_estimators": 1}
@@ -183,6 +184,43 @@ def test_validation_sets(rows):
     validation = {"X_val": X[:1], "y_val": y[:1]}
     with pytest.raises(ValueError, match="validation set needs a sample of positive"):
         fit(X, y, class_weight={0: 0}, fit_params=validation)
+
+
+def with_one(values, wrong):
+    values = values.astype(float)
+    values.flat[0] = wrong
+    return values
+
+
+@pytest.mark.parametrize("kind", [ResNetClassifier, ResNetRegressor])
+@pytest.mark.parametrize(
+    ("change_X", "change_y", "match"),
+    [
+        (None, lambda y: with_one(y, np.nan), "Input y_val contains NaN"),
+        (None, lambda y: ["a", *y[1:]], "y_val must hold values of one kind"),
+        (lambda X: with_one(X, np.inf), None, "Input X_val contains infinity"),
+        (lambda X: with_one(X, np.nan), None, "Input X_val contains NaN"),
+        (lambda X: X.astype("M8[s]"), None, "X_val must hold numbers"),
+        (lambda X: X[..., None], None, "X_val has samples of shape .*: resize X_val"),
+    ],
+)
+def test_errors_of_validation_data_name_them(rows, kind, change_X, change_y, match):
+    X, y = rows
+    X_val, y_val = change_X(X) if change_X else X, change_y(y) if change_y else y
+    with pytest.raises((TypeError, ValueError), match=match):
+        kind(**ROWS).fit(X, y, X_val=X_val, y_val=y_val)
+    if "infinity" in match or change_y:
+        with pytest.raises((TypeError, ValueError), match=match):
+            diagnose(kind(**ROWS).fit(X, y), X, y, X_val, y_val)
+
+
+def test_errors_of_numbers_to_validate_on_name_them(rows):
+    X, y = rows
+    for wrong in (np.array([*"123"])[y], y.astype("M8[s]")):
+        with pytest.raises((TypeError, ValueError), match="y_val must hold numbers, got"):
+            ResNetRegressor(**ROWS).fit(X, y, X_val=X, y_val=wrong)
+    with pytest.raises(ValueError, match="y_val of several columns must be"):
+        ResNetClassifier(**ROWS).fit(X, y, X_val=X, y_val=np.column_stack([y, y]))
 
 
 @pytest.mark.parametrize(
@@ -574,7 +612,7 @@ def test_strings_of_digits_are_no_numbers_to_learn(rows, y):
     for use in (ResNetRegressor(**ROWS).fit, ResNetRegressor(**ROWS).partial_fit):
         with pytest.raises(ValueError, match=r"y must hold numbers, got strings: convert"):
             use(X, y)
-    with pytest.raises(ValueError, match="y must hold numbers, got strings"):
+    with pytest.raises(ValueError, match="y_val must hold numbers, got strings"):
         ResNetRegressor(**ROWS).fit(X, numbers, X_val=X, y_val=y)
 
 
