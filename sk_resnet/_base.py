@@ -107,6 +107,10 @@ _counts = Interval(Integral, 1, None, closed="left")
 _auto = StrOptions({"auto"})
 
 
+# Advice for fit and for partial_fit, which goes on whatever warm_start is.
+START_ANEW = "make a new estimator, or call fit with warm_start=False."
+
+
 class BaseResNet(CallbackSupportMixin, Model, ABC):
     """Estimator with a residual network in ``net_``; subclasses say for what."""
 
@@ -609,8 +613,8 @@ class BaseResNet(CallbackSupportMixin, Model, ABC):
             raise ValueError(
                 "Training goes on with the network of the earlier fit, but a parameter of "
                 "the architecture, n_estimators, dropout, stochastic_depth, input_shape, "
-                "channel_axis or standardize has changed: set it back, or fit with "
-                "warm_start=False."
+                "channel_axis or standardize has changed: set it back, or "
+                f"{START_ANEW}"
             )
 
     def _build(self, data: Data, batch_size: int, seed: int) -> None:

@@ -15,7 +15,7 @@ from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.utils import check_array, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
-from sk_resnet._base import BaseResNet
+from sk_resnet._base import START_ANEW, BaseResNet
 from sk_resnet._calibration import fitted_temperature
 from sk_resnet._compat_sklearn import Interval, StrOptions
 from sk_resnet._data import Data, check_kinds, check_learns_numbers
@@ -169,7 +169,7 @@ class _Classifier(ClassifierMixin, BaseResNet):
         if (y.ndim == 2) != isinstance(target, LabelSets):
             raise ValueError(
                 "y must stay what it was in the earlier fit, one label a sample or a "
-                "multilabel indicator: set warm_start=False to start anew."
+                f"multilabel indicator: {START_ANEW}"
             )
         if not in_part and y.ndim == 1 and not np.array_equal(np.unique(y), target.classes):
             raise ValueError(
@@ -179,7 +179,7 @@ class _Classifier(ClassifierMixin, BaseResNet):
         if y.ndim == 2 and y.shape[1] != target.n_outputs:
             raise ValueError(
                 f"y has {y.shape[1]} columns, but this model was fitted on "
-                f"{target.n_outputs}: set warm_start=False to start anew."
+                f"{target.n_outputs}: {START_ANEW}"
             )
         return self._weighted(target, y)
 
@@ -465,7 +465,7 @@ class _Regressor(RegressorMixin, BaseResNet):
         if n_outputs != target.n_outputs:
             raise ValueError(
                 f"y has {n_outputs} numbers a sample, but this model was fitted on "
-                f"{target.n_outputs}: change y, or set warm_start=False to start anew."
+                f"{target.n_outputs}: change y, or {START_ANEW}"
             )
         _warn_if_far(target.encode(y))
         return replace(target, loss=self.loss, quantile=float(self.quantile))

@@ -22,6 +22,9 @@ ROWS = {"depth": 4, "max_epochs": 2, "batch_size": 16, "random_state": 0}
 ROWS |= {"n_estimators": 1}
 
 
+START_ANEW = "make a new estimator, or call fit with warm_start=False"
+
+
 def fit(X, y, *, fit_params=None, **changes):
     return ResNetClassifier(**{**ROWS, **changes}).fit(X, y, **(fit_params or {}))
 
@@ -303,8 +306,17 @@ def test_training_on_with_another_architecture(rows, change):
     X, y = rows
     model = ResNetClassifier(**ROWS, warm_start=True).fit(X, y).set_params(**change)
     for train_on in (model.fit, model.partial_fit):
-        with pytest.raises(ValueError, match="goes on with the network of the earlier"):
+        with pytest.raises(ValueError, match=f"network of the earlier .*, or {START_ANEW}"):
             train_on(X, y)
+
+
+def test_training_on_with_another_kind_of_labels(rows):
+    X, y = rows
+    model = ResNetClassifier(**ROWS, warm_start=True).fit(X, np.eye(3, dtype=int)[y])
+    for train_on in (model.fit, model.partial_fit):
+        for labels in (y, np.eye(4, dtype=int)[y]):
+            with pytest.raises(ValueError, match=f"y (must|has) .*: {START_ANEW}"):
+                train_on(X, labels)
 
 
 def test_a_failed_refit_leaves_the_model_that_was_there(rows):

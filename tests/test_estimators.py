@@ -291,8 +291,10 @@ def test_numbers_to_validate_on_have_the_same_columns(kind, numbers):
         with pytest.raises(ValueError, match="y_val has 2 numbers a sample") as found:
             use()
         assert "warm_start" not in str(found.value)
-    with pytest.raises(ValueError, match=r"\by has 2 numbers .* set warm_start=False"):
-        model.fit(X, two)
+    match = r"\by has 2 numbers .* new estimator, or call fit with warm_start=False"
+    for use in (model.fit, model.partial_fit):
+        with pytest.raises(ValueError, match=match):
+            use(X, two)
 
 
 def test_diagnosed_y_is_named_as_the_user_names_it(rows):
