@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from numbers import Real
 from types import FrameType
 from typing import Any
 
@@ -52,8 +53,8 @@ class EarlyStopping(Callback):
     Raises
     ------
     ValueError
-        At fit, for a patience below 1, a negative `min_delta`, or a `monitor` that is
-        not recorded.
+        At fit, for a patience that is no number or below 1, a `min_delta` that is none
+        or negative, or a `monitor` that is not recorded.
 
     See Also
     --------
@@ -94,10 +95,19 @@ class EarlyStopping(Callback):
         self, net: NeuralNet, X: Any = None, y: Any = None, **kwargs: Any
     ) -> None:
         """Check the parameters and forget an earlier run."""
-        if self.patience < 1:
-            raise ValueError(f"patience must be at least 1 epoch, got {self.patience}.")
-        if self.min_delta < 0:
-            raise ValueError(f"min_delta must be at least 0, got {self.min_delta}.")
+        if not isinstance(self.monitor, str):
+            raise ValueError(
+                "monitor must be the name of a column of history_, such as 'valid_loss', "
+                f"got {self.monitor!r}."
+            )
+        if not _is_at_least(self.patience, 1):
+            raise ValueError(
+                f"patience must be a number of epochs, at least 1, got {self.patience!r}."
+            )
+        if not _is_at_least(self.min_delta, 0):
+            raise ValueError(
+                f"min_delta must be a number, at least 0, got {self.min_delta!r}."
+            )
         self.best_epoch_ = 0
         self.best_value_ = math.inf if self._minimises else -math.inf
         self.stopped_epoch_ = None
@@ -150,6 +160,11 @@ class EarlyStopping(Callback):
         self.best_epoch_, self.best_value_ = plain["best_epoch"], plain["best_value"]
         self.stopped_epoch_ = plain["stopped_epoch"]
         self._best_state = best if plain["has_best"] else None
+
+
+def _is_at_least(value: Any, least: float) -> bool:
+    """Whether it is a number, not NaN, and so large."""
+    return isinstance(value, Real) and float(value) >= least
 
 
 class TimeLimit(Callback):

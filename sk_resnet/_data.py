@@ -42,10 +42,12 @@ def check_numbers(X: NDArray[Any], name: str = "X") -> None:
 
 # Types of what stands for a missing value, in Python and pandas.
 MISSING = {"NoneType", "NAType", "NaTType"}
+# What holds several values; in y only where NumPy could not make columns of them.
+COLLECTIONS = (list, tuple, set, frozenset, np.ndarray)
 
 
 def check_kinds(y: Any, name: str = "y") -> None:
-    """Refuse y with missing values, or of which some are strings and some are not.
+    """Refuse y with missing values, of mixed kinds, or with a list in the place of a value.
 
     Before it becomes an array: NumPy turns numbers beside strings into strings.
     """
@@ -55,6 +57,12 @@ def check_kinds(y: Any, name: str = "y") -> None:
         return
     types = {type(value) for value in values.ravel().tolist()}
     names = sorted(kind.__name__ for kind in types)
+    if any(issubclass(kind, COLLECTIONS) for kind in types):
+        raise ValueError(
+            f"{name} must hold one value a sample, or the same number of values for each, "
+            f"got {', '.join(names)}: turn lists of labels into columns of 0 and 1 by "
+            "sklearn.preprocessing.MultiLabelBinarizer."
+        )
     if len(set(map(_kind, types))) > 1 or not MISSING.isdisjoint(names):
         raise TypeError(
             f"{name} must hold values of one kind, strings or numbers, got "
@@ -71,20 +79,24 @@ def _kind(type_: type) -> type:
 
 
 def check_learns_numbers(y: Any, name: str) -> None:
-    """Refuse dates, durations and strings as numbers to learn."""
+    """Refuse dates, durations, strings and other objects as numbers to learn."""
     values = np.asarray(y)
     if values.dtype.kind in "mM":
         raise TypeError(
             f"{name} must hold numbers, got dates or durations: turn them into numbers, "
             "such as seconds since a date."
         )
+    first = next(values.flat) if values.dtype.kind == "O" and values.size else 0.0
     # Strings of digits would become numbers, while they may be the names of classes.
-    if values.dtype.kind in "SU" or (
-        values.dtype.kind == "O" and isinstance(next(values.flat, None), (str, bytes))
-    ):
+    if values.dtype.kind in "SU" or isinstance(first, (str, bytes)):
         raise ValueError(
             f"{name} must hold numbers, got strings: convert them, as by y.astype(float), "
             "or use a classifier if they name classes."
+        )
+    if not hasattr(first, "__float__"):
+        raise TypeError(
+            f"{name} must hold numbers, got values of type {type(first).__name__}: turn "
+            "each into a number, or into a row of them."
         )
 
 

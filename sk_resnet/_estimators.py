@@ -21,8 +21,6 @@ from sk_resnet._compat_sklearn import Interval, StrOptions
 from sk_resnet._data import Data, check_kinds, check_learns_numbers
 from sk_resnet._target import LOSSES, Labels, LabelSets, Numbers, Target
 
-NO_CLASSES = "classes must be passed on the first call to partial_fit."
-
 
 class _Classifier(ClassifierMixin, BaseResNet):
     """Classifier of one label a sample, or of several."""
@@ -155,7 +153,7 @@ class _Classifier(ClassifierMixin, BaseResNet):
             target: Any = LabelSets(np.arange(y.shape[1]), is_sparse=sparse.issparse(y))
         else:
             if in_part and classes is None:
-                raise ValueError(NO_CLASSES)
+                raise ValueError("classes must be passed on the first call to partial_fit.")
             target = Labels(np.unique(y if classes is None else np.asarray(classes)))
             if classes is None and len(target.classes) < 2:
                 raise ValueError(
@@ -234,8 +232,6 @@ class _Classifier(ClassifierMixin, BaseResNet):
             The estimator, trained for one more epoch.
         """
         continues = self.__sklearn_is_fitted__()
-        if not continues and classes is None and np.ndim(y) < 2 and not sparse.issparse(y):
-            raise ValueError(NO_CLASSES)
         if classes is not None:
             self._check_classes(classes)
         if continues and not self._are_classes(classes):

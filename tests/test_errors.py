@@ -84,8 +84,15 @@ def fit(X, y, *, fit_params=None, **changes):
         ({"callbacks": ["stop"]}, "callbacks must be skorch callbacks, .* got 'stop'"),
         ({"max_epochs": 0}, "'max_epochs' parameter"),
         ({"callbacks": [EarlyStopping("valid_f1")]}, "'valid_f1', which is not recorded"),
-        ({"callbacks": [EarlyStopping(patience=0)]}, "patience must be at least 1"),
-        ({"callbacks": [EarlyStopping(min_delta=-1)]}, "min_delta must be at least 0"),
+        *[
+            ({"callbacks": [EarlyStopping(patience=wrong)]}, f"at least 1, got {wrong!r}")
+            for wrong in (0, None, "3", float("nan"))
+        ],
+        *[
+            ({"callbacks": [EarlyStopping(min_delta=wrong)]}, f"at least 0, got {wrong!r}")
+            for wrong in (-1, "a", float("nan"))
+        ],
+        ({"callbacks": [EarlyStopping(monitor=None)]}, "monitor must be .*, got None"),
         (
             {"lr": 1e20, "standardize": False},
             r"loss became .* in epoch \d at a learning rate",
@@ -581,6 +588,32 @@ def test_values_of_two_kinds_are_refused(rows, pair):
     for kind in (ResNetClassifier, ResNetRegressor):
         with pytest.raises(TypeError, match="of one kind, strings or numbers, got"):
             kind(**ROWS).fit(rows[0], pair * 30)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [[["a"], ["a", "b"], []], [("a",), ("b", "a"), ()], [{"a"}, {"b"}, set()]],
+    ids=["lists", "tuples", "sets"],
+)
+def test_lists_of_labels_need_a_binarizer(rows, labels):
+    X, y = rows
+    labels = labels * 20
+    match = "must hold one value a sample, .*MultiLabelBinarizer"
+    model = ResNetClassifier(**ROWS)
+    for given in (labels, pd.Series(labels)):
+        for use in (model.fit, model.partial_fit, ResNetRegressor(**ROWS).fit):
+            with pytest.raises(ValueError, match=f"^y {match}"):
+                use(X, given)
+    with pytest.raises(ValueError, match=f"^y_val {match}"):
+        model.fit(X, y, X_val=X, y_val=labels)
+
+
+@pytest.mark.parametrize("value", [{"a": 1}, date(2020, 1, 1), 1j], ids=str)
+def test_objects_are_no_numbers_to_learn(rows, value):
+    match = f"y must hold numbers, got values of type {type(value).__name__}: turn"
+    for use in (ResNetRegressor(**ROWS).fit, ResNetRegressor(**ROWS).partial_fit):
+        with pytest.raises(TypeError, match=match):
+            use(rows[0], np.array([value] * 60, dtype=object))
 
 
 def test_missing_labels_of_pandas(rows):
