@@ -746,6 +746,25 @@ class BaseResNet(CallbackSupportMixin, Model, ABC):
         return {"net_": copied(self.net_, seed=self._seed, history=self.history_)}
 
 
+def public_estimators(kind: type[BaseResNet] = BaseResNet) -> Iterator[type[BaseResNet]]:
+    """Estimators of this package that users make, as far as they are imported."""
+    for subclass in kind.__subclasses__():
+        if subclass.__module__.startswith("sk_resnet.") and subclass.__name__[0] != "_":
+            yield subclass
+        yield from public_estimators(subclass)
+
+
+def strata(kind: type[BaseResNet], y: Any) -> NDArray[np.intp]:
+    """Numbers of what the parts of a split of y should have the same shares of."""
+    estimator = kind()  # as a target for y is made by an estimator that is not fitted
+    y = to_numpy(y)
+    estimator._check_raw_y(y)
+    y = check_array(y, accept_sparse=True, ensure_2d=False, dtype=None, input_name="y")
+    y = estimator._checked_y(y)
+    target = estimator._new_target(y, None, in_part=False)
+    return target.strata(target.encode(y))
+
+
 def checked_samples(estimator: BaseResNet, X: Any) -> NDArray[Any] | Samples:
     """Samples that a fitted estimator takes, as its methods check them."""
     return estimator._checked_samples(X)

@@ -192,7 +192,7 @@ class EpochProgress(Callback):
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
         """Advance by one epoch."""
         record = net.history[-1]
-        shown = ("train_loss", "valid_loss", "valid_accuracy", "valid_r2")
+        shown = ("train_loss", "valid_loss", f"valid_{net.target.score_name}")
         losses = {k: f"{record[k]:.3f}" for k in shown if k in record}
         # A refresh would show them beside the number of the epoch before.
         self.bar.set_postfix(losses, refresh=False)

@@ -4,14 +4,14 @@ import functools
 import inspect
 import os
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from sklearn import model_selection
 
 from sk_resnet._archive import UNREADABLE, checked, replace_files, sealed, skops_io
-from sk_resnet._base import BaseResNet
+from sk_resnet._base import public_estimators
 from sk_resnet._callbacks import EarlyStopping
 from sk_resnet._embedder import ResNetEmbedder
 from sk_resnet._state import BROKEN, ModelFileError
@@ -35,7 +35,7 @@ def trusted_types() -> tuple[str, ...]:
     >>> "sk_resnet._estimators.ResNetClassifier" in trusted_types()
     True
     """
-    ours = [*_public_subclasses(BaseResNet), ResNetEmbedder, EarlyStopping]
+    ours = [*public_estimators(), ResNetEmbedder, EarlyStopping]
     splitters = [
         kind
         for kind in vars(model_selection).values()
@@ -47,14 +47,6 @@ def trusted_types() -> tuple[str, ...]:
     # Where the classifiers stood up to file format 1.
     earlier = [f"sk_resnet._classifier.{name}" for name in EARLIER_NAMES]
     return (*names, *earlier, "torch.device")
-
-
-def _public_subclasses(kind: type) -> Iterator[type]:
-    subclasses: list[type] = kind.__subclasses__()
-    for subclass in subclasses:
-        if subclass.__module__.startswith("sk_resnet.") and subclass.__name__[0] != "_":
-            yield subclass
-        yield from _public_subclasses(subclass)
 
 
 EARLIER_NAMES = ("ResNetClassifier", "WideResNetClassifier")

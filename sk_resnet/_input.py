@@ -249,6 +249,18 @@ def with_statistics(spec: InputSpec, X: NDArray[Any], weight: NDArray[Any]) -> I
     return replace(spec, mean=mean, scale=scale)
 
 
+def are_statistics(mean: Any, scale: Any, n: int) -> bool:
+    """Whether these are finite means and positive deviations of n values, or both None."""
+    if mean is None and scale is None:
+        return True
+    arrays = [mean, scale]
+    return (
+        all(isinstance(a, np.ndarray) and a.shape == (n,) for a in arrays)
+        and bool(np.isfinite(arrays).all())
+        and bool((scale > 0).all())
+    )
+
+
 def padded(X: Any, channel_axis: int | str | None = "auto") -> Any:
     """Lists of series of unequal lengths as one array, in which NaN follow the shorter.
 

@@ -241,7 +241,7 @@ class Model(BaseEstimator):
 
     def _check_state(self, target: Target) -> None:
         """Refuse attributes that do not belong to the target."""
-        size, classes = self.batch_size_, getattr(target, "classes", None)
+        size, classes = self.batch_size_, target.classes
         is_size = isinstance(size, Integral) and 2 <= size <= 2**31
         if (
             target.estimator_type != get_tags(self).estimator_type

@@ -336,7 +336,7 @@ class ResidualNet(BareNet):
     @property
     def classes_(self) -> NDArray[Any]:
         """Encoded classes."""
-        if not hasattr(self.target, "classes"):
+        if self.target.classes is None:
             raise AttributeError("A net of a regressor has no classes_.")
         return np.arange(len(self.target.classes))
 

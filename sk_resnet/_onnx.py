@@ -13,20 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, is_classifier
+from sklearn.base import BaseEstimator, ClassifierMixin, is_classifier
 from sklearn.compose import ColumnTransformer
 from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.utils.validation import check_is_fitted
 
 from sk_resnet._archive import replace_files
-from sk_resnet._base import BaseResNet, checked_samples
+from sk_resnet._base import BaseResNet, checked_samples, public_estimators
 from sk_resnet._embedder import ResNetEmbedder
-from sk_resnet._estimators import (
-    ResNetClassifier,
-    ResNetRegressor,
-    WideResNetClassifier,
-    WideResNetRegressor,
-)
 from sk_resnet._onnx_converters import (
     convert,
     fitted,
@@ -224,14 +218,15 @@ def register_onnx_converters() -> None:
         )
     from skl2onnx import update_registered_converter
 
-    kinds = {
-        (ResNetClassifier, WideResNetClassifier): (shapes_of_classifier, OPTIONS),
-        (ResNetRegressor, WideResNetRegressor, ResNetEmbedder): (shape_of_numbers, None),
-    }
-    for classes, (shapes, options) in kinds.items():
-        for kind in classes:
-            alias = f"SkResnet{kind.__name__}"
-            update_registered_converter(kind, alias, shapes, convert, options=options)
+    for kind in (*public_estimators(), ResNetEmbedder):
+        classifies = issubclass(kind, ClassifierMixin)
+        update_registered_converter(
+            kind,
+            f"SkResnet{kind.__name__}",
+            shapes_of_classifier if classifies else shape_of_numbers,
+            convert,
+            options=OPTIONS if classifies else None,
+        )
 
 
 # Steps and inputs

@@ -20,7 +20,7 @@ from sk_resnet._input import InputSpec
 from sk_resnet._network import ResidualNetwork, build_network
 from sk_resnet._state import arrays_to_weights, weights_to_arrays
 from sk_resnet._surgery import folded
-from sk_resnet._target import Labels, Target
+from sk_resnet._target import Target
 
 # Of a protobuf message.
 MOST_BYTES = 2**31
@@ -57,8 +57,7 @@ def shapes_of_classifier(operator: Any) -> None:
     target = fitted(operator.raw_operator).net_.target
     n, labels = _n_samples(operator), _labels(operator.scope_inst, operator.raw_operator)
     kind = StringTensorType if labels.dtype.kind == "U" else Int64TensorType
-    is_one = isinstance(target, Labels)
-    operator.outputs[0].set_type(kind([n] if is_one else [n, target.n_outputs]))
+    operator.outputs[0].set_type(kind([n, *_shape_of_y(target)]))
     operator.outputs[1].set_type(_type_of_numbers(operator)([n, target.n_outputs]))
 
 
@@ -102,11 +101,17 @@ def _type_of_numbers(operator: Any) -> Any:
     return DoubleTensorType if is_double else FloatTensorType
 
 
+def _shape_of_y(target: Target) -> tuple[int, ...]:
+    """Shape of what is predicted of a sample: () for a label."""
+    outputs = np.zeros((1, target.n_outputs), dtype=np.float32)
+    return tuple(target.decode(outputs).shape[1:])
+
+
 def _labels(scope: Any, model: Any) -> NDArray[Any]:
-    """Labels by their number, as int64 or strings; of sets of labels 0 and 1."""
+    """Labels by their number, as int64 or strings; 0 and 1 where y is an indicator."""
     from skl2onnx.common.utils_classifier import get_label_classes
 
-    if not isinstance(fitted(model).net_.target, Labels):
+    if _shape_of_y(fitted(model).net_.target):
         return np.array([0, 1])
     labels = np.asarray(get_label_classes(scope, model))
     if all(isinstance(label, str) for label in labels.tolist()):

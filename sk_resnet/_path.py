@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import clone, is_classifier
+from sklearn.base import clone
 from sklearn.model_selection import train_test_split
 
-from sk_resnet._base import BaseResNet
+from sk_resnet._base import BaseResNet, strata
 from sk_resnet._input import to_numpy
 
 
@@ -138,10 +138,9 @@ def _held_out(estimator: BaseResNet, X: Any, y: Any, sample_weight: Any) -> list
     seed = estimator.random_state if isinstance(estimator.random_state, Integral) else 0
     # Tables stay tables, as their columns have names.
     data = [to_numpy(a) for a in (X, y, sample_weight) if a is not None]
-    one_label = is_classifier(estimator) and np.ndim(data[1]) == 1
-    parts = train_test_split(
-        *data, test_size=0.2, stratify=data[1] if one_label else None, random_state=seed
-    )
+    found = strata(type(estimator), y)
+    stratify = found if len(np.unique(found)) > 1 else None
+    parts = train_test_split(*data, test_size=0.2, stratify=stratify, random_state=seed)
     return [*parts[:4], parts[4] if len(parts) > 4 else None]
 
 

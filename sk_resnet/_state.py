@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from sk_resnet._input import InputSpec
+from sk_resnet._input import InputSpec, are_statistics
 from sk_resnet._network import ResidualNetwork, build_network, is_finite
 from sk_resnet._spec import MOST_BLOCKS, NetworkSpec
-from sk_resnet._target import LOSSES, Labels, LabelSets, Numbers, Target, target_from_dict
+from sk_resnet._target import Target, target_from_dict
 from sk_resnet._version import __version__
 
 # 2: sparse weights as masks and values; 3: the target is in the state; 4: several members.
@@ -60,7 +60,9 @@ def restored(
         spec = NetworkSpec.from_dict(saved["network"])
         input_spec = InputSpec.from_dict(saved["input"])
         stored = saved.get("target")
-        target = Labels(classes) if stored is None else target_from_dict(stored)
+        if stored is None:  # up to format 2 all y were labels
+            stored = {"kind": "labels", "classes": classes}
+        target = target_from_dict(stored)
         if sum(stage.n_blocks for stage in spec.stages) > MOST_BLOCKS:
             raise ModelFileError("The model has more blocks than a network may have.")
         if target.n_outputs != spec.n_outputs:
@@ -69,7 +71,10 @@ def restored(
                 f"{target.n_outputs}."
             )
         _check_input(input_spec, spec)
-        _check_target(target)
+        if not target.is_whole():
+            raise ModelFileError(
+                "The model describes a y that its network does not predict."
+            )
         network = build_network(spec)
         _check_shapes(network, saved["weights"])
         arrays_to_weights(network, unpacked(saved["weights"]), device)
@@ -93,42 +98,10 @@ def _check_input(input_spec: InputSpec, network: NetworkSpec) -> None:
         and len(shape) == network.n_dims + 1
         and shape[0] == network.in_channels
         and math.prod(input_spec.sample_shape) == math.prod(input_spec.input_shape)
-        and _are_statistics(input_spec.mean, input_spec.scale, shape[0])
+        and are_statistics(input_spec.mean, input_spec.scale, shape[0])
     )
     if not is_whole:
         raise ModelFileError("The model describes other samples than its network reads.")
-
-
-def _check_target(target: Any) -> None:
-    """Refuse a target that cannot decode what the network gives."""
-    if isinstance(target, Numbers):
-        is_whole = (
-            target.loss in LOSSES
-            and 0 < target.quantile < 1
-            and not (target.is_flat and target.n_outputs != 1)
-            and target.mean is not None
-            and _are_statistics(target.mean, target.scale, target.n_outputs)
-        )
-    else:
-        classes = target.classes
-        is_set = isinstance(target, LabelSets)  # of columns, by their numbers
-        is_whole = isinstance(classes, np.ndarray) and np.array_equal(
-            np.arange(len(classes)) if is_set else np.unique(classes), classes
-        )
-    if not is_whole:
-        raise ModelFileError("The model describes a y that its network does not predict.")
-
-
-def _are_statistics(mean: Any, scale: Any, n: int) -> bool:
-    """Whether these are finite means and positive deviations of n values, or both None."""
-    if mean is None and scale is None:
-        return True
-    arrays = [mean, scale]
-    return (
-        all(isinstance(a, np.ndarray) and a.shape == (n,) for a in arrays)
-        and bool(np.isfinite(arrays).all())
-        and bool((scale > 0).all())
-    )
 
 
 def _check_shapes(network: nn.Module, stored: Mapping[str, Any]) -> None:

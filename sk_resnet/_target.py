@@ -16,6 +16,8 @@ from sklearn.utils import compute_class_weight
 from torch import Tensor
 from torch.nn import functional
 
+from sk_resnet._input import are_statistics
+
 
 class Target(Protocol):
     """One kind of y. Encoded y and outputs have one row a sample."""
@@ -29,8 +31,20 @@ class Target(Protocol):
         """Whether the score tells how good a prediction is."""
 
     @property
+    def classes(self) -> NDArray[Any] | None:
+        """What probabilities are of, in their order; None where y has no probabilities."""
+
+    @property
     def n_outputs(self) -> int:
         """Outputs of the network."""
+
+    @property
+    def output_name(self) -> str:
+        """What an output is called beside what `explained` says of it.
+
+        "prediction" or "output" where that is a number; any other name, such as "class",
+        where it is the log-odds of that.
+        """
 
     @property
     def n_sums(self) -> int:
@@ -118,6 +132,9 @@ class Target(Protocol):
     def to_dict(self) -> dict[str, Any]:
         """Plain values and arrays that `target_from_dict` reads back."""
 
+    def is_whole(self) -> bool:
+        """Whether a fit can end in these values, which a file may have changed."""
+
 
 @dataclass(frozen=True, eq=False)
 class Labels:
@@ -131,6 +148,7 @@ class Labels:
     estimator_type: ClassVar[str] = "classifier"
     score_name: ClassVar[str] = "accuracy"
     score_judges: ClassVar[bool] = True
+    output_name: ClassVar[str] = "class"
     n_sums: ClassVar[int] = 2
 
     @property
@@ -261,6 +279,9 @@ class Labels:
     def to_dict(self) -> dict[str, Any]:
         return {"kind": self.kind, "classes": self.classes}
 
+    def is_whole(self) -> bool:
+        return _are(self.classes, np.unique(self.classes))
+
 
 @dataclass(frozen=True, eq=False)
 class LabelSets:
@@ -279,6 +300,7 @@ class LabelSets:
     estimator_type: ClassVar[str] = "classifier"
     score_name: ClassVar[str] = "accuracy"
     score_judges: ClassVar[bool] = True
+    output_name: ClassVar[str] = "label"
     n_sums: ClassVar[int] = 2
 
     @property
@@ -407,6 +429,13 @@ class LabelSets:
     def to_dict(self) -> dict[str, Any]:
         return {"kind": self.kind, "classes": self.classes, "is_sparse": self.is_sparse}
 
+    def is_whole(self) -> bool:
+        return _are(self.classes, np.arange(self.n_outputs))
+
+
+def _are(classes: Any, expected: NDArray[Any]) -> bool:
+    return isinstance(classes, np.ndarray) and np.array_equal(classes, expected)
+
 
 def _check_class_weight(weights: NDArray[Any], given: Any) -> None:
     if not (np.isfinite(weights) & (weights >= 0)).all():
@@ -454,6 +483,11 @@ class Numbers:
     kind: ClassVar[str] = "numbers"
     estimator_type: ClassVar[str] = "regressor"
     score_name: ClassVar[str] = "r2"
+    classes: ClassVar[None] = None
+
+    @property
+    def output_name(self) -> str:
+        return "prediction" if self.n_outputs == 1 else "output"
 
     @property
     def score_judges(self) -> bool:
@@ -592,6 +626,15 @@ class Numbers:
     def to_dict(self) -> dict[str, Any]:
         kept = ("n_outputs", "is_flat", "loss", "quantile", "mean", "scale")
         return {"kind": self.kind, **{name: getattr(self, name) for name in kept}}
+
+    def is_whole(self) -> bool:
+        return (
+            self.loss in LOSSES
+            and 0 < self.quantile < 1
+            and not (self.is_flat and self.n_outputs != 1)
+            and self.mean is not None
+            and are_statistics(self.mean, self.scale, self.n_outputs)
+        )
 
 
 def _at(level: float) -> Callable[..., Any]:

@@ -6,6 +6,7 @@ import pytest
 from torch import nn
 
 from sk_resnet import EarlyStopping, ResNetClassifier, _callbacks
+from sk_resnet._target import Labels
 
 SETTINGS = {"depth": 4, "max_epochs": 8, "batch_size": 16, "random_state": 0}
 SETTINGS |= {"n_estimators": 1}
@@ -92,7 +93,8 @@ def test_the_bar_shows_the_losses_of_the_epoch_that_it_counts(capfd):
     with _callbacks.epoch_progress(4, 0, shown=True) as [callback]:
         callback.bar.mininterval = 0  # show each epoch, however short
         for epoch in range(1, 5):
-            callback.on_epoch_end(SimpleNamespace(history=[{"train_loss": epoch / 8}]))
+            history = [{"train_loss": epoch / 8}]
+            callback.on_epoch_end(SimpleNamespace(history=history, target=Labels))
     states = re.findall(r" (\d)/4 [^\r]*train_loss=([\d.]+)", capfd.readouterr().err)
     expected = ("1", "0.125"), ("2", "0.250"), ("3", "0.375"), ("4", "0.500")
     assert list(dict.fromkeys(states)) == list(expected)

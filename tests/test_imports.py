@@ -134,6 +134,14 @@ def test_imports_go_one_way(module):
         assert module in OUTSIDE.get(top, {module})
 
 
+@pytest.mark.parametrize("module", sorted(set(ORDER) - {"_target", "_estimators"}))
+def test_kinds_of_y_are_known_to_their_estimators_only(module):
+    for node in ast.walk(tree_of(module)):
+        if isinstance(node, ast.ImportFrom) and node.module == "sk_resnet._target":
+            names = {alias.name for alias in node.names}
+            assert names <= {"Target", "target_from_dict"}
+
+
 def private(name):
     return name.startswith("_") and not name.startswith("__")
 

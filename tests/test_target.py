@@ -1,6 +1,13 @@
 """Oracles: scikit-learn's metrics and weights, torch's losses, closed forms."""
 
+import copy
+import functools
+import pickle
+from dataclasses import fields
+
+import matplotlib as mpl
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from scipy import sparse
@@ -14,8 +21,19 @@ from sklearn.metrics import (
 )
 from sklearn.utils import compute_class_weight
 
-from sk_resnet._target import LOSSES, Labels, LabelSets, Numbers, target_from_dict
+import sk_resnet
+from sk_resnet import ResNetClassifier, ResNetRegressor, _estimators
+from sk_resnet._target import (
+    KINDS,
+    LOSSES,
+    Labels,
+    LabelSets,
+    Numbers,
+    target_from_dict,
+)
+from sk_resnet.inspection import AttributionDisplay, diagnose
 
+mpl.use("agg")
 RNG = np.random.default_rng(0)
 CPU = torch.device("cpu")
 
@@ -246,3 +264,118 @@ def test_a_fraction_is_held_out(case):
     assert len(np.unique(rows)) == 10
     again = target.hold_out(target.encode(y), 0.2, np.random.default_rng(1))
     assert not np.array_equal(rows, again)
+
+
+# A new kind of y: a class in `KINDS`, and an estimator. Here it is the copy of one of ours
+# that no isinstance, and no name of a kind or a score, takes for the original.
+
+
+def converted(target, kind):
+    return kind(**{field.name: getattr(target, field.name) for field in fields(kind)})
+
+
+def copy_of(kind):
+    body = {k: v for k, v in vars(kind).items() if k not in ("__dict__", "__weakref__")}
+    return type("Own", (), {**body, "kind": "own", "score_name": "own_score"})
+
+
+@functools.cache  # skl2onnx keeps all classes that it was told of, by their names
+def estimator_of(original, base):
+    """Public class of a copied kind of y, as it would stand in the package."""
+    own, name = copy_of(original), f"ResNetOf{original.__name__}"
+
+    class ResNetOfOwn(base):
+        __module__ = "sk_resnet._estimators"
+        __qualname__ = name
+        target_kind = own
+
+        def _new_target(self, y, classes, *, in_part):
+            target = super()._new_target(y, classes, in_part=in_part)
+            return converted(target, own)
+
+        def _check_known(self, y, target, name):
+            super()._check_known(y, converted(target, original), name)
+
+    ResNetOfOwn.__name__ = name
+    return ResNetOfOwn
+
+
+ROWS = {"depth": 4, "width": 0.25, "n_estimators": 1, "max_epochs": 3, "batch_size": 16}
+ORIGINALS = {
+    "labels": (Labels, ResNetClassifier, lambda y: np.array(["ant", "bee", "cow"])[y]),
+    "label_sets": (LabelSets, ResNetClassifier, lambda y: np.eye(3, dtype=int)[y][:, :2]),
+    "numbers": (Numbers, ResNetRegressor, lambda y: np.stack([y, y**2], axis=1)),
+    "number": (Numbers, ResNetRegressor, lambda y: 10.0 * y),
+}
+
+
+@pytest.fixture(params=ORIGINALS.values(), ids=ORIGINALS)
+def new_kind(request, rows, monkeypatch):
+    """Estimator of a new kind of y, one of the kind that it copies, X and y."""
+    original, base, y_of = request.param
+    estimator = estimator_of(original, base)
+    monkeypatch.setitem(KINDS, "own", estimator.target_kind)
+    monkeypatch.setattr(_estimators, estimator.__name__, estimator, raising=False)
+    sk_resnet.trusted_types.cache_clear()
+    X, y = rows[0].astype(np.float32), y_of(rows[1])
+    yield *(kind(**ROWS, random_state=0) for kind in (estimator, base)), X, y
+    sk_resnet.trusted_types.cache_clear()
+
+
+def test_a_new_kind_of_y_is_fitted_shown_and_copied(new_kind, tmp_path, capfd):
+    own, original, X, y = new_kind
+    expected = original.fit(X, y).predict(X)
+    own.set_params(verbose=1).fit(X, y, X_val=X, y_val=y)
+    assert "valid_own_score=" in capfd.readouterr().err
+    path = tmp_path / "model.skr"
+    sk_resnet.save(own, path)
+    pickled = pickle.loads(pickle.dumps(own))
+    for model in (own, pickled, copy.deepcopy(own), sk_resnet.load(path)):
+        assert model.net_.target.kind == "own"
+        np.testing.assert_array_equal(model.predict(X), expected)
+        classes = (getattr(net, "classes_", None) for net in (model.net_, original.net_))
+        np.testing.assert_array_equal(next(classes), next(classes))
+
+
+def test_a_new_kind_of_y_is_held_out_as_its_target_says(new_kind, monkeypatch):
+    own, original, X, y = new_kind
+    found, expected = (
+        sk_resnet.regularization_path(model, X, y, [1e-3]) for model in (own, original)
+    )
+    np.testing.assert_array_equal(found.scores, expected.scores)
+    held_out = []
+    strata = np.repeat([0, 1], [55, 5])
+    monkeypatch.setattr(own.target_kind, "strata", lambda target, encoded: strata)
+    monkeypatch.setattr(type(own), "score", lambda self, X, y: held_out.append(X) or 0.0)
+    for seed in range(3):
+        sk_resnet.regularization_path(own.set_params(random_state=seed), X, y, [1e-3])
+    rare = [(part[:, None] == X[55:]).all(2).any(1).sum() for part in held_out]
+    assert rare == [1, 1, 1]
+
+
+def test_a_new_kind_of_y_is_inspected(new_kind):
+    own, original, X, y = new_kind
+    own.fit(X, y)
+    original.fit(X, y)
+    found, expected = (
+        AttributionDisplay.from_estimator(model, X[:2], method="saliency")
+        for model in (own, original)
+    )
+    np.testing.assert_array_equal(found.attributions, expected.attributions)
+    np.testing.assert_array_equal(found.targets, expected.targets)
+    titles = ([ax.get_title() for ax in display.axes_] for display in (found, expected))
+    assert next(titles) == next(titles)
+    found, expected = (str(diagnose(model, X, y, X, y)) for model in (own, original))
+    assert found == expected.replace(original.net_.target.score_name, "own_score")
+
+
+def test_a_new_kind_of_y_is_exported(new_kind):
+    own, _, X, y = new_kind
+    content = sk_resnet.to_onnx(own.fit(X, y)).SerializeToString()
+    first, *others = onnxruntime.InferenceSession(content).run(None, {"X": X})
+    expected = own.predict(X)
+    if others:
+        np.testing.assert_array_equal(first, expected)
+        np.testing.assert_allclose(others[0], own.predict_proba(X), atol=1e-5)
+    else:
+        np.testing.assert_allclose(first.reshape(expected.shape), expected, atol=1e-3)

@@ -199,8 +199,8 @@ def attributed(
         stage=_stage(stage, len(network.stages)),
     )
     attributions, scores = _of_batches(way, question, x, places)
-    targets = getattr(net.target, "classes", np.arange(net.target.n_outputs))
-    return Attributions(x.numpy(), attributions, scores, targets[places.numpy()])
+    targets = _names(net.target)[places.numpy()]
+    return Attributions(x.numpy(), attributions, scores, targets)
 
 
 def _of_batches(
@@ -325,7 +325,7 @@ def _check_captum() -> None:
 def _most_probable(target: Target, outputs: Outputs, x: Tensor, size: int) -> Tensor:
     """Most probable class or label of each sample; the first output of numbers."""
     places = torch.zeros(len(x), dtype=torch.long)
-    if target.estimator_type == "classifier":
+    if target.classes is not None:
         with torch.no_grad():
             for rows, length in _batches(x, size):
                 *_, probabilities = target.predictions(outputs(x[rows, ..., :length]))
@@ -333,9 +333,14 @@ def _most_probable(target: Target, outputs: Outputs, x: Tensor, size: int) -> Te
     return places
 
 
+def _names(target: Target) -> NDArray[Any]:
+    """What users call the outputs: classes, or else their numbers."""
+    return np.arange(target.n_outputs) if target.classes is None else target.classes
+
+
 def _places(target: Target, given: Any, n: int) -> Tensor:
     """Output to explain of each sample."""
-    known = getattr(target, "classes", np.arange(target.n_outputs)).tolist()
+    known = _names(target).tolist()
     wanted = np.asarray(given)
     if wanted.shape not in ((), (n,)):
         raise ValueError(

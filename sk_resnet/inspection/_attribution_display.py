@@ -13,7 +13,6 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_consistent_length
 
 from sk_resnet._base import BaseResNet
-from sk_resnet._target import Target
 from sk_resnet.inspection._attribution import METHODS, attributed, last_step
 from sk_resnet.inspection._displays import drawing_axes
 
@@ -195,7 +194,7 @@ class AttributionDisplay:
             found.attributions,
             scores=found.scores,
             targets=found.targets,
-            target_name=_target_name(network.net_.target),
+            target_name=network.net_.target.output_name,
             method=method,
             feature_names=names,
         )
@@ -266,12 +265,6 @@ def _rows(shown: Sequence[int] | None, n: int, most: int) -> NDArray[np.intp]:
             f"-1, or be a mask of {n}, got {shown!r}."
         )
     return rows % n
-
-
-def _target_name(target: Target) -> str:
-    if target.kind == "numbers":
-        return "prediction" if target.n_outputs == 1 else "output"
-    return {"labels": "class", "label_sets": "label"}[target.kind]
 
 
 def _names(given: ArrayLike | None, n_features: int) -> list[str]:

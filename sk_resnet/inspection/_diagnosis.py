@@ -35,6 +35,8 @@ SPARSE_ABOVE = 0.5
 # prediction.
 LOSS_RATIO = 1.5
 MOST_SAMPLES = 2000
+# Parameters against overfitting, of which each estimator has some.
+PENALTIES = ("l1", "l2", "dropout", "label_smoothing")
 
 
 @dataclass(frozen=True)
@@ -206,9 +208,14 @@ def diagnose(
         **_network_figures(estimator.nets_[0], training, estimator.batch_size_),
         "sparsity": float(estimator.sparsity_),
     }
-    regresses = target.estimator_type == "regressor"
     fit = (
-        _fit_of(figures, target.score_name, regresses=regresses)
+        _fit_of(
+            figures,
+            target.score_name,
+            penalties=_penalties(estimator),
+            # No model predicts the noise of numbers, and no score tells how much there is.
+            is_noisy=target.classes is None,
+        )
         if target.score_judges
         else NOT_JUDGED
     )
@@ -294,20 +301,28 @@ def _standard_error(scores: NDArray[np.float64]) -> float:
     return math.sqrt(max(float(scores.var()), 1 / n) / n)
 
 
-def _fit_of(figures: dict[str, float], score_name: str, *, regresses: bool) -> Finding:
+def _penalties(estimator: BaseResNet) -> str:
+    """Those that an estimator has, as words of a sentence."""
+    known = estimator.get_params(deep=False)
+    *others, last = [name for name in PENALTIES if name in known]
+    return f"{', '.join(others)} or {last}"
+
+
+def _fit_of(
+    figures: dict[str, float], score_name: str, *, penalties: str, is_noisy: bool
+) -> Finding:
     train, valid = figures["training_score"], figures["validation_score"]
     base = figures["constant_score"]
     learned = (train - base) / (1 - base) if base < 1 else 1.0
     error = math.hypot(figures["training_error"], figures["validation_error"])
     text = f"training {score_name} {train:.3f}, validation {valid:.3f}"
-    penalties = "l1, l2 or dropout" if regresses else "l1, l2, dropout or label_smoothing"
     if learned < UNDERFITTING_BELOW:
         noise = " Noise in y gives the same figures: see what other models reach."
         return Finding(
             "underfitting",
             f"{text}; the best constant prediction has {base:.3f}",
             f"Raise max_epochs, width or depth; lower {penalties}; try another lr."
-            f"{noise * regresses}",
+            f"{noise * is_noisy}",
         )
     if train - valid > max(OVERFITTING_ABOVE, STANDARD_ERRORS * error):
         return Finding(
