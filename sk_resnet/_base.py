@@ -758,9 +758,9 @@ def strata(kind: type[BaseResNet], y: Any) -> NDArray[np.intp]:
     """Numbers of what the parts of a split of y should have the same shares of."""
     estimator = kind()  # as a target for y is made by an estimator that is not fitted
     y = to_numpy(y)
-    estimator._check_raw_y(y)
+    estimator._check_raw_y(y, "y")
     y = check_array(y, accept_sparse=True, ensure_2d=False, dtype=None, input_name="y")
-    y = estimator._checked_y(y)
+    y = estimator._checked_y(y, "y")
     target = estimator._new_target(y, None, in_part=False)
     return target.strata(target.encode(y))
 

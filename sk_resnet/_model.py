@@ -96,14 +96,11 @@ class Model(BaseEstimator):
     def _validated(self, X: Any, *, reset: bool, name: str = "X") -> NDArray[Any]:
         """Samples as an array, of the features of the fit; `name` is for errors."""
         X = padded(to_numpy(X), self.channel_axis)
-        array = check_array(
-            X,
-            dtype="numeric",
-            allow_nd=True,
-            ensure_all_finite="allow-nan",  # until it is known whether these are series
-            estimator=self,
-            input_name=name,
-        )
+        # NaN may stand behind the ends of series.
+        rules = {"dtype": "numeric", "allow_nd": True, "ensure_all_finite": "allow-nan"}
+        if name == "X":
+            return validate_data(self, X, reset=reset, **rules)
+        array = check_array(X, estimator=self, input_name=name, **rules)
         # The names of the columns are those of X; an array has none.
         validate_data(self, X, reset=reset, skip_check_array=True)
         return array
