@@ -54,6 +54,10 @@ class DivergenceError(ValueError):
     """The training loss, or the network, became infinite or NaN."""
 
 
+class NonFiniteError(ValueError):
+    """Outputs of a network are infinite or NaN."""
+
+
 class ResidualNet(BareNet):
     """skorch net over resident arrays, with one record an epoch.
 
@@ -448,7 +452,7 @@ class ResidualNet(BareNet):
                 start += n
         outputs = out.cpu().numpy()
         if not np.isfinite(outputs).all():
-            raise ValueError(
+            raise NonFiniteError(
                 "The outputs for some samples of X are not finite: their values are too "
                 "far from those that the network was trained on."
             )

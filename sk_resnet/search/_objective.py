@@ -30,7 +30,7 @@ from sk_resnet._callbacks import CtrlC
 from sk_resnet._compat_sklearn import rows_of
 from sk_resnet._data import DEFAULT_FRACTION
 from sk_resnet._fused import Meeting, is_in_task
-from sk_resnet._net import DivergenceError
+from sk_resnet._net import DivergenceError, NonFiniteError
 from sk_resnet._plan import resolve_batch_size, resolve_epochs
 from sk_resnet._spec import Architecture, ArchitectureError
 from sk_resnet._training import Unit
@@ -499,9 +499,7 @@ def _check_folds(folds: list[Any], n: int) -> None:
 def _finite_score(scorer: Callable[..., float], model: BaseResNet, X: Any, y: Any) -> float:
     try:
         return float(scorer(model, X, y))
-    except ValueError as error:  # metrics refuse NaN
-        if np.isfinite(model.net_.outputs(X)).all():
-            raise
+    except NonFiniteError as error:
         raise DivergenceError(
             "The predictions became infinite or NaN: lower lr, or standardize the input."
         ) from error
