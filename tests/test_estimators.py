@@ -340,11 +340,16 @@ def test_only_indicators_are_sets_of_labels(make, values):
 
 def test_what_stands_twice_at_a_place_of_sparse_y_is_added_up():
     rows, columns = np.array([0, 1, 2, 2, *range(3, 30)]), np.array([0, 1, 2, 2, *[0] * 27])
-    twice = sparse.coo_array((np.ones(31), (rows, columns)), shape=(30, 3))
-    model = ResNetClassifier(4, n_estimators=1, max_epochs=1, random_state=0)
-    with pytest.raises(ValueError, match="got values such as 2.0"):
-        model.fit(np.random.default_rng(0).normal(size=(30, 4)), twice)
-    assert twice.nnz == 31  # that of the caller
+    starts = np.searchsorted(rows, np.arange(31))
+    X = np.random.default_rng(0).normal(size=(30, 4))
+    for twice in (
+        sparse.coo_array((np.ones(31), (rows, columns)), shape=(30, 3)),
+        sparse.csr_array((np.ones(31), columns, starts), shape=(30, 3)),
+    ):
+        model = ResNetClassifier(4, n_estimators=1, max_epochs=1, random_state=0)
+        with pytest.raises(ValueError, match="got values such as 2.0"):
+            model.fit(X, twice)
+        assert twice.nnz == 31  # that of the caller
 
 
 # What the classes share
