@@ -469,26 +469,30 @@ class BaseResNet(CallbackSupportMixin, Model, ABC):
                 "target y is None."
             )
         X_name, y_name = names
-        y = to_numpy(y)
-        self._check_raw_y(y, y_name)
+        y = self._array_of_y(y, y_name)
         if not isinstance(X, Samples):
             X = self._validated(X, reset=reset, name=X_name)
         elif reset:
             self.__dict__.pop("feature_names_in_", None)
             self.n_features_in_ = X.shape[1]
-        y = check_array(
-            y,
-            accept_sparse="csr",
-            ensure_2d=False,
-            dtype=None,
-            estimator=self,
-            input_name=y_name,
-        )
         check_consistent_length(X, y)
         check_numbers(X, X_name)
         if X.ndim != 2 and reset:
             self.__dict__.pop("n_features_in_", None)
         return X, self._checked_y(y, y_name)
+
+    def _array_of_y(self, y: Any, name: str) -> Any:
+        """Dense or sparse array of y, without missing values."""
+        y = to_numpy(y)
+        self._check_raw_y(y, name)
+        return check_array(
+            y,
+            accept_sparse="csr",
+            ensure_2d=False,
+            dtype=None,
+            estimator=self,
+            input_name=name,
+        )
 
     def _check_validation(self, X_val: Any, y_val: Any) -> None:
         if (X_val is None) != (y_val is None):
@@ -757,10 +761,7 @@ def public_estimators(kind: type[BaseResNet] = BaseResNet) -> Iterator[type[Base
 def strata(kind: type[BaseResNet], y: Any) -> NDArray[np.intp]:
     """Numbers of what the parts of a split of y should have the same shares of."""
     estimator = kind()  # as a target for y is made by an estimator that is not fitted
-    y = to_numpy(y)
-    estimator._check_raw_y(y, "y")
-    y = check_array(y, accept_sparse=True, ensure_2d=False, dtype=None, input_name="y")
-    y = estimator._checked_y(y, "y")
+    y = estimator._checked_y(estimator._array_of_y(y, "y"), "y")
     target = estimator._new_target(y, None, in_part=False)
     return target.strata(target.encode(y))
 

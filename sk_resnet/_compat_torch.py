@@ -44,7 +44,10 @@ __all__ = [
 
 
 class SGD(torch.optim.SGD):
-    """SGD whose fused step moves some weights for the first time beside others."""
+    """SGD whose fused step works where some weights move for the first time, others not.
+
+    That of torch fails there.
+    """
 
     def _init_group(
         self,

@@ -169,7 +169,7 @@ def _converted(model: Any, inputs: list[tuple[str, Any]], opset: int | None) -> 
 def _check_runs(graph: Any) -> None:
     """Refuse what onnxruntime, where it is installed, has no operators of these types for.
 
-    skl2onnx writes the imputer in double precision, which no runtime reads.
+    Of the imputer in double precision skl2onnx writes such a graph.
     """
     if importlib.util.find_spec("onnxruntime") is None:
         return
@@ -333,7 +333,7 @@ def _type_of_column(name: Any, column: Any) -> Any:
         values = np.asarray(values.tolist())
     try:
         ((_, found),) = guess_initial_types(values.reshape(1, 1))
-    except NotImplementedError as error:
+    except NotImplementedError as error:  # skl2onnx's answer to such types
         raise ValueError(
             f"Column {name!r} of X has values of type {values.dtype.name}, which ONNX does "
             "not have: convert it to numbers or strings before fit."

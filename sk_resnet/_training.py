@@ -164,7 +164,7 @@ class Member:
             self.is_training = False
             if self.net.n_epochs_done == 0:
                 self.fail(stop)
-        except Exception as error:
+        except Exception as error:  # whatever it is, the others train on
             self.fail(error)
 
     def fail(self, error: BaseException) -> None:

@@ -158,7 +158,7 @@ def network_samples(estimator: BaseEstimator, X: Any, y: Any) -> Any:
             rows = rows_of(X, some)
             labels = None if y is None else rows_of(y, some)
             return in_front_of_network(clone(estimator), rows, labels, rows)[1]
-    except Exception as error:
+    except Exception as error:  # steps may be anybody's
         raise StepError(
             "The shape that the network gets is not known, as a step before it fails on "
             f"up to {N_TRIED} samples: {error}. Give y if the step needs it, or no X."
