@@ -3,6 +3,8 @@
     python benchmarks/accuracy/run.py                      # all sets
     python benchmarks/accuracy/run.py --only iris,digits --seeds 3
     python benchmarks/accuracy/run.py --tables             # log-loss too: tabular.py
+    python benchmarks/accuracy/run.py --imbalance          # 5 % positives: imbalance.py
+    python benchmarks/accuracy/run.py --small              # 40 to 150 rows: small.py
     python benchmarks/accuracy/run.py --regression         # R², the sets of regression.py
     python benchmarks/accuracy/run.py --regression --only diabetes --arms Ridge,MLPRegressor
 
@@ -31,7 +33,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 sys.path.append(str(Path(__file__).parents[1]))
+import imbalance
 import regression
+import small
 import tabular
 from results import add_option, mean_of, processor, record
 
@@ -201,6 +205,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--regression", action="store_true", help="R², not accuracy")
     parser.add_argument("--tables", action="store_true", help="log-loss too, many sets")
+    parser.add_argument("--imbalance", action="store_true", help="5 %% positives")
+    parser.add_argument("--small", action="store_true", help="40 to 150 rows")
     parser.add_argument("--only", type=names, default="", help="sets, by comma; or all")
     parser.add_argument("--arms", type=names, default="", help="models, by comma; or all")
     parser.add_argument("--seeds", type=int, default=3)
@@ -217,6 +223,12 @@ def main():
     if options.tables:
         sets, arms = options.only or tabular.SETS, options.arms or tabular.MODELS
         tabular.table(sets, arms, options.seeds, options.json)
+    elif options.imbalance:
+        sets, arms = options.only or imbalance.PROBLEMS, options.arms or imbalance.MODELS
+        imbalance.table(sets, arms, options.seeds, options.json)
+    elif options.small:
+        sets, arms = options.only or small.SETS, options.arms or small.MODELS
+        small.table(sets, arms, options.seeds, options.json)
     elif options.regression:
         sets, arms = options.only or regression.SETS, options.arms or regression.MODELS
         regression.table(sets, arms, options.seeds, options.json)
