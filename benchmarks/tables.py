@@ -78,6 +78,36 @@ TABLES = {
             "forest's": "{RandomForest[log_loss]:.3f}",
         },
     ),
+    "imbalance": Table(
+        "accuracy",
+        "imbalance",
+        "problem",
+        {
+            f"{head}{short}": f"{{{arm}[{measure}]:.3f}}"
+            for head, measure, n_arms in (
+                ("AP: ", "average_precision", 4),
+                ("balanced: ", "balanced_accuracy", 3),
+            )
+            for short, arm in (
+                ("ResNet", "ResNetClassifier"),
+                ("HistGB", "HistGradientBoosting"),
+                ("logistic", "LogisticRegression"),
+                ("MLP", "MLPClassifier"),
+            )[:n_arms]
+        },
+    ),
+    "small": Table(
+        "accuracy",
+        "small",
+        "set",
+        {
+            f"{n}: ResNet, logistic, SVC": ", ".join(
+                f"{{{arm}[log_loss {n}]:.3f}}"
+                for arm in ("ResNetClassifier", "LogisticRegression", "SVC")
+            )
+            for n in (40, 80, 150)
+        },
+    ),
     "precision": Table(
         "accuracy",
         "precision",

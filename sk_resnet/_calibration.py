@@ -26,7 +26,7 @@ def fitted_temperature(
     Guo et al. 2017, arXiv:1706.04599 §4.2. `outputs` are those of each member for its own
     validation set. Where members share one set, T is that of their average. Where each has
     a fold of its own, T of single members is too high for their average, which is less sure
-    already: the result is the mean of 1 and that T.
+    already: see `of_average`.
     """
     target = target.to(torch.device("cpu"))
     shares_one = all(own is validation[0] for own in validation)
@@ -46,4 +46,14 @@ def fitted_temperature(
 
     found = minimize_scalar(loss, bounds=BOUNDS, method="bounded")
     best = float(np.exp(found.x))
-    return best if shares_one else (1 + best) / 2
+    return best if shares_one else of_average(best)
+
+
+def of_average(temperature: float) -> float:
+    """Temperature of an average of networks, of which each alone needs the one given.
+
+    Networks that need little of it differ by about as much as they are too sure, so that
+    their average needs none. Those that need much have learned the noise of the labels by
+    heart, and all the same noise: their average is nearly as sure as each of them.
+    """
+    return temperature - 1 + 1 / temperature if temperature > 1 else temperature

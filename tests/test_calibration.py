@@ -12,7 +12,7 @@ from sklearn.model_selection import PredefinedSplit, StratifiedKFold, train_test
 import sk_resnet
 from sk_resnet import EarlyStopping, ResNetClassifier, ResNetRegressor
 from sk_resnet._batches import ArrayDataset
-from sk_resnet._calibration import fitted_temperature
+from sk_resnet._calibration import fitted_temperature, of_average
 from sk_resnet._data import FOLDS, fold_rows, training_data
 from sk_resnet._input import input_spec
 from sk_resnet._target import Labels, LabelSets
@@ -54,7 +54,7 @@ def test_the_temperature_of_labels_that_are_not_exclusive():
     assert found == pytest.approx(2, rel=0.05)
 
 
-def test_folds_go_half_way_and_a_common_set_all_the_way():
+def test_folds_stop_short_of_what_a_common_set_tells():
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(8_000, 2))
     y = (logits + rng.gumbel(size=logits.shape)).argmax(1)
@@ -65,7 +65,37 @@ def test_folds_go_half_way_and_a_common_set_all_the_way():
     )
     halves = [validation_set(y[:4000]), validation_set(y[4000:])]
     parts = [outputs[:4000], outputs[4000:]]
-    assert fitted_temperature(parts, halves, target) == pytest.approx(2, rel=0.05)
+    assert fitted_temperature(parts, halves, target) == pytest.approx(2 + 1 / 3, rel=0.05)
+
+
+def test_an_average_needs_less_temperature_and_in_the_end_as_much():
+    assert of_average(1.0) == 1
+    assert of_average(0.7) == 0.7  # what is not sure enough alone is not so together
+    T = np.linspace(1.1, 20, 50)
+    of_mean = np.array([of_average(t) for t in T])
+    assert (np.diff(of_mean) > 0).all()
+    assert ((1 < of_mean) & (of_mean < T)).all()
+    assert of_mean[0] - 1 < 0.1 * (T[0] - 1)
+    assert of_mean[-1] > 0.95 * T[-1]
+
+
+def test_noise_that_members_share_stays_in_their_average():
+    # Logits that carry as much noise as signal: own noise of each member, or one for all.
+    rng = np.random.default_rng(0)
+    n, members = 4_000, 8
+    signal = rng.normal(size=(n, 1)) * [[0, 1]]
+    y = (signal + rng.gumbel(size=signal.shape)).argmax(1)
+
+    def best(noise, seen):
+        outputs = (signal + noise).astype(np.float32)
+        return fitted_temperature(list(outputs[:seen]), [validation_set(y)] * seen, target)
+
+    target = Labels(np.arange(2))
+    own = rng.normal(size=(members, n, 2)) * 2
+    shared = np.repeat(own[:1], members, axis=0)
+    alone = best(shared, 1)
+    assert best(shared, members) == pytest.approx(alone)
+    assert best(own, members) < of_average(alone) < alone
 
 
 def test_a_few_samples_that_are_all_right_do_not_make_it_sure():
