@@ -74,7 +74,7 @@ def test_an_average_needs_less_temperature_and_in_the_end_as_much():
     T = np.linspace(1.1, 20, 50)
     of_mean = np.array([of_average(t) for t in T])
     assert (np.diff(of_mean) > 0).all()
-    assert ((1 < of_mean) & (of_mean < T)).all()
+    assert ((of_mean > 1) & (of_mean < T)).all()
     assert of_mean[0] - 1 < 0.1 * (T[0] - 1)
     assert of_mean[-1] > 0.95 * T[-1]
 
