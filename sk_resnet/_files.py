@@ -3,12 +3,17 @@
 import functools
 import inspect
 import os
+import warnings
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from sklearn import model_selection
+import numpy as np
+import torch
+from sklearn import feature_selection, metrics, model_selection
+from sklearn.gaussian_process import kernels
+from torch.optim import lr_scheduler
 
 from sk_resnet._archive import UNREADABLE, checked, replace_files, sealed, skops_io
 from sk_resnet._base import public_estimators
@@ -16,13 +21,63 @@ from sk_resnet._callbacks import EarlyStopping
 from sk_resnet._embedder import ResNetEmbedder
 from sk_resnet._state import BROKEN, ModelFileError
 
+# Where the classifiers stood up to file format 1.
+EARLIER_NAMES = (
+    "sk_resnet._classifier.ResNetClassifier",
+    "sk_resnet._classifier.WideResNetClassifier",
+)
+# What estimators of scikit-learn and callbacks of skorch hold. Whatever a file puts into
+# them, they call nothing but their own methods and what is trusted itself. Not here:
+# - trees, neighbours, splines and sparse matrices, whose compiled code takes places in
+#   memory from its values and does not check them;
+# - distributions of SciPy, which execute a text of their state.
+DATA = (
+    "builtins.object",
+    "builtins.print",
+    "numpy.dtype",
+    "numpy.mean",
+    *(f"numpy.{kind.__name__}" for kind in (np.number, np.integer, np.floating)),
+    "skorch.callbacks.logging.PrintLog",
+    "skorch.callbacks.lr_scheduler.LRScheduler",
+    "skorch.callbacks.regularization.GradientNormClipping",
+    "skorch.callbacks.scoring.BatchScoring",
+    "skorch.callbacks.scoring.EpochScoring",
+    "skorch.callbacks.scoring.PassthroughScoring",
+    "skorch.callbacks.training.EarlyStopping",
+    "skorch.utils.to_numpy",
+    "sklearn._loss.loss.HalfTweedieLossIdentity",
+    "sklearn.calibration._CalibratedClassifier",
+    "sklearn.calibration._SigmoidCalibration",
+    "sklearn.calibration._TemperatureScaling",
+    "sklearn.callback._progressbar.ProgressBar",
+    "sklearn.cluster._bisect_k_means._BisectingTree",
+    "sklearn.cluster._kmeans._kmeans_single_elkan",
+    "sklearn.cluster._kmeans._kmeans_single_lloyd",
+    "sklearn.compose._column_transformer.make_column_selector",
+    "sklearn.gaussian_process._gpc._BinaryGaussianProcessClassifierLaplace",
+    "sklearn.impute._iterative._ImputerTriplet",
+    "sklearn.metrics._scorer._CurveScorer",
+    "sklearn.metrics._scorer._MultimetricScorer",
+    "sklearn.metrics._scorer._PassthroughScorer",
+    "sklearn.metrics._scorer._Scorer",
+    "sklearn.multiclass._ConstantPredictor",
+    "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
+    "sklearn.neural_network._stochastic_optimizers.SGDOptimizer",
+    "sklearn.utils._bunch.Bunch",
+    "sklearn.utils._metadata_requests.MetadataRequest",
+    "sklearn.utils._metadata_requests.MethodMetadataRequest",
+    "torch.device",
+)
+# Endings of the names of scikit-learn's measures.
+MEASURES = ("_score", "_loss", "_error", "_deviance")
+
 
 @functools.cache
 def trusted_types() -> tuple[str, ...]:
     """Full names of types that `load` reads, beside those that skops trusts by itself.
 
-    Our estimators and callbacks, and what their parameters may hold: the splitters of
-    scikit-learn. None of them calls what a file names.
+    Our estimators and callbacks, and what they, pipelines and searches around them hold of
+    scikit-learn, skorch, NumPy and torch. None of them calls what a file names.
 
     Returns
     -------
@@ -35,21 +90,31 @@ def trusted_types() -> tuple[str, ...]:
     >>> "sk_resnet._estimators.ResNetClassifier" in trusted_types()
     True
     """
-    ours = [*public_estimators(), ResNetEmbedder, EarlyStopping]
-    splitters = [
-        kind
-        for kind in vars(model_selection).values()
-        if isinstance(kind, type)
-        and hasattr(kind, "get_n_splits")
-        and not inspect.isabstract(kind)
-    ]
-    names = [f"{kind.__module__}.{kind.__qualname__}" for kind in (*ours, *splitters)]
-    # Where the classifiers stood up to file format 1.
-    earlier = [f"sk_resnet._classifier.{name}" for name in EARLIER_NAMES]
-    return (*names, *earlier, "torch.device")
+    kinds = [*public_estimators(), ResNetEmbedder, EarlyStopping, *_kinds_of_others()]
+    names = [f"{kind.__module__}.{kind.__qualname__}" for kind in kinds]
+    return (*names, *EARLIER_NAMES, *DATA)
 
 
-EARLIER_NAMES = ("ResNetClassifier", "WideResNetClassifier")
+def _kinds_of_others() -> Iterator[Any]:
+    """Splitters, measures, tests of features, kernels of processes, and schedules."""
+    for kind in vars(model_selection).values():
+        is_class = isinstance(kind, type) and not inspect.isabstract(kind)
+        if is_class and hasattr(kind, "get_n_splits"):
+            yield kind
+    for name, function in vars(metrics).items():
+        if name.endswith(MEASURES) and inspect.isfunction(function):
+            yield function
+    for name, function in vars(feature_selection).items():
+        if name.endswith(("_classif", "_regression", "chi2")):
+            yield function
+    for module, base in (
+        (kernels, kernels.Kernel),
+        (lr_scheduler, torch.optim.lr_scheduler.LRScheduler),
+    ):
+        for kind in vars(module).values():
+            is_class = isinstance(kind, type) and not inspect.isabstract(kind)
+            if is_class and issubclass(kind, base):
+                yield kind
 
 
 def save(model: Any, path: str | os.PathLike[str]) -> None:
@@ -75,6 +140,12 @@ def save(model: Any, path: str | os.PathLike[str]) -> None:
     ImportError
         Without skops: ``pip install sk-resnet[secure]``.
 
+    Warns
+    -----
+    UserWarning
+        For a model that holds what `load` does not trust by itself, such as a tree of
+        scikit-learn or a function of your own; it says the names that `load` needs.
+
     See Also
     --------
     load : Read it back.
@@ -98,6 +169,13 @@ def save(model: Any, path: str | os.PathLike[str]) -> None:
     content = sealed(
         skops_io().dumps(model, compression=zipfile.ZIP_DEFLATED, compresslevel=1)
     )
+    if others := _not_trusted(content):
+        warnings.warn(
+            f"load refuses this file unless it is called with trusted={others}: the model "
+            "holds what load does not trust by itself.",
+            UserWarning,
+            stacklevel=2,
+        )
     target = Path(os.path.realpath(path))  # a link stays a link
     try:
         replace_files({target: content})
@@ -108,6 +186,12 @@ def save(model: Any, path: str | os.PathLike[str]) -> None:
             "is as it was",
             str(target),
         ) from error
+
+
+def _not_trusted(content: bytes) -> list[str]:
+    """Names of types in a file that are not trusted unless the user does."""
+    found = skops_io().get_untrusted_types(data=content)
+    return sorted(set(found) - set(trusted_types()))
 
 
 def load(path: str | os.PathLike[str], *, trusted: Sequence[str] = ()) -> Any:
@@ -157,13 +241,12 @@ def load(path: str | os.PathLike[str], *, trusted: Sequence[str] = ()) -> Any:
     io_of_skops = skops_io()
     content = checked(Path(path).read_bytes(), path)
     try:
-        unknown = set(io_of_skops.get_untrusted_types(data=content))
-        if refused := sorted(unknown - set(trusted_types()) - set(trusted)):
+        if refused := sorted(set(_not_trusted(content)) - set(trusted)):
             raise ModelFileError(
                 f"{path} holds types that are not trusted: {refused}. If you know where "
                 "the file comes from, name them in trusted."
             )
-        found = io_of_skops.loads(content, trusted=sorted(unknown))
+        found = io_of_skops.loads(content, trusted=[*trusted_types(), *trusted])
         if not hasattr(found, "fit"):
             raise ModelFileError(f"{path} holds no model: a fit may go on from it.")
         return found
