@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from sk_resnet._state import BROKEN, ModelFileError
 
 FILE_FORMAT = 1
@@ -33,6 +35,7 @@ UNREADABLE = (
     # Of the headers of arrays, which NumPy reads as Python.
     SyntaxError,
     tokenize.TokenError,
+    np.exceptions.ComplexWarning,
 )
 
 

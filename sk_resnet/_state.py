@@ -97,6 +97,8 @@ def _check_input(input_spec: InputSpec, network: NetworkSpec) -> None:
         input_spec.channel_axis in (1, -1)
         and len(shape) == network.n_dims + 1
         and shape[0] == network.in_channels
+        and input_spec.unequal == network.unequal
+        and (network.n_dims == 1 or not network.unequal)
         and math.prod(input_spec.sample_shape) == math.prod(input_spec.input_shape)
         and are_statistics(input_spec.mean, input_spec.scale, shape[0])
     )

@@ -409,6 +409,43 @@ def test_weights_that_are_not_those_of_the_network(saved, tmp_path, a):
             sk_resnet.load(crafted)
 
 
+@pytest.mark.parametrize("holder", ["network", "input"])
+def test_rows_that_claim_to_be_series_of_unequal_lengths(saved, tmp_path, holder):
+    path, _, _ = saved
+    tree = json.loads(zipfile.ZipFile(path).read("schema.json"))
+    n_changed = 0
+    for container, key in list(places(tree)):
+        if key == holder and "unequal" in (container[key].get("content") or {}):
+            flag = container[key]["content"]["unequal"]
+            del flag["__id__"]  # by which all that are False are one
+            flag["content"] = "true"
+            n_changed += 1
+    assert n_changed == 1
+    crafted = resealed(path, {"schema.json": json.dumps(tree)}, tmp_path / "crafted")
+    with pytest.raises(ModelFileError, match="other samples than its network reads"):
+        sk_resnet.load(crafted)
+
+
+def test_complex_numbers_in_place_of_real_ones(saved, tmp_path):
+    path, model, _ = saved
+    model.history_[0]["lr"] = np.float64(0.5)
+    sk_resnet.save(model, path)
+    buffer = io.BytesIO()
+    np.save(buffer, np.array(0.5 + 1j))
+    with zipfile.ZipFile(path) as archive:
+        names = [name for name in archive.namelist() if name.endswith(".npy")]
+        numbers = [
+            name
+            for name in names
+            if np.load(io.BytesIO(archive.read(name))).shape == ()
+            and np.load(io.BytesIO(archive.read(name))) == 0.5
+        ]
+    assert numbers
+    crafted = resealed(path, {numbers[0]: buffer.getvalue()}, tmp_path / "crafted")
+    with pytest.raises(ModelFileError, match="ComplexWarning"):
+        sk_resnet.load(crafted)
+
+
 def test_flipped_bits_under_a_checksum_that_fits(saved, tmp_path):
     path, _, _ = saved
     content = path.read_bytes()

@@ -216,8 +216,9 @@ def outcome(path, X):
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            # scikit-learn says of which version a file claims to be, and that is right.
+            # scikit-learn and we say of which version a file claims to be: that is right.
             warnings.simplefilter("ignore", InconsistentVersionWarning)
+            warnings.filterwarnings("ignore", "This model was saved with")
             model = load(path)
     except ModelFileError:
         return "refused"
@@ -229,6 +230,8 @@ def outcome(path, X):
             model.predict(X)
     except (ValueError, TypeError, AttributeError, LookupError):
         return "a model of other data, or none that is fitted"
+    except BaseException as error:
+        return f"{type(error).__name__} in predict: {error}"
     return "a model"
 
 
