@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
+from sk_resnet._spec import ArchitectureError
+
 GRIDS = (1, 2, 3)  # spatial dimensions of series, images, volumes
 
 
@@ -318,7 +320,7 @@ def _checked(
             fitting = sorted(n for n, fit in dims.items() if n_dims in fit)
             needed = " or ".join(KINDS[d] for d in dims[name])
             use = f"use some of {fitting}" if fitting else "use None"
-            raise ValueError(
+            raise ArchitectureError(
                 f"{parameter}={name!r} needs {needed}, but the samples are "
                 f"{KINDS[n_dims]}: {use}, or give input_shape."
             )

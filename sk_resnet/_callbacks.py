@@ -21,6 +21,11 @@ from tqdm import tqdm
 BATCH_HOOKS = ("on_batch_begin", "on_batch_end", "on_grad_computed")
 
 
+# Columns of skorch's history that `history_` names otherwise or leaves out.
+RENAMED = {"dur": "seconds"}
+HIDDEN = ("_batch_count", "_best")
+
+
 class EarlyStopping(Callback):
     """Stop training when a monitored quantity no longer improves.
 
@@ -120,13 +125,7 @@ class EarlyStopping(Callback):
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
         """Compare the epoch with the best so far."""
         record = net.history[-1]
-        if self.monitor not in record:
-            known = sorted(key for key in record if key != "batches")
-            raise ValueError(
-                f"EarlyStopping monitors {self.monitor!r}, which is not recorded: use one "
-                f"of {known}, and give a validation set for those of validation."
-            )
-        value, epoch = record[self.monitor], record["epoch"]
+        value, epoch = monitored(self, self.monitor, record), record["epoch"]
         gain = self.best_value_ - value if self._minimises else value - self.best_value_
         if gain > self.min_delta:
             self.best_value_, self.best_epoch_ = value, epoch
@@ -160,6 +159,23 @@ class EarlyStopping(Callback):
         self.best_epoch_, self.best_value_ = plain["best_epoch"], plain["best_value"]
         self.stopped_epoch_ = plain["stopped_epoch"]
         self._best_state = best if plain["has_best"] else None
+
+
+def shown_row(record: dict[str, Any]) -> dict[str, Any]:
+    """Row of skorch's history as `history_` shows it."""
+    names = [n for n in record if n != "batches" and not n.endswith(HIDDEN)]
+    return {RENAMED.get(n, n): record[n] for n in names}
+
+
+def monitored(callback: Callback, monitor: str, record: dict[str, Any]) -> float:
+    """Value that a callback looks at, by its name in `history_`."""
+    shown = shown_row(record)
+    if monitor not in shown:
+        raise ValueError(
+            f"{type(callback).__name__} monitors {monitor!r}, which is not recorded: use "
+            f"one of {sorted(shown)}, and give a validation set for those of validation."
+        )
+    return float(shown[monitor])
 
 
 def _is_at_least(value: Any, least: float) -> bool:

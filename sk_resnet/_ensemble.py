@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch.optim import Optimizer
 
+from sk_resnet._callbacks import shown_row
 from sk_resnet._input import InputSpec
 from sk_resnet._net import ResidualNet, make_net, member_seed
 from sk_resnet._network import ResidualNetwork, build_network
@@ -24,10 +25,6 @@ from sk_resnet._target import Target
 
 # An epoch of a training, as `history_` shows it.
 Row = dict[str, Any]
-
-# Columns of skorch's history that `history_` leaves out or names otherwise.
-_NAMES = {"dur": "seconds"}
-_HIDDEN = ("_batch_count", "_best")
 
 
 def make_nets(
@@ -83,7 +80,9 @@ def joined_history(
     before: Sequence[Row], nets: Sequence[ResidualNet]
 ) -> tuple[list[Row], list[int]]:
     """History with the epochs that the members did since, and how many each has done."""
-    rows = [[_row(epoch) for epoch in net.history if "train_loss" in epoch] for net in nets]
+    rows = [
+        [shown_row(epoch) for epoch in net.history if "train_loss" in epoch] for net in nets
+    ]
     n_before = len(before) if len(nets) > 1 else 0
     new = zip_longest(*(of_member[n_before:] for of_member in rows))
     joined = [*before[:n_before], *map(_mean_row, new)]
@@ -100,11 +99,6 @@ def fill_history(net: ResidualNet, rows: Sequence[Row]) -> None:
         net.history.new_epoch()
         for name, value in row.items():
             net.history.record("dur" if name == "seconds" else name, value)
-
-
-def _row(record: Row) -> Row:
-    names = [n for n in record if n != "batches" and not n.endswith(_HIDDEN)]
-    return {_NAMES.get(n, n): record[n] for n in names}
 
 
 def _mean_row(rows: tuple[Row | None, ...]) -> Row:

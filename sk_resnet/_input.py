@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from sk_resnet._spec import ArchitectureError
+
 CHUNK_BYTES = 32 * 2**20
 
 
@@ -115,7 +117,7 @@ def input_spec(
         )
     shape = sample_shape if input_shape is None else tuple(map(int, input_shape))
     if math.prod(shape) != math.prod(sample_shape):
-        raise ValueError(
+        raise ArchitectureError(
             f"input_shape={shape} needs {math.prod(shape)} values a sample, but X has "
             f"samples of shape {sample_shape}: change input_shape or reshape X."
         )

@@ -98,3 +98,15 @@ def test_the_bar_shows_the_losses_of_the_epoch_that_it_counts(capfd):
     states = re.findall(r" (\d)/4 [^\r]*train_loss=([\d.]+)", capfd.readouterr().err)
     expected = ("1", "0.125"), ("2", "0.250"), ("3", "0.375"), ("4", "0.500")
     assert list(dict.fromkeys(states)) == list(expected)
+
+
+@pytest.mark.parametrize("n_estimators", [1, 2])
+def test_the_names_to_monitor_are_those_of_the_history(rows, n_estimators):
+    settings = {"depth": 4, "width": 0.25, "max_epochs": 2, "validation_split": 0.2}
+    model = ResNetClassifier(n_estimators=n_estimators, random_state=0, **settings)
+    names = model.fit(*rows).history_[0]
+    for name in names:
+        model.set_params(callbacks=[EarlyStopping(name)]).fit(*rows)
+    model.set_params(callbacks=[EarlyStopping("dur")])
+    with pytest.raises(ValueError, match=re.escape(f"use one of {sorted(names)}, and")):
+        model.fit(*rows)

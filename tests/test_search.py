@@ -1107,6 +1107,42 @@ def test_what_no_network_has_together_fails_the_trial_only(data):
 
 
 @pytest.mark.filterwarnings("ignore:Trial")
+@pytest.mark.parametrize(
+    ("name", "choices", "match"),
+    [
+        ("augment", [None, "crop"], "augment='crop' needs series or images"),
+        ("test_time_augmentation", [None, "flip"], "='flip' needs images"),
+        ("input_shape", [None, [1, 100]], "needs 100 values a sample"),
+    ],
+)
+def test_what_samples_do_not_fit_fails_the_trial_only(data, name, choices, match):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Optuna's, of choices that are lists
+        space = {f"model__{name}": CategoricalDistribution(choices)}
+        objective = CrossValidationObjective(pipeline(), *data, space=space, cv=2)
+        study = create_study()
+        for choice in reversed(choices):
+            study.enqueue_trial({f"model__{name}": choice})
+        study.optimize(objective, n_trials=2)
+    assert [trial.state.name for trial in study.trials] == ["FAIL", "COMPLETE"]
+    assert match in study.trials[0].user_attrs["error"]
+
+
+def test_a_device_that_is_not_there_is_refused_at_once(data):
+    space = {"model__device": CategoricalDistribution(["cpu", "cuda:99"])}
+    with pytest.raises(ValueError, match="device='cuda:99' was asked for"):
+        CrossValidationObjective(pipeline(), *data, space=space, cv=2)
+
+
+def test_the_best_of_a_study_of_several_directions(data):
+    objective = CrossValidationObjective(pipeline(), *data, space=L2_OF_MODEL, cv=2)
+    study = optuna.create_study(directions=["maximize", "minimize"])
+    study.optimize(lambda trial: (1.0, 2.0), n_trials=1)
+    with pytest.raises(ValueError, match="must maximise one score: .*MAXIMIZE, MINIMIZE"):
+        objective.refit(study)
+
+
+@pytest.mark.filterwarnings("ignore:Trial")
 def test_a_study_without_a_complete_trial_says_why(data):
     model = ResNetClassifier(**ROWS, standardize=False, lr=1e30)
     objective = CrossValidationObjective(model, *data, space={}, cv=2)

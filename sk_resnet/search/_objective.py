@@ -73,6 +73,8 @@ def _new_meeting(linger: float = 0.0) -> Meeting:
     return meeting
 
 
+# Parameters beside those of an `Architecture` that not every network or sample fits.
+SHAPED_BY = ("l1_structure", "augment", "test_time_augmentation", "input_shape")
 # Of a trial: a score takes as long as some training steps.
 MOST_REPORTS = 14
 # Seconds that a sampler may take between two trials which run beside others.
@@ -261,7 +263,7 @@ class CrossValidationObjective:
         shutil.rmtree(folder, ignore_errors=True)
 
     def _draws_architectures(self) -> bool:
-        names = [*(field.name for field in fields(Architecture)), "l1_structure"]
+        names = [*(field.name for field in fields(Architecture)), *SHAPED_BY]
         return any(self._prefix + name in self.space for name in names)
 
     def _fit_folds(
@@ -412,8 +414,10 @@ class CrossValidationObjective:
         Raises
         ------
         ValueError
-            If no trial is complete; it says why the last one failed.
+            If no trial is complete; it says why the last one failed. For a study that
+            does not maximise one score.
         """
+        _check_direction(study)
         trials = study.get_trials(deepcopy=False)
         if not any(trial.state.name == "COMPLETE" for trial in trials):
             errors = [t.user_attrs["error"] for t in trials if "error" in t.user_attrs]
@@ -446,8 +450,7 @@ class CrossValidationObjective:
 
 def check_study(study: Study, fingerprint: str) -> None:
     """Refuse a study of other data or another space, and mark a new one."""
-    if [direction.name for direction in study.directions] != ["MAXIMIZE"]:
-        raise ValueError("The study must maximise: create it with direction='maximize'.")
+    _check_direction(study)
     earlier = study.user_attrs.get(FINGERPRINT)
     if earlier is None:
         study.set_user_attr(FINGERPRINT, fingerprint)
@@ -457,6 +460,15 @@ def check_study(study: Study, fingerprint: str) -> None:
             "scoring, another space or other parameters of the estimator: resume it with "
             "those (a cv that shuffles needs a random_state), or start a study of another "
             "name."
+        )
+
+
+def _check_direction(study: Study) -> None:
+    names = [direction.name for direction in study.directions]
+    if names != ["MAXIMIZE"]:
+        raise ValueError(
+            "The study must maximise one score: create it with direction='maximize', got "
+            f"{', '.join(names)}."
         )
 
 

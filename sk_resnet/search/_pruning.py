@@ -10,6 +10,7 @@ import numpy as np
 from skorch.callbacks import Callback
 from torch import Tensor
 
+from sk_resnet._callbacks import monitored
 from sk_resnet._net import ResidualNet
 from sk_resnet.search._distributions import require_optuna
 
@@ -71,19 +72,14 @@ class PruningCallback(Callback):
         monitor = self.monitor
         if monitor == "valid":
             monitor = "valid_loss" if minimises else f"valid_{net.target.score_name}"
-        if monitor not in record:
-            known = sorted(key for key in record if key != "batches")
-            raise ValueError(
-                f"PruningCallback monitors {monitor!r}, which is not recorded: use one of "
-                f"{known}, and give a validation set for those of validation."
-            )
+        value = monitored(self, monitor, record)
         if minimises is not None and monitor.endswith("loss") != minimises:
             verb, other = ("minimises", "a loss") if minimises else ("maximises", "a score")
             raise ValueError(
                 f"PruningCallback monitors {monitor!r}, and the study {verb}: monitor "
                 f"{other}, or make a study of the other direction."
             )
-        self.trial.report(record[monitor], record["epoch"])
+        self.trial.report(value, record["epoch"])
         if self.trial.should_prune():
             raise require_optuna().TrialPruned(f"pruned in epoch {record['epoch']}")
 

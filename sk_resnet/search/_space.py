@@ -15,6 +15,7 @@ from sklearn.utils import indexable
 from sk_resnet._base import BaseResNet
 from sk_resnet._compat_sklearn import check_parameters, rows_of
 from sk_resnet._input import input_spec, padded
+from sk_resnet._machine import resolve_device
 from sk_resnet._optim import OPTIMIZERS
 from sk_resnet._plan import default_lr
 from sk_resnet._samples import is_dataset
@@ -295,6 +296,8 @@ def _check_values(net: BaseResNet, prefix: str, space: dict[str, Distribution]) 
             continue
         for value in ends(d):
             check_parameters(clone(net).set_params(**{own: value}))
+            if own == "device":
+                resolve_device(value)
 
 
 def _check_depths(net: BaseResNet, depths: Any, shape: tuple[int, ...]) -> None:
