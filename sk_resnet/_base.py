@@ -324,9 +324,10 @@ class BaseResNet(CallbackSupportMixin, Model, ABC):
             if checkpoint is not None:
                 seed = checkpoint.values["seed"]
                 if checkpoint.fitted is not None:
+                    checkpoint.check_time(self.max_seconds)
                     return self._take_fitted(checkpoint, callbacks)
-            if self.max_seconds is not None:
-                callbacks = [*callbacks, TimeLimit(self.max_seconds)]
+            limits = [] if self.max_seconds is None else [TimeLimit(self.max_seconds)]
+            callbacks = [*callbacks, *limits]
             data = self._data(
                 inputs,
                 continues=continues,
@@ -352,6 +353,8 @@ class BaseResNet(CallbackSupportMixin, Model, ABC):
                     self._train_by(recipes, data, callbacks, followers, checkpoint)
                     self._calibrate(data)
             if checkpoint is not None:
+                if any(limit.came.is_set() for limit in limits):
+                    checkpoint.values["ended_after"] = self.max_seconds
                 self._finish(checkpoint)
         return self
 

@@ -192,10 +192,12 @@ class TimeLimit(Callback):
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self.start = time.monotonic()
+        self.came = threading.Event()
 
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
         """Stop where the time is up."""
         if time.monotonic() - self.start >= self.seconds:
+            self.came.set()
             raise KeyboardInterrupt  # skorch's way to stop
 
 

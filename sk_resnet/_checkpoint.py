@@ -60,6 +60,16 @@ class Checkpoint:
                 "give validation_split a splitter with a random_state."
             )
 
+    def check_time(self, max_seconds: float | None) -> None:
+        """Refuse more time for a fit that came to its end when its time was up."""
+        had = self.values.get("ended_after")
+        if had is not None and (max_seconds is None or max_seconds > had):
+            raise ValueError(
+                f"The checkpoint {self.path} is of a fit that ended after "
+                f"max_seconds={had}: set max_seconds to that to get its model, or delete "
+                "the file to start anew with more time."
+            )
+
     def is_past(self, stage: int) -> bool:
         """Whether an earlier run came to the end of that training."""
         return stage < self.values.get("stage", -1)
@@ -186,7 +196,13 @@ def identity_of_fit(
             f"A checkpoint does not hold the state of {', '.join(others)}: use "
             "EarlyStopping alone, or checkpoint=None."
         )
-    left_out = ("checkpoint", "verbose", "random_state", "test_time_augmentation")
+    left_out = (
+        "checkpoint",
+        "verbose",
+        "random_state",
+        "test_time_augmentation",
+        "max_seconds",  # a fit that is broken off may go on for longer
+    )
     parts = {name: value for name, value in parameters.items() if name not in left_out}
     if parameters["random_state"] is not None:
         parts["random_state"] = seed

@@ -61,15 +61,15 @@ class ResNetEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         self.estimator = estimator
         self.random_state = random_state
 
-    def fit(self, X: Any, y: Any, **fit_params: Any) -> "ResNetEmbedder":
+    def fit(self, X: Any, y: Any = None, **fit_params: Any) -> "ResNetEmbedder":
         """Fit the classifier or regressor.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, ...)
             Samples.
-        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
-            Labels or numbers.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
+            Labels or numbers. None only for a dataset that gives pairs.
         **fit_params : dict
             What else ``estimator.fit`` takes, such as sample_weight.
 

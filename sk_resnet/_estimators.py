@@ -296,6 +296,26 @@ class _Classifier(ClassifierMixin, BaseResNet):
         outputs = self._outputs(X)
         return self.net_.target.decode(outputs)
 
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
+        """Return the share of samples whose labels are predicted right.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features) or (n_samples, n_channels, ...)
+            Samples of the shape that the model was fitted on.
+        y : array-like of shape (n_samples,) or (n_samples, n_labels), default=None
+            Their labels. None only for a dataset that gives pairs.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the samples. None means equal weights.
+
+        Returns
+        -------
+        float
+            From 0 to 1; of several labels a sample all must be right.
+        """
+        X, y = self._scored_pairs(X, y)
+        return float(super().score(X, y, sample_weight))
+
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
         """Predict the probability of every class for each sample.
 
@@ -499,6 +519,26 @@ class _Regressor(RegressorMixin, BaseResNet):
         return self._partial_fit(X, y, sample_weight=sample_weight)
 
     # Prediction
+
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
+        """Return the share of the variance of y that predictions explain, R².
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features) or (n_samples, n_channels, ...)
+            Samples of the shape that the model was fitted on.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
+            Their numbers. None only for a dataset that gives pairs.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the samples. None means equal weights.
+
+        Returns
+        -------
+        float
+            At most 1; of several columns the mean.
+        """
+        X, y = self._scored_pairs(X, y)
+        return float(super().score(X, y, sample_weight))
 
     def predict(self, X: Any) -> NDArray[np.float64]:
         """Predict the numbers of each sample.

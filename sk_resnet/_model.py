@@ -116,6 +116,15 @@ class Model(BaseEstimator):
         check_samples(X, self.net_.input_spec)
         return X
 
+    def _scored_pairs(self, X: Any, y: Any) -> tuple[Any, Any]:
+        """Samples that predict takes, and their y, which a dataset may give."""
+        read, y = read_dataset(X, y)
+        if y is None:
+            raise ValueError(
+                "score needs y, got None: only a dataset that gives pairs brings it along."
+            )
+        return X if isinstance(read, Samples) else read, y
+
     def _views(self) -> list[View]:
         sides = self.net_.input_spec.network_shape[1:]
         return resolve_views(self.test_time_augmentation, sides)

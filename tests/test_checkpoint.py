@@ -15,6 +15,7 @@ import pytest
 import torch
 from joblib import parallel_config
 from optuna.distributions import CategoricalDistribution, FloatDistribution
+from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, ShuffleSplit, cross_val_score
 from skorch.callbacks import PrintLog
 from test_unequal import listed
@@ -299,6 +300,29 @@ def test_another_fit_does_not_go_on_and_leaves_the_file(change, what, tmp_path):
         ResNetClassifier(**SMALL, checkpoint=path).fit(
             ROWS, CLASSES, sample_weight=np.arange(90)
         )
+
+
+@pytest.mark.parametrize("more", [1000.0, None])
+def test_a_fit_goes_on_with_another_limit_of_time(tmp_path, more):
+    parameters = {**SMALL, "n_estimators": 1}
+    model = ResNetClassifier(**parameters, checkpoint=tmp_path / "c", max_seconds=100)
+    fit_until(model, 3, ROWS, CLASSES)
+    model.set_params(max_seconds=more).fit(ROWS, CLASSES)
+    assert_same(model, ResNetClassifier(**parameters).fit(ROWS, CLASSES))
+
+
+def test_a_fit_that_its_time_ended_is_not_taken_for_a_longer_one(tmp_path):
+    model = ResNetClassifier(**SMALL, checkpoint=tmp_path / "c", max_seconds=1e-9)
+    model.fit(ROWS, CLASSES)
+    before = (tmp_path / "c").read_bytes()
+    assert model.n_epochs_ == 1
+    for less in (1e-9, 1e-10):  # what it has is what was asked for
+        assert clone(model).set_params(max_seconds=less).fit(ROWS, CLASSES).n_epochs_ == 1
+    for more in (1.0, None):
+        longer = clone(model).set_params(max_seconds=more)
+        with pytest.raises(ValueError, match="ended after max_seconds=1e-09: set"):
+            longer.fit(ROWS, CLASSES)
+    assert (tmp_path / "c").read_bytes() == before
 
 
 def test_what_changes_nothing_may_change(tmp_path):

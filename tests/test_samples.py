@@ -15,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from skorch.helper import SliceDataset
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
-from sk_resnet import ResNetClassifier, ResNetRegressor, _samples
+from sk_resnet import ResNetClassifier, ResNetEmbedder, ResNetRegressor, _samples
 
 DIGITS, LABELS = load_digits(return_X_y=True)
 IMAGES = (DIGITS[:80].reshape(-1, 8, 8) * 15).astype(np.uint8)
@@ -368,3 +368,28 @@ def test_what_does_not_fit_into_memory_is_read_batch_by_batch():
         [sys.executable, "-c", OF_ANY_SIZE], capture_output=True, text=True, check=True
     )
     assert int(out.stdout) < 1_000_000  # KiB
+
+
+@pytest.mark.parametrize("resident", [True, False])
+@pytest.mark.parametrize("kind", [ResNetClassifier, ResNetRegressor])
+def test_score_takes_y_from_a_dataset_of_pairs(kind, resident, monkeypatch):
+    y = LABELS if kind is ResNetClassifier else LABELS + 0.5
+    model = kind(8, width=0.25, n_estimators=1, max_epochs=1, random_state=0)
+    model.fit(COLOUR, y)
+    weights = np.arange(len(y)) % 3
+    expected = model.score(COLOUR, y, weights)
+    if not resident:
+        monkeypatch.setattr(_samples, "RESIDENT_BYTES", 0)
+    assert model.score(Pairs(COLOUR, y), sample_weight=weights) == pytest.approx(expected)
+    assert model.score(Alone(COLOUR, y), y) == pytest.approx(model.score(COLOUR, y))
+    with pytest.raises(ValueError, match="score needs y, got None"):
+        model.score(COLOUR)
+
+
+def test_an_embedder_takes_a_dataset_of_pairs():
+    network = ResNetClassifier(8, width=0.25, n_estimators=1, max_epochs=1, random_state=0)
+    embedder = ResNetEmbedder(network).fit(Pairs(COLOUR, LABELS))
+    expected = ResNetEmbedder(network).fit(COLOUR, LABELS).transform(COLOUR)
+    np.testing.assert_array_equal(embedder.transform(COLOUR), expected)
+    with pytest.raises(ValueError, match="requires y to be passed"):
+        embedder.fit(COLOUR)
