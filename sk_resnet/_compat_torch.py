@@ -1,7 +1,8 @@
 """Private names of torch: all that the package uses stand here."""
 
 import copy
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
+from itertools import starmap
 from operator import is_
 from typing import Any
 
@@ -91,10 +92,8 @@ class Contents:
     """
 
     def __init__(self, module: nn.Module) -> None:
-        self.parts = [
-            (part, type(part), list(vars(part).values()), _held(part))
-            for part in module.modules()
-        ]
+        self.parts = list(module.modules())
+        self.objects = _objects(self.parts)
         self.tensors = [
             (tensor, tensor.detach().clone())
             for tensor in (*module.parameters(), *module.buffers())
@@ -102,26 +101,26 @@ class Contents:
 
     def are_those_of(self, module: nn.Module) -> bool:
         """Whether a network is this one, and nothing in it has changed."""
+        if module is not self.parts[0]:
+            return False
+        objects = _objects(self.parts)
         return (
-            module is self.parts[0][0]
-            and all(
-                type(part) is kind
-                and _are_same(vars(part).values(), attributes)
-                and _are_same(_held(part), held)
-                for part, kind, attributes, held in self.parts
-            )
-            and all(torch.equal(tensor, copied) for tensor, copied in self.tensors)
+            len(objects) == len(self.objects)
+            and all(map(is_, objects, self.objects))
+            and all(starmap(torch.equal, self.tensors))
         )
 
 
-def _held(part: nn.Module) -> list[Any]:
-    """Names and objects in the dicts of a layer."""
-    dicts = part._parameters, part._buffers, part._modules
-    return [x for of in dicts for x in (*of, *of.values())]
-
-
-def _are_same(values: Collection[Any], earlier: Collection[Any]) -> bool:
-    return len(values) == len(earlier) and all(map(is_, values, earlier))
+def _objects(parts: list[nn.Module]) -> list[Any]:
+    """All that layers hold, with its names; one list, as each prediction compares them."""
+    found: list[Any] = []
+    for part in parts:
+        found.append(type(part))
+        found += vars(part).values()
+        for held in (part._parameters, part._buffers, part._modules):
+            found += held
+            found += held.values()
+    return found
 
 
 def has_hooks(module: nn.Module) -> bool:
