@@ -94,15 +94,16 @@ class Model(BaseEstimator):
         return self.net_.module_
 
     def _validated(self, X: Any, *, reset: bool, name: str = "X") -> NDArray[Any]:
-        """Samples as an array, of the features of the fit; `name` is for errors."""
+        """Samples as an array, with the names of the fit; `name` is for errors."""
         X = padded(to_numpy(X), self.channel_axis)
         # NaN may stand behind the ends of series.
         rules = {"dtype": "numeric", "allow_nd": True, "ensure_all_finite": "allow-nan"}
         if name == "X":
             return validate_data(self, X, reset=reset, **rules)
         array = check_array(X, estimator=self, input_name=name, **rules)
-        # The names of the columns are those of X; an array has none.
-        validate_data(self, X, reset=reset, skip_check_array=True)
+        # Of the names of the columns, which an array has not. `check_samples` knows their
+        # number as well, and whose it is.
+        validate_data(self, X, reset=reset, skip_check_array=True, ensure_2d=False)
         return array
 
     # scikit-learn adds values up to look for NaN, and lets NumPy warn of ∞ - ∞.

@@ -181,8 +181,11 @@ def test_validation_sets(rows):
     match = "validation_split must be 'auto' or None when X_val is given, got 0.1"
     with pytest.raises(ValueError, match=match):
         fit(X, y, validation_split=0.1, fit_params={"X_val": X, "y_val": y})
-    with pytest.raises(ValueError, match="X has 4 features, but"):
-        fit(X, y, fit_params={"X_val": X[:, :4], "y_val": y})
+    match = r"X_val has samples of shape \(4,\), but this model was fitted on \(5,\)"
+    for change in (np.asarray, pd.DataFrame):
+        narrow = change(X[:, :4])
+        with pytest.raises(ValueError, match=match):
+            fit(X, y, fit_params={"X_val": narrow, "y_val": y})
     only = [(np.flatnonzero(y), np.flatnonzero(y == 0))]
     with pytest.raises(ValueError, match="leaves no training sample of class 'a'"):
         fit(X, np.array(["a", "b", "c"])[y], validation_split=only)
