@@ -78,6 +78,17 @@ def _kind(type_: type) -> type:
     return next((base for base in (str, bytes) if issubclass(type_, base)), type_)
 
 
+def check_labels(y: NDArray[Any], name: str) -> None:
+    """Refuse objects that are no strings as classes, as scikit-learn does."""
+    first = next(y.flat) if y.dtype.kind in "OV" and y.size else ""
+    if not isinstance(first, (str, bytes)):
+        raise TypeError(
+            f"{name} must be an array of strings, integers or booleans, got one of objects "
+            f"of type {type(first).__name__}: convert it, as by {name}.astype(int) or "
+            f"{name}.astype(str)."
+        )
+
+
 def check_learns_numbers(y: Any, name: str) -> None:
     """Refuse dates, durations, strings and other objects as numbers to learn."""
     values = np.asarray(y)

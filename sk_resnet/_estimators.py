@@ -18,7 +18,7 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from sk_resnet._base import START_ANEW, BaseResNet
 from sk_resnet._calibration import fitted_temperature
 from sk_resnet._compat_sklearn import Interval, StrOptions
-from sk_resnet._data import Data, check_kinds, check_learns_numbers
+from sk_resnet._data import Data, check_kinds, check_labels, check_learns_numbers
 from sk_resnet._target import LOSSES, Labels, LabelSets, Numbers, Target
 
 
@@ -129,6 +129,7 @@ class _Classifier(ClassifierMixin, BaseResNet):
             y.sum_duplicates()
         else:
             y = np.asarray(y)
+            check_labels(y, name)
         kind = type_of_target(y, input_name=name)
         if is_sparse or kind in ("multiclass-multioutput", "multilabel-indicator"):
             other = np.setdiff1d(y.data if is_sparse else y, (0, 1)).tolist()
@@ -250,7 +251,8 @@ class _Classifier(ClassifierMixin, BaseResNet):
         return classes is None or np.array_equal(np.unique(classes), self.classes_)
 
     def _check_classes(self, classes: Any) -> None:
-        check_kinds(classes)
+        check_kinds(classes, "classes")
+        check_labels(np.asarray(classes), "classes")
         if np.asarray(classes).dtype.kind == "f" and not np.isfinite(classes).all():
             raise ValueError(f"classes must not hold NaN or infinity, got {classes!r}.")
 

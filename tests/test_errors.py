@@ -544,7 +544,7 @@ def test_lists_of_mixed_labels(rows, other):
     for given in (y, tuple(y), np.array(y, dtype=object)):
         with pytest.raises(TypeError, match="of one kind"):
             ResNetClassifier(**ROWS).fit(X, given)
-    with pytest.raises(TypeError, match="of one kind"):
+    with pytest.raises(TypeError, match="classes must hold values of one kind"):
         ResNetClassifier(**ROWS).partial_fit(X, ["a"] * 60, classes=["a", other])
 
 
@@ -617,6 +617,32 @@ def test_objects_are_no_numbers_to_learn(rows, value):
     for use in (ResNetRegressor(**ROWS).fit, ResNetRegressor(**ROWS).partial_fit):
         with pytest.raises(TypeError, match=match):
             use(rows[0], np.array([value] * 60, dtype=object))
+
+
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [(Decimal(1), "Decimal"), (date(2020, 1, 1), "date"), (2**70, "int"), (1.0, "float")],
+    ids=str,
+)
+def test_objects_are_no_labels(rows, value, name):
+    X, y = rows
+    labels = np.array([value] * 60, dtype=object)
+    match = f" must be an array of strings, integers or booleans, got one of .* {name}:"
+    model = ResNetClassifier(**ROWS)
+    for given in (labels, labels.reshape(-1, 1), pd.Series(labels)):
+        with pytest.raises(TypeError, match=f"y{match}"):
+            model.fit(X, given)
+    with pytest.raises(TypeError, match=f"y_val{match}"):
+        model.fit(X, y, X_val=X, y_val=labels)
+    with pytest.raises(TypeError, match=f"classes{match}"):
+        model.partial_fit(X, y, classes=labels)
+
+
+def test_records_are_no_labels(rows):
+    X, y = rows
+    records = np.array(list(zip(y, y, strict=True)), dtype=[("event", int), ("time", int)])
+    with pytest.raises(TypeError, match="y must be an array of strings, .* of type void"):
+        ResNetClassifier(**ROWS).fit(X, records)
 
 
 def test_missing_labels_of_pandas(rows):
