@@ -548,6 +548,8 @@ class BaseResNet(CallbackSupportMixin, Model, ABC):
             spec = self._input_spec(X)
             if spec.unequal and X.ndim == 2:
                 del self.n_features_in_  # they differ from sample to sample
+            # Refused here if it is too large, before there are data for each member.
+            self._network_spec(spec, target.n_outputs)
         n_members, split, validation_set = self._n_members(spec), None, None
         if X_val is not None:
             validation_set = self._checked(

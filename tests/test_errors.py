@@ -436,7 +436,9 @@ def test_dates_are_no_numbers(rows):
 
 
 @pytest.mark.parametrize(
-    "change", [{"width": 1e9}, {"width": 1e300}, {"depth": 2 * 10**9}], ids=str
+    "change",
+    [{"width": 1e9}, {"width": 1e300}, {"depth": 2 * 10**9}, {"n_estimators": 10**12}],
+    ids=str,
 )
 def test_networks_that_no_machine_holds(rows, change):
     with pytest.raises(ValueError, match="that are allowed: lower"):
