@@ -1,10 +1,9 @@
-"""The skorch subclass: how a training, its epochs and a prediction are done."""
+"""The skorch subclass: how an epoch and a prediction are done."""
 
 import copy
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,28 +15,17 @@ from torch.optim import Optimizer
 
 from sk_resnet._augment import View, unchanged
 from sk_resnet._batches import ArrayDataset, Batch, Batches
-from sk_resnet._callbacks import held_epoch, is_ours, wants_batches
+from sk_resnet._callbacks import held_epoch, wants_batches
 from sk_resnet._compat_skorch import BareNet
 from sk_resnet._compat_torch import Contents
 from sk_resnet._data import Data
 from sk_resnet._input import InputSpec
-from sk_resnet._machine import (
-    is_small_work,
-    one_thread,
-    prediction_size,
-    training_settings,
-)
-from sk_resnet._network import (
-    in_place,
-    inner_kernels,
-    is_finite,
-    kernels,
-    overwriting_relus,
-)
+from sk_resnet._machine import is_small_work, one_thread, prediction_size
+from sk_resnet._network import inner_kernels, is_finite, kernels
 from sk_resnet._optim import OPTIMIZERS, parameter_groups
 from sk_resnet._plan import Execution, Recipe
 from sk_resnet._processes import rank_and_size
-from sk_resnet._run import NO_TURN, BatchHooks, Run, autocast
+from sk_resnet._run import BatchHooks, Run, autocast
 from sk_resnet._samples import Samples
 from sk_resnet._surgery import folded, multiply_adds
 from sk_resnet._target import Target
@@ -82,93 +70,7 @@ class ResidualNet(BareNet):
         self._kept: tuple[nn.Module, int, Contents] | None = None
         super().__init__(module, criterion=nn.Identity, **kwargs)
 
-    # A training
-
-    def train(
-        self,
-        data: Data,
-        recipe: Recipe,
-        execution: Execution,
-        *,
-        callbacks: list[Any],
-        verbose: int = 0,
-        is_cancelled: Callable[[], bool] = lambda: False,
-        turn: AbstractContextManager[None] = NO_TURN,
-        n_done: int = 0,
-        begun: Callable[[Run], None] = lambda run: None,
-        reached: Callable[[], None] = lambda: None,
-    ) -> int:
-        """Train for more epochs; return the epoch whose weights the network ends with.
-
-        Each epoch is done within `turn`, and `reached` is called behind it. `n_done` of
-        them were done by an earlier run, whose state `begun` puts back.
-        """
-        training, validation = self.prepare(
-            data, recipe, execution, callbacks, verbose, n_done=n_done
-        )
-        self.make_optimizer()
-        hooks = self._batch_hooks()
-        run = Run(
-            self.module_,
-            self.optimizer_,
-            data.target,
-            recipe,
-            execution,
-            n_steps=recipe.n_epochs * len(training),
-            noise=self.noise,
-            is_cancelled=is_cancelled,
-            hooks=hooks,
-            records=hooks is None and all(is_ours(cb) for _, cb in self.callbacks_),
-        )
-        try:
-            self.notify("on_train_begin", X=data.training, y=None)
-            begun(run)
-            n_epochs = recipe.n_epochs - n_done
-            self._epochs(run, execution, training, validation, n_epochs, turn, reached)
-        finally:
-            self.module_.eval()
-        return self.end(data.training)
-
-    def _epochs(
-        self,
-        run: Run,
-        execution: Execution,
-        training: Batches,
-        validation: Batches | None,
-        n_epochs: int,
-        turn: AbstractContextManager[None],
-        reached: Callable[[], None],
-    ) -> None:
-        """Train until the last epoch, or until a callback stops by KeyboardInterrupt."""
-        settings = training_settings(
-            execution.device,
-            on_one_thread=execution.on_one_thread,
-            keep_memory=execution.device.type == "cpu" and not execution.on_one_thread,
-        )
-        try:
-            with run.ctrl_c, settings, in_place(overwriting_relus(self.module_)):
-                for _ in range(n_epochs):
-                    with turn:
-                        self._epoch(run, training, validation)
-                        reached()
-        except KeyboardInterrupt:
-            if run.is_interrupted() or self.n_epochs_done == 0:
-                raise
-        finally:
-            self.forget_unfinished_epoch()
-
-    def _epoch(self, run: Run, training: Batches, validation: Batches | None) -> None:
-        self.begin_epoch(training, validation)
-        started = time.perf_counter()
-        lr = float(self.optimizer_.param_groups[0]["lr"])
-        means = run.train(training)
-        self.record_training(means, lr, len(training), by_batch=run.hooks is not None)
-        if validation is not None:
-            means = run.validate(validation)
-            self.record_validation(means, len(validation), by_batch=run.hooks is not None)
-        self.end_epoch(training, validation, time.perf_counter() - started)
-
-    # Steps of a training, which `Member` takes as well
+    # Steps of a training, which `Training` and `Member` take
 
     def prepare(
         self,
@@ -191,6 +93,18 @@ class ResidualNet(BareNet):
         """Have copies of callbacks: the parameters of an estimator stay as they are."""
         self.callbacks = [_copied(item) for item in callbacks]
         self.initialize_callbacks()
+
+    def epoch(self, run: Run, training: Batches, validation: Batches | None) -> None:
+        """Train and validate once over all data."""
+        self.begin_epoch(training, validation)
+        started = time.perf_counter()
+        lr = float(self.optimizer_.param_groups[0]["lr"])
+        means = run.train(training)
+        self.record_training(means, lr, len(training), by_batch=run.hooks is not None)
+        if validation is not None:
+            means = run.validate(validation)
+            self.record_validation(means, len(validation), by_batch=run.hooks is not None)
+        self.end_epoch(training, validation, time.perf_counter() - started)
 
     def begin_epoch(self, training: Batches, validation: Batches | None) -> None:
         """Open a row of the history."""
@@ -312,7 +226,8 @@ class ResidualNet(BareNet):
         self.history.record(f"{name}_best", not earlier or loss < min(earlier))
         self.history.record(f"{prefix}_{self.target.score_name}", self.target.score(sums))
 
-    def _batch_hooks(self) -> BatchHooks | None:
+    def batch_hooks(self) -> BatchHooks | None:
+        """What tells the callbacks about every batch; None where none asks for it."""
         if not any(wants_batches(callback) for _, callback in self.callbacks_):
             return None
 

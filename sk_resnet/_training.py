@@ -5,10 +5,13 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
-from sk_resnet._batches import Batches, batch_bounds
+from sk_resnet._batches import Batches
+from sk_resnet._callbacks import is_ours
 from sk_resnet._checkpoint import Progress
 from sk_resnet._data import Data
+from sk_resnet._machine import training_settings
 from sk_resnet._net import ResidualNet
+from sk_resnet._network import in_place, overwriting_relus
 from sk_resnet._plan import Execution, Recipe
 from sk_resnet._run import NO_TURN, Run
 from sk_resnet._snapshot import (
@@ -55,12 +58,6 @@ class Training:
         return int(self.state.values["n_done"]) if self.state else 0
 
     @property
-    def n_batches(self) -> int:
-        """Steps of an epoch."""
-        n = len(self.data.training)
-        return len(batch_bounds(n, self.recipe.batch_size, trains=True))
-
-    @property
     def began(self) -> int | None:
         """Epochs behind the running averages of the optimizer; None of a new optimizer."""
         if self.state is not None:
@@ -73,44 +70,89 @@ class Training:
         is_cancelled: Callable[[], bool],
         turn: AbstractContextManager[None] = NO_TURN,
     ) -> int:
-        """Train alone; return the epoch whose weights the network ends with."""
+        """Train alone; return the epoch whose weights the network ends with.
+
+        Each epoch is done within `turn`.
+        """
         net, state, began = self.net, self.state, self.began
         if state is not None and state.has_ended:
             return int(state.values["held"])
-
-        def begun(run: Run) -> None:
-            if state is not None:
-                n_steps = self.n_done * self.n_batches
-                skip_steps(run.scheduler, net.optimizer_, n_steps, state.values["lr"])
-                restore_callbacks(net, state)
-
-        def keep(held: int | None = None) -> None:
-            if self.progress:
-                lr = float(net.optimizer_.param_groups[0]["lr"])
-                optimizer = state_by_name(net)
-                self.progress.keep(
-                    take_snapshot(net, optimizer, lr=lr, began=began, held=held)
-                )
-
-        def reached() -> None:
-            if self.progress and self.progress.checkpoint.is_due():
-                keep()
-                self.progress.checkpoint.write()
-
-        held = net.train(
+        training, validation = net.prepare(
             self.data,
             self.recipe,
             self.execution,
-            callbacks=self.callbacks,
-            verbose=self.verbose,
-            is_cancelled=is_cancelled,
-            turn=turn,
+            self.callbacks,
+            self.verbose,
             n_done=self.n_done,
-            begun=begun,
-            reached=reached,
         )
-        keep(held)
+        net.make_optimizer()
+        run = self._new_run(len(training), is_cancelled)
+        try:
+            net.notify("on_train_begin", X=self.data.training, y=None)
+            if state is not None:
+                n_steps = self.n_done * len(training)
+                skip_steps(run.scheduler, net.optimizer_, n_steps, state.values["lr"])
+                restore_callbacks(net, state)
+            self._epochs(run, training, validation, turn, began)
+        finally:
+            net.module_.eval()
+        held = net.end(self.data.training)
+        self._keep(began, held)
         return held
+
+    def _new_run(self, n_batches: int, is_cancelled: Callable[[], bool]) -> Run:
+        net, hooks = self.net, self.net.batch_hooks()
+        return Run(
+            net.module_,
+            net.optimizer_,
+            self.data.target,
+            self.recipe,
+            self.execution,
+            n_steps=self.recipe.n_epochs * n_batches,
+            noise=net.noise,
+            is_cancelled=is_cancelled,
+            hooks=hooks,
+            records=hooks is None and all(is_ours(cb) for _, cb in net.callbacks_),
+        )
+
+    def _epochs(
+        self,
+        run: Run,
+        training: Batches,
+        validation: Batches | None,
+        turn: AbstractContextManager[None],
+        began: int | None,
+    ) -> None:
+        """Train until the last epoch, or until a callback stops by KeyboardInterrupt."""
+        net, execution = self.net, self.execution
+        settings = training_settings(
+            execution.device,
+            on_one_thread=execution.on_one_thread,
+            keep_memory=execution.device.type == "cpu" and not execution.on_one_thread,
+        )
+        n_epochs = self.recipe.n_epochs - self.n_done
+        try:
+            with run.ctrl_c, settings, in_place(overwriting_relus(net.module_)):
+                for _ in range(n_epochs):
+                    with turn:
+                        net.epoch(run, training, validation)
+                        if self.progress and self.progress.checkpoint.is_due():
+                            self._keep(began)
+                            self.progress.checkpoint.write()
+        except KeyboardInterrupt:
+            if run.is_interrupted() or net.n_epochs_done == 0:
+                raise
+        finally:
+            net.forget_unfinished_epoch()
+
+    def _keep(self, began: int | None, held: int | None = None) -> None:
+        """Bring what the network has reached into its checkpoint."""
+        if self.progress:
+            net = self.net
+            lr = float(net.optimizer_.param_groups[0]["lr"])
+            self.progress.keep(
+                take_snapshot(net, state_by_name(net), lr=lr, began=began, held=held)
+            )
 
 
 # What a training ends in: the epoch whose weights the network has, or an error.
