@@ -336,12 +336,9 @@ class BaseResNet(CallbackSupportMixin, Model, ABC):
                 seed=seed,
             )
             n = len(data[0].training)
-            batch_size = resolve_batch_size(self.batch_size, n)
+            batch_size = self._resolved_batch_size(n, of_part=in_part and continues)
             if not continues:
                 self._build(data[0], batch_size, seed)
-            elif in_part and (self.batch_size == "auto" or batch_size == n):
-                # A small part of the data does not make later steps and predictions small.
-                batch_size = max(batch_size, self.batch_size_)
             self._views()  # or an error now, not when the network is trained
             if in_part:
                 self._train(data, self._recipe(1, batch_size, "constant"), [], [])
@@ -653,6 +650,14 @@ class BaseResNet(CallbackSupportMixin, Model, ABC):
             )
             if n_epochs
         ]
+
+    def _resolved_batch_size(self, n: int, *, of_part: bool) -> int:
+        """Samples in a step, of n samples, which may be a part of those to come."""
+        size = resolve_batch_size(self.batch_size, n)
+        if of_part and (self.batch_size == "auto" or size == n):
+            # A small part of the data does not make later steps and predictions small.
+            return max(size, self.batch_size_)
+        return size
 
     def _recipe(
         self, n_epochs: int, batch_size: int, schedule: str, *, finetunes: bool = False

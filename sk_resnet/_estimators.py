@@ -151,7 +151,8 @@ class _Classifier(ClassifierMixin, BaseResNet):
                     f"classes of multilabel y are its columns, 0 to {y.shape[1] - 1}, got "
                     f"{list(classes)}."
                 )
-            target: Any = LabelSets(np.arange(y.shape[1]), is_sparse=sparse.issparse(y))
+            columns, is_sparse = np.arange(y.shape[1]), sparse.issparse(y)
+            target: Labels | LabelSets = LabelSets(columns, is_sparse=is_sparse)
         else:
             if in_part and classes is None:
                 raise ValueError("classes must be passed on the first call to partial_fit.")
@@ -182,7 +183,7 @@ class _Classifier(ClassifierMixin, BaseResNet):
             )
         return self._weighted(target, y)
 
-    def _weighted(self, target: Any, y: Any) -> Target:
+    def _weighted(self, target: Labels | LabelSets, y: Any) -> Target:
         if unknown := target.unknown(y):
             raise ValueError(
                 f"y has labels {unknown} that are not in classes {target.classes}: name "
