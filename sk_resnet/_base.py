@@ -84,6 +84,7 @@ from sk_resnet._samples import Samples, read_dataset
 from sk_resnet._snapshot import restore, restore_callbacks
 from sk_resnet._spec import (
     BLOCKS,
+    EMBEDDINGS,
     FAMILIES,
     LAYOUTS,
     ORDERS,
@@ -128,6 +129,7 @@ class BaseResNet(CallbackSupportMixin, Model, ABC):
         "order": [StrOptions({*ORDERS, "auto"})],
         "shortcut": [StrOptions(set(SHORTCUTS))],
         "layout": [StrOptions(set(LAYOUTS))],
+        "embedding": [StrOptions(set(EMBEDDINGS)), None],
         "dropout": [_share],
         "stochastic_depth": [_share],
         "n_estimators": [_counts, _auto],
@@ -338,7 +340,7 @@ class BaseResNet(CallbackSupportMixin, Model, ABC):
             n = len(data[0].training)
             batch_size = self._resolved_batch_size(n, of_part=in_part and continues)
             if not continues:
-                self._build(data[0], batch_size, seed)
+                self._build(data, batch_size, seed)
             self._views()  # or an error now, not when the network is trained
             if in_part:
                 self._train(data, self._recipe(1, batch_size, "constant"), [], [])
@@ -623,18 +625,24 @@ class BaseResNet(CallbackSupportMixin, Model, ABC):
                 f"{START_ANEW}"
             )
 
-    def _build(self, data: Data, batch_size: int, seed: int) -> None:
-        network = self._network_spec(data.input_spec, data.target.n_outputs)
+    def _build(self, data: list[Data], batch_size: int, seed: int) -> None:
+        input_spec, target = data[0].input_spec, data[0].target
+        network = self._network_spec(input_spec, target.n_outputs)
         device = resolve_device(self.device)
         self.history_, self.n_epochs_ = [], 0
         self._seed = seed
         self.batch_size_ = batch_size
         single = replace(network, members=1)
         singles = [
-            new_network(single, device=device, seed=member_seed(seed, i))
-            for i in range(network.members)
+            new_network(
+                single,
+                device=device,
+                seed=member_seed(seed, i),
+                samples=of_member.training.evenly_spaced,
+            )
+            for i, of_member in enumerate(data)
         ]
-        self._adopt(singles, data.input_spec, data.target, device)
+        self._adopt(singles, input_spec, target, device)
 
     # Third act: plan
 

@@ -15,6 +15,8 @@ from sk_resnet._input import InputSpec, chunks
 
 # Above this size, in bytes on the device, samples are read batch by batch.
 RESIDENT_BYTES = 2**30
+# Quantiles of more samples are hardly others.
+MOST_FOR_QUANTILES = 50_000
 # Up to this size they are put in the order of an epoch at its start: a batch is then a
 # slice, which is faster than an index.
 ORDERED_BYTES = 2**24
@@ -50,6 +52,11 @@ class ArrayDataset(Dataset):
     def n_bytes(self) -> int:
         """Size of all samples as the network gets them."""
         return 4 * len(self) * math.prod(self.X.shape[1:])
+
+    def evenly_spaced(self) -> Tensor:
+        """Network input of all samples, or of so many that quantiles need no more."""
+        step = -(-len(self) // MOST_FOR_QUANTILES)
+        return torch.from_numpy(self.spec.transform(self.X[self.rows[::step]]))
 
     def load(self, device: torch.device) -> None:
         """Put y, weights and, where they fit, samples on the device.

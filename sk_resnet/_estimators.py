@@ -43,6 +43,7 @@ class _Classifier(ClassifierMixin, BaseResNet):
         order: str = "auto",
         shortcut: str = "projection",
         layout: str = "auto",
+        embedding: str | None = None,
         dropout: float = 0.0,
         stochastic_depth: float = 0.0,
         n_estimators: int | str = "auto",
@@ -82,6 +83,7 @@ class _Classifier(ClassifierMixin, BaseResNet):
         self.order = order
         self.shortcut = shortcut
         self.layout = layout
+        self.embedding = embedding
         self.dropout = dropout
         self.stochastic_depth = stochastic_depth
         self.n_estimators = n_estimators
@@ -389,6 +391,7 @@ class _Regressor(RegressorMixin, BaseResNet):
         order: str = "auto",
         shortcut: str = "projection",
         layout: str = "auto",
+        embedding: str | None = None,
         dropout: float = 0.0,
         stochastic_depth: float = 0.0,
         n_estimators: int | str = "auto",
@@ -427,6 +430,7 @@ class _Regressor(RegressorMixin, BaseResNet):
         self.order = order
         self.shortcut = shortcut
         self.layout = layout
+        self.embedding = embedding
         self.dropout = dropout
         self.stochastic_depth = stochastic_depth
         self.n_estimators = n_estimators
@@ -636,6 +640,12 @@ class ResNetClassifier(_Classifier):
         "small" has a 3×3 stem and three stages, "imagenet" a 7×7 stem with pooling and
         four stages. "auto" takes "imagenet" for sides of at least 64 where `depth` is
         one of its depths.
+    embedding : {"periodic", "piecewise_linear"} or None, default=None
+        What the network reads beside each number of a row, after `standardize`: nothing,
+        8 cosines of it, whose frequencies are learned, or its place in each of 16 bins,
+        which quantiles of the training samples part [5]_. It helps where y jumps at some
+        values of a feature and there are thousands of rows; with a few hundred it fits
+        noise. Of rows only.
     dropout : float, default=0.0
         Probability, in [0, 1), of dropping a value before the last convolution of a
         branch.
@@ -674,7 +684,7 @@ class ResNetClassifier(_Classifier):
         of the samples that have a label, by its column; "balanced" gives those that have
         it, in the loss of that label, the weight of those that have it not.
     calibrate : bool, default=True
-        Whether a fit ends with a temperature [5]_: all outputs are divided by one number,
+        Whether a fit ends with a temperature [6]_: all outputs are divided by one number,
         so that the probabilities are as sure as they are right on the validation data, of
         `validation_split` or X_val. Without any nothing is changed.
     augment : str or list of str, default=None
@@ -816,7 +826,9 @@ default="auto"
     .. [3] S. Zagoruyko, N. Komodakis, Wide Residual Networks, 2016, arXiv:1605.07146.
     .. [4] G. Huang, Y. Sun, Z. Liu, D. Sedra, K. Weinberger, Deep Networks with
        Stochastic Depth, 2016, arXiv:1603.09382.
-    .. [5] C. Guo, G. Pleiss, Y. Sun, K. Weinberger, On Calibration of Modern Neural
+    .. [5] Y. Gorishniy, I. Rubachev, A. Babenko, On Embeddings for Numerical Features in
+       Tabular Deep Learning, 2022, arXiv:2203.05556.
+    .. [6] C. Guo, G. Pleiss, Y. Sun, K. Weinberger, On Calibration of Modern Neural
        Networks, 2017, arXiv:1706.04599.
 
     Examples
@@ -871,6 +883,12 @@ class WideResNetClassifier(_Classifier):
         "small" has a 3×3 stem and three stages, "imagenet" a 7×7 stem with pooling and
         four stages. "auto" takes "imagenet" for sides of at least 64 where `depth` is
         one of its depths.
+    embedding : {"periodic", "piecewise_linear"} or None, default=None
+        What the network reads beside each number of a row, after `standardize`: nothing,
+        8 cosines of it, whose frequencies are learned, or its place in each of 16 bins,
+        which quantiles of the training samples part [5]_. It helps where y jumps at some
+        values of a feature and there are thousands of rows; with a few hundred it fits
+        noise. Of rows only.
     dropout : float, default=0.0
         Probability, in [0, 1), of dropping a value before the last convolution of a
         branch.
@@ -907,7 +925,7 @@ class WideResNetClassifier(_Classifier):
         of the samples that have a label, by its column; "balanced" gives those that have
         it, in the loss of that label, the weight of those that have it not.
     calibrate : bool, default=True
-        Whether a fit ends with a temperature [5]_: all outputs are divided by one number,
+        Whether a fit ends with a temperature [6]_: all outputs are divided by one number,
         so that the probabilities are as sure as they are right on the validation data, of
         `validation_split` or X_val. Without any nothing is changed.
     augment : str or list of str, default=None
@@ -1049,7 +1067,9 @@ default="auto"
     .. [3] S. Zagoruyko, N. Komodakis, Wide Residual Networks, 2016, arXiv:1605.07146.
     .. [4] G. Huang, Y. Sun, Z. Liu, D. Sedra, K. Weinberger, Deep Networks with
        Stochastic Depth, 2016, arXiv:1603.09382.
-    .. [5] C. Guo, G. Pleiss, Y. Sun, K. Weinberger, On Calibration of Modern Neural
+    .. [5] Y. Gorishniy, I. Rubachev, A. Babenko, On Embeddings for Numerical Features in
+       Tabular Deep Learning, 2022, arXiv:2203.05556.
+    .. [6] C. Guo, G. Pleiss, Y. Sun, K. Weinberger, On Calibration of Modern Neural
        Networks, 2017, arXiv:1706.04599.
 
     Examples
@@ -1103,6 +1123,12 @@ class ResNetRegressor(_Regressor):
         "small" has a 3×3 stem and three stages, "imagenet" a 7×7 stem with pooling and
         four stages. "auto" takes "imagenet" for sides of at least 64 where `depth` is
         one of its depths.
+    embedding : {"periodic", "piecewise_linear"} or None, default=None
+        What the network reads beside each number of a row, after `standardize`: nothing,
+        8 cosines of it, whose frequencies are learned, or its place in each of 16 bins,
+        which quantiles of the training samples part [5]_. It helps where y jumps at some
+        values of a feature and there are thousands of rows; with a few hundred it fits
+        noise. Of rows only.
     dropout : float, default=0.0
         Probability, in [0, 1), of dropping a value before the last convolution of a
         branch.
@@ -1270,6 +1296,8 @@ default="auto"
     .. [3] S. Zagoruyko, N. Komodakis, Wide Residual Networks, 2016, arXiv:1605.07146.
     .. [4] G. Huang, Y. Sun, Z. Liu, D. Sedra, K. Weinberger, Deep Networks with
        Stochastic Depth, 2016, arXiv:1603.09382.
+    .. [5] Y. Gorishniy, I. Rubachev, A. Babenko, On Embeddings for Numerical Features in
+       Tabular Deep Learning, 2022, arXiv:2203.05556.
 
     Examples
     --------
@@ -1320,6 +1348,12 @@ class WideResNetRegressor(_Regressor):
         "small" has a 3×3 stem and three stages, "imagenet" a 7×7 stem with pooling and
         four stages. "auto" takes "imagenet" for sides of at least 64 where `depth` is
         one of its depths.
+    embedding : {"periodic", "piecewise_linear"} or None, default=None
+        What the network reads beside each number of a row, after `standardize`: nothing,
+        8 cosines of it, whose frequencies are learned, or its place in each of 16 bins,
+        which quantiles of the training samples part [5]_. It helps where y jumps at some
+        values of a feature and there are thousands of rows; with a few hundred it fits
+        noise. Of rows only.
     dropout : float, default=0.0
         Probability, in [0, 1), of dropping a value before the last convolution of a
         branch.
@@ -1486,6 +1520,8 @@ default="auto"
     .. [3] S. Zagoruyko, N. Komodakis, Wide Residual Networks, 2016, arXiv:1605.07146.
     .. [4] G. Huang, Y. Sun, Z. Liu, D. Sedra, K. Weinberger, Deep Networks with
        Stochastic Depth, 2016, arXiv:1603.09382.
+    .. [5] Y. Gorishniy, I. Rubachev, A. Babenko, On Embeddings for Numerical Features in
+       Tabular Deep Learning, 2022, arXiv:2203.05556.
 
     Examples
     --------

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sk_resnet._spec import EMBEDDINGS
+
 
 class _WithoutValues:
     """Memory as it comes, for `initialize`: torch's values take longer than the rest."""
@@ -202,6 +204,80 @@ def _normed(layer: Any, x: Tensor, mask: Tensor) -> Tensor:
         layer.num_batches_tracked.add_(1)
     scale = layer.weight.view(1, -1, 1, 1) * (variance + layer.eps).rsqrt()
     return (centred * scale + layer.bias.view(1, -1, 1, 1)).to(x.dtype)
+
+
+class Embedding(nn.Module):
+    """Numbers x of rows beside functions of slope * x + offset, several of each number.
+
+    (n, features) → (n, features * (1 + functions)), or with the members side by side.
+    """
+
+    slope: Tensor
+    offset: Tensor
+
+    def __init__(self, members: int) -> None:
+        super().__init__()
+        self.members = members
+
+    def forward(self, x: Tensor) -> Tensor:
+        slope, offset = self.slope, self.offset
+        if self.members == 1:
+            x = x.unsqueeze(-1)
+            return torch.cat([x, self.function(slope * x + offset)], -1).flatten(1)
+        x = x.reshape(len(slope), 1, -1)
+        line = slope.unsqueeze(-1) * x + offset.unsqueeze(-1)
+        return torch.cat([x, self.function(line)], 1).view(1, -1, x.shape[-1])
+
+    def function(self, line: Tensor) -> Tensor:
+        """What is done to the values of each line."""
+        raise NotImplementedError
+
+
+class Periodic(Embedding):
+    """Cosines whose frequencies and phases are learned.
+
+    Gorishniy et al. 2022, arXiv:2203.05556 §3.3.
+
+    # Differs from the paper: cosines with phases, as in arXiv:2407.04491, instead of pairs
+    # of cosine and sine, and no linear layer of each number.
+    """
+
+    def __init__(self, n: int, each: int, members: int) -> None:
+        super().__init__(members)
+        self.slope = nn.Parameter(torch.empty(members * n, each))
+        self.offset = nn.Parameter(torch.empty(members * n, each))
+
+    def function(self, line: Tensor) -> Tensor:
+        return line.cos()
+
+
+class PiecewiseLinear(Embedding):
+    """Share of each bin that lies below a number; quantiles are between the bins.
+
+    Gorishniy et al. 2022, arXiv:2203.05556 §3.2.
+    """
+
+    def __init__(self, n: int, each: int, members: int) -> None:
+        super().__init__(members)
+        self.register_buffer("slope", torch.empty(members * n, each))
+        self.register_buffer("offset", torch.empty(members * n, each))
+
+    def function(self, line: Tensor) -> Tensor:
+        return line.clamp(0, 1)
+
+    def set_bins(self, samples: Tensor) -> None:
+        """Take the quantiles of samples (n, features); a bin between equal ones gives 0."""
+        shares = torch.linspace(0, 1, self.slope.shape[1] + 1, device=samples.device)
+        edges = samples.quantile(shares, dim=0).t()
+        widths = edges.diff()
+        self.slope.copy_(torch.where(widths > 0, 1 / widths, 0))
+        self.offset.copy_(-edges[:, :-1] * self.slope)
+
+
+def embedding(name: str, n: int, *, members: int) -> Embedding:
+    """Embedding of n numbers, by its name in `EMBEDDINGS`."""
+    layer = {"periodic": Periodic, "piecewise_linear": PiecewiseLinear}[name]
+    return layer(n, EMBEDDINGS[name], members)
 
 
 class _Pad(nn.Module):

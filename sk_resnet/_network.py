@@ -1,6 +1,7 @@
 """Residual block and network, built from a `NetworkSpec`."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple, cast
 
@@ -12,11 +13,14 @@ from sk_resnet._layers import (
     NORM_TYPES,
     Dropout,
     Ends,
+    Periodic,
+    PiecewiseLinear,
     StochasticDepth,
     Subsample,
     ZeroPadShortcut,
     channels_innermost,
     convolution,
+    embedding,
     global_average_pool,
     linear,
     max_pool,
@@ -24,6 +28,10 @@ from sk_resnet._layers import (
     through,
 )
 from sk_resnet._spec import ORDERS, BlockSpec, NetworkSpec
+
+# Deviation of the frequencies that periodic embeddings begin with, as in
+# arXiv:2407.04491, of numbers with a deviation of 1.
+FREQUENCY = 0.1
 
 
 class Convolution(NamedTuple):
@@ -140,11 +148,16 @@ class ResidualNetwork(nn.Module):
         super().__init__()
         self.spec = spec
         order = ORDERS[spec.order]
+        self.embedding = None
+        if spec.embedding is not None:
+            self.embedding = embedding(
+                spec.embedding, spec.in_channels, members=spec.members
+            )
         size = (7, spec.stem_channels, 2) if spec.imagenet_stem else (3, spec.stem_channels)
         self.stem = sequence(
             order.stem,
             spec.n_dims,
-            spec.in_channels,
+            spec.n_embedded,
             (Convolution(*size),),
             members=spec.members,
         )
@@ -177,6 +190,8 @@ class ResidualNetwork(nn.Module):
             x = x.unsqueeze(2)
         if n_dims > 0:
             x = channels_innermost(x)
+        if self.embedding is not None:
+            x = self.embedding(x)
         x = through(self.stem, x, ends)
         for stage in self.stages:
             x = through(cast(nn.Sequential, stage), x, ends)
@@ -209,11 +224,22 @@ def build_network(spec: NetworkSpec) -> ResidualNetwork:
         return ResidualNetwork(spec)
 
 
-def new_network(spec: NetworkSpec, *, device: torch.device, seed: int) -> ResidualNetwork:
-    """Network of one member with initial weights, in float32."""
+def new_network(
+    spec: NetworkSpec,
+    *,
+    device: torch.device,
+    seed: int,
+    samples: Callable[[], Tensor] | None = None,
+) -> ResidualNetwork:
+    """Network of one member with initial weights, in float32.
+
+    `samples` gives network input where bins are taken from it.
+    """
     with device:
         network = ResidualNetwork(spec).float()
     initialize(network, torch.Generator(device).manual_seed(seed))
+    if isinstance(network.embedding, PiecewiseLinear) and samples is not None:
+        network.embedding.set_bins(samples().to(device))
     if device.type == "cuda" and spec.n_dims < 3:
         # cuDNN's own order of weights; the stubs do not know the argument.
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -231,6 +257,9 @@ def initialize(network: nn.Module, generator: torch.Generator) -> None:
             layer.reset_running_stats()
             nn.init.ones_(layer.weight)
             nn.init.zeros_(layer.bias)
+        elif isinstance(layer, Periodic):
+            nn.init.normal_(layer.slope, std=2 * math.pi * FREQUENCY, generator=generator)
+            nn.init.uniform_(layer.offset, -math.pi, math.pi, generator=generator)
 
 
 def overwriting_relus(network: nn.Module) -> list[nn.ReLU]:

@@ -62,6 +62,8 @@ ORDERS = {
 }
 
 SHORTCUTS = ("projection", "zero_pad", "none")
+# What each number of a row is embedded in, beside itself: how many values.
+EMBEDDINGS = {"periodic": 8, "piecewise_linear": 16}
 LAYOUTS = ("auto", "small", "imagenet")
 
 
@@ -190,6 +192,7 @@ class Architecture:
     order: str = "original"
     shortcut: str = "projection"
     layout: str = "auto"
+    embedding: str | None = None
     dropout: float = 0.0
     stochastic_depth: float = 0.0
 
@@ -274,6 +277,14 @@ class NetworkSpec:
     members: int = 1
     # Of series that NaN follow, which no layer reads.
     unequal: bool = False
+    # Of the numbers in a row.
+    embedding: str | None = None
+
+    @property
+    def n_embedded(self) -> int:
+        """Channels that the stem reads."""
+        each = 0 if self.embedding is None else EMBEDDINGS[self.embedding]
+        return self.in_channels * (1 + each)
 
     @property
     def n_layers(self) -> int:
@@ -429,6 +440,11 @@ def network_spec(
         raise ArchitectureError(
             "layout='imagenet' needs images or series, got rows: use 'small'."
         )
+    if shape.embedding is not None and spatial:
+        raise ArchitectureError(
+            f"embedding={shape.embedding!r} is for the numbers of rows, got samples of "
+            f"shape {input_shape}: set it to None."
+        )
     if shape.stochastic_depth > 0 and shape.shortcut == "none":
         raise ArchitectureError(
             "stochastic_depth drops branches, which needs shortcuts: set it to 0, or "
@@ -467,6 +483,7 @@ def network_spec(
         stochastic_depth=shape.stochastic_depth,
         members=members,
         unequal=unequal,
+        embedding=shape.embedding,
     )
     n_weights = members * sum(map(spec.n_kernel_weights, spec.blocks()))
     if n_weights > MOST_WEIGHTS:
