@@ -252,7 +252,7 @@ class Periodic(Embedding):
 
 
 class PiecewiseLinear(Embedding):
-    """Share of each bin that lies below a number; quantiles are between the bins.
+    """Place of a number in each bin: -1 below it, 1 above. Quantiles are between the bins.
 
     Gorishniy et al. 2022, arXiv:2203.05556 §3.2.
     """
@@ -263,15 +263,16 @@ class PiecewiseLinear(Embedding):
         self.register_buffer("offset", torch.empty(members * n, each))
 
     def function(self, line: Tensor) -> Tensor:
-        return line.clamp(0, 1)
+        return line.clamp(-1, 1)
 
     def set_bins(self, samples: Tensor) -> None:
         """Take the quantiles of samples (n, features); a bin between equal ones gives 0."""
         shares = torch.linspace(0, 1, self.slope.shape[1] + 1, device=samples.device)
         edges = samples.quantile(shares, dim=0).t()
         widths = edges.diff()
-        self.slope.copy_(torch.where(widths > 0, 1 / widths, 0))
-        self.offset.copy_(-edges[:, :-1] * self.slope)
+        self.slope.copy_(torch.where(widths > 0, 2 / widths, 0))
+        offset = -1 - edges[:, :-1] * self.slope
+        self.offset.copy_(torch.where(widths > 0, offset, 0))
 
 
 def embedding(name: str, n: int, *, members: int) -> Embedding:

@@ -30,12 +30,12 @@ def jumps(n):
 
 
 def of_bins(x, edges):
-    """Share of each bin below the numbers x, by NumPy alone."""
-    shares = [
-        np.interp(x, [a, b], [0, 1]) if b > a else np.zeros(len(x))
+    """Place of the numbers x in each bin, by NumPy alone."""
+    places = [
+        np.interp(x, [a, b], [-1, 1]) if b > a else np.zeros(len(x))
         for a, b in pairwise(edges)
     ]
-    return np.column_stack([x, *shares])
+    return np.column_stack([x, *places])
 
 
 def test_bins_are_those_of_quantiles():
@@ -115,8 +115,8 @@ def test_bins_are_of_the_training_part_and_stay():
     scaled = (ROWS[:40] - spec.mean) / spec.scale
     edges = np.quantile(scaled, np.linspace(0, 1, 17), axis=0).T
     layer = model.module_.embedding
-    np.testing.assert_allclose(layer.slope, 1 / np.diff(edges), rtol=1e-3)
-    np.testing.assert_allclose(-layer.offset / layer.slope, edges[:, :-1], atol=1e-4)
+    np.testing.assert_allclose(layer.slope, 2 / np.diff(edges), rtol=1e-3)
+    np.testing.assert_allclose(-(1 + layer.offset) / layer.slope, edges[:, :-1], atol=1e-4)
     before = {name: values.clone() for name, values in layer.named_buffers()}
     model.partial_fit(ROWS + 5, np.arange(60) % 2)
     for name, values in model.module_.embedding.named_buffers():
@@ -129,7 +129,7 @@ def test_bins_of_many_samples_are_those_of_some(monkeypatch):
     model.fit(ROWS, np.arange(60) % 2)
     spec, layer = model.net_.input_spec, model.module_.embedding
     edges = np.quantile(((ROWS - spec.mean) / spec.scale)[::3], [0, 1 / 16], axis=0)
-    np.testing.assert_allclose(layer.slope[:, 0], 1 / (edges[1] - edges[0]), rtol=1e-3)
+    np.testing.assert_allclose(layer.slope[:, 0], 2 / (edges[1] - edges[0]), rtol=1e-3)
 
 
 def test_waves_are_learned_and_not_penalized():
