@@ -61,7 +61,7 @@ from sk_resnet._ensemble import (
     settle,
 )
 from sk_resnet._fused import train
-from sk_resnet._input import InputSpec, ends_in_nan, input_spec, to_numpy
+from sk_resnet._input import SCALINGS, InputSpec, ends_in_nan, input_spec, to_numpy
 from sk_resnet._machine import out_of_memory_named, resolve_device
 from sk_resnet._model import Model
 from sk_resnet._net import DivergenceError, member_seed
@@ -149,7 +149,7 @@ class BaseResNet(CallbackSupportMixin, Model, ABC):
         "batch_size": [_counts, _auto],
         "input_shape": [tuple, list, None],
         "channel_axis": [_auto, Interval(Integral, -1, 1, closed="both"), None],
-        "standardize": ["boolean"],
+        "scale": [StrOptions(set(SCALINGS)), None],
         "validation_split": [
             Interval(RealNotInt, 0, 1, closed="neither"),
             HasMethods(["split", "get_n_splits"]),
@@ -564,7 +564,7 @@ class BaseResNet(CallbackSupportMixin, Model, ABC):
             sample_weight=inputs["sample_weight"],
             target=target,
             spec=spec,
-            standardize=self.standardize and not continues,
+            scale=None if continues else self.scale,
             split=split,
             groups=inputs.get("groups"),
             seed=seed,
@@ -615,13 +615,13 @@ class BaseResNet(CallbackSupportMixin, Model, ABC):
         network = replace(self.net_.module_.spec, cut_to=None)
         if (
             spec != earlier
-            or self.standardize != (earlier.mean is not None)
+            or self.scale != earlier.scaling
             or self._network_spec(spec, network.n_outputs) != network
         ):
             raise ValueError(
                 "Training goes on with the network of the earlier fit, but a parameter of "
                 "the architecture, n_estimators, dropout, stochastic_depth, input_shape, "
-                "channel_axis or standardize has changed: set it back, or "
+                "channel_axis or scale has changed: set it back, or "
                 f"{START_ANEW}"
             )
 

@@ -61,8 +61,8 @@ class ArrayDataset(Dataset):
     def load(self, device: torch.device) -> None:
         """Put y, weights and, where they fit, samples on the device.
 
-        Bytes stay bytes and are standardized there; other types are standardized here,
-        in the precision that they came in.
+        Bytes stay bytes and are scaled there; other types are scaled here, in the
+        precision that they came in.
         """
         if self.resident is not None and self.resident.device == device:
             return  # for another member of an ensemble
@@ -96,7 +96,9 @@ class ArrayDataset(Dataset):
         if x.dtype != torch.uint8:
             return x
         x = x.float()
-        return x if self.spec.mean is None else x.sub_(self._mean).div_(self._scale)
+        if self.spec.mean is None:
+            return x
+        return self.spec.clipped(x.sub_(self._mean).div_(self._scale))
 
     def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
         return self.inputs(torch.tensor([i]))[0], self.y[i]

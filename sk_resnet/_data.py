@@ -11,7 +11,7 @@ from sklearn.model_selection import GroupShuffleSplit, check_cv
 
 from sk_resnet._batches import ArrayDataset
 from sk_resnet._compat_sklearn import check_sample_weight
-from sk_resnet._input import InputSpec, ends_in_nan, to_numpy, with_statistics
+from sk_resnet._input import SCALINGS, InputSpec, ends_in_nan, to_numpy
 from sk_resnet._target import Target
 
 DEFAULT_FRACTION = 0.1
@@ -142,14 +142,14 @@ def training_data(
     sample_weight: Any,
     target: Target,
     spec: InputSpec,
-    standardize: bool,
+    scale: str | None,
     split: Any = None,
     groups: Any = None,
     seed: int = 0,
     validation_set: tuple[NDArray[Any], Any] | None = None,
     n_members: int = 1,
 ) -> list[Data]:
-    """Data of each member; `standardize` takes the statistics of all their samples."""
+    """Data of each member; `scale` goes by the statistics of all their samples."""
     encoded = target.encode(y)
     weight = sample_weights(sample_weight, X, target, encoded)
     rows = np.flatnonzero(weight > 0)
@@ -170,10 +170,10 @@ def training_data(
     of_any = np.unique(np.concatenate([train for train, _ in splits]))
     target = target.fitted(encoded[of_any], weight[of_any])
     encoded = target.encode(y)
-    if standardize:
+    if scale is not None:
         in_training = np.zeros(len(X))
         in_training[of_any] = weight[of_any]
-        spec = with_statistics(spec, X, in_training)
+        spec = SCALINGS[scale](spec, X, in_training)
 
     def part(rows: Rows) -> ArrayDataset:
         return ArrayDataset(X, spec, encoded[rows], weight[rows], rows)

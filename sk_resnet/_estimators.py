@@ -66,7 +66,7 @@ class _Classifier(ClassifierMixin, BaseResNet):
         batch_size: int | str = "auto",
         input_shape: Sequence[int] | None = None,
         channel_axis: int | str | None = "auto",
-        standardize: bool = True,
+        scale: str | None = "standard",
         validation_split: Any = "auto",
         callbacks: Sequence[Any] | None = None,
         device: Any = "auto",
@@ -106,7 +106,7 @@ class _Classifier(ClassifierMixin, BaseResNet):
         self.batch_size = batch_size
         self.input_shape = input_shape
         self.channel_axis = channel_axis
-        self.standardize = standardize
+        self.scale = scale
         self.validation_split = validation_split
         self.callbacks = callbacks
         self.device = device
@@ -214,7 +214,7 @@ class _Classifier(ClassifierMixin, BaseResNet):
         """Make one pass over the data at a constant learning rate.
 
         The first call fixes the shape of the samples, the classes, and the statistics
-        for `standardize`. Neither `callbacks` nor a validation set take part. The penalty
+        for `scale`. Neither `callbacks` nor a validation set take part. The penalty
         of `l1` does: after a fit with `finetune_epochs` it shrinks weights again, and with
         ``l1=0`` zeros do not stay zero.
 
@@ -413,7 +413,7 @@ class _Regressor(RegressorMixin, BaseResNet):
         batch_size: int | str = "auto",
         input_shape: Sequence[int] | None = None,
         channel_axis: int | str | None = "auto",
-        standardize: bool = True,
+        scale: str | None = "standard",
         validation_split: Any = "auto",
         callbacks: Sequence[Any] | None = None,
         device: Any = "auto",
@@ -452,7 +452,7 @@ class _Regressor(RegressorMixin, BaseResNet):
         self.batch_size = batch_size
         self.input_shape = input_shape
         self.channel_axis = channel_axis
-        self.standardize = standardize
+        self.scale = scale
         self.validation_split = validation_split
         self.callbacks = callbacks
         self.device = device
@@ -641,7 +641,7 @@ class ResNetClassifier(_Classifier):
         four stages. "auto" takes "imagenet" for sides of at least 64 where `depth` is
         one of its depths.
     embedding : {"periodic", "piecewise_linear"} or None, default=None
-        What the network reads beside each number of a row, after `standardize`: nothing,
+        What the network reads beside each number of a row, after `scale`: nothing,
         8 cosines of it, whose frequencies are learned, or its place in each of 16 bins,
         which quantiles of the training samples part [5]_. It helps where y jumps at some
         values of a feature and there are thousands of rows; with a few hundred it fits
@@ -684,7 +684,7 @@ class ResNetClassifier(_Classifier):
         of the samples that have a label, by its column; "balanced" gives those that have
         it, in the loss of that label, the weight of those that have it not.
     calibrate : bool, default=True
-        Whether a fit ends with a temperature [6]_: all outputs are divided by one number,
+        Whether a fit ends with a temperature [7]_: all outputs are divided by one number,
         so that the probabilities are as sure as they are right on the validation data, of
         `validation_split` or X_val. Without any nothing is changed.
     augment : str or list of str, default=None
@@ -728,9 +728,11 @@ default="one_cycle"
         (n, height, width). "auto" is -1 where the last axis has 1, 3 or 4 places beside
         larger sides of an image or volume, else 1; it warns of shapes that can be read
         in two ways.
-    standardize : bool, default=True
-        Whether each channel (each feature of a row) is shifted and scaled to mean 0 and
-        deviation 1, by statistics of the training part.
+    scale : {"standard", "robust"} or None, default="standard"
+        How each channel (each feature of a row) is shifted and scaled, by statistics of
+        the training part: "standard" to mean 0 and deviation 1; "robust" by its median and
+        the distance of its quartiles, and then smoothly into (-3, 3), for values of which
+        a few lie far out (section 3 of [6]_).
     validation_split : "auto", float, splitter, list of a pair of index arrays, or None, \
 default="auto"
         Part of the training data that is held out to validate on. With "auto" and
@@ -828,7 +830,9 @@ default="auto"
        Stochastic Depth, 2016, arXiv:1603.09382.
     .. [5] Y. Gorishniy, I. Rubachev, A. Babenko, On Embeddings for Numerical Features in
        Tabular Deep Learning, 2022, arXiv:2203.05556.
-    .. [6] C. Guo, G. Pleiss, Y. Sun, K. Weinberger, On Calibration of Modern Neural
+    .. [6] D. Holzmüller, L. Grinsztajn, I. Steinwart, Better by Default: Strong Pre-Tuned
+       MLPs and Boosted Trees on Tabular Data, 2024, arXiv:2407.04491.
+    .. [7] C. Guo, G. Pleiss, Y. Sun, K. Weinberger, On Calibration of Modern Neural
        Networks, 2017, arXiv:1706.04599.
 
     Examples
@@ -884,7 +888,7 @@ class WideResNetClassifier(_Classifier):
         four stages. "auto" takes "imagenet" for sides of at least 64 where `depth` is
         one of its depths.
     embedding : {"periodic", "piecewise_linear"} or None, default=None
-        What the network reads beside each number of a row, after `standardize`: nothing,
+        What the network reads beside each number of a row, after `scale`: nothing,
         8 cosines of it, whose frequencies are learned, or its place in each of 16 bins,
         which quantiles of the training samples part [5]_. It helps where y jumps at some
         values of a feature and there are thousands of rows; with a few hundred it fits
@@ -925,7 +929,7 @@ class WideResNetClassifier(_Classifier):
         of the samples that have a label, by its column; "balanced" gives those that have
         it, in the loss of that label, the weight of those that have it not.
     calibrate : bool, default=True
-        Whether a fit ends with a temperature [6]_: all outputs are divided by one number,
+        Whether a fit ends with a temperature [7]_: all outputs are divided by one number,
         so that the probabilities are as sure as they are right on the validation data, of
         `validation_split` or X_val. Without any nothing is changed.
     augment : str or list of str, default=None
@@ -969,9 +973,11 @@ default="one_cycle"
         (n, height, width). "auto" is -1 where the last axis has 1, 3 or 4 places beside
         larger sides of an image or volume, else 1; it warns of shapes that can be read
         in two ways.
-    standardize : bool, default=True
-        Whether each channel (each feature of a row) is shifted and scaled to mean 0 and
-        deviation 1, by statistics of the training part.
+    scale : {"standard", "robust"} or None, default="standard"
+        How each channel (each feature of a row) is shifted and scaled, by statistics of
+        the training part: "standard" to mean 0 and deviation 1; "robust" by its median and
+        the distance of its quartiles, and then smoothly into (-3, 3), for values of which
+        a few lie far out (section 3 of [6]_).
     validation_split : "auto", float, splitter, list of a pair of index arrays, or None, \
 default="auto"
         Part of the training data that is held out to validate on. With "auto" and
@@ -1069,7 +1075,9 @@ default="auto"
        Stochastic Depth, 2016, arXiv:1603.09382.
     .. [5] Y. Gorishniy, I. Rubachev, A. Babenko, On Embeddings for Numerical Features in
        Tabular Deep Learning, 2022, arXiv:2203.05556.
-    .. [6] C. Guo, G. Pleiss, Y. Sun, K. Weinberger, On Calibration of Modern Neural
+    .. [6] D. Holzmüller, L. Grinsztajn, I. Steinwart, Better by Default: Strong Pre-Tuned
+       MLPs and Boosted Trees on Tabular Data, 2024, arXiv:2407.04491.
+    .. [7] C. Guo, G. Pleiss, Y. Sun, K. Weinberger, On Calibration of Modern Neural
        Networks, 2017, arXiv:1706.04599.
 
     Examples
@@ -1124,7 +1132,7 @@ class ResNetRegressor(_Regressor):
         four stages. "auto" takes "imagenet" for sides of at least 64 where `depth` is
         one of its depths.
     embedding : {"periodic", "piecewise_linear"} or None, default=None
-        What the network reads beside each number of a row, after `standardize`: nothing,
+        What the network reads beside each number of a row, after `scale`: nothing,
         8 cosines of it, whose frequencies are learned, or its place in each of 16 bins,
         which quantiles of the training samples part [5]_. It helps where y jumps at some
         values of a feature and there are thousands of rows; with a few hundred it fits
@@ -1204,9 +1212,11 @@ default="one_cycle"
         (n, height, width). "auto" is -1 where the last axis has 1, 3 or 4 places beside
         larger sides of an image or volume, else 1; it warns of shapes that can be read
         in two ways.
-    standardize : bool, default=True
-        Whether each channel (each feature of a row) is shifted and scaled to mean 0 and
-        deviation 1, by statistics of the training part.
+    scale : {"standard", "robust"} or None, default="standard"
+        How each channel (each feature of a row) is shifted and scaled, by statistics of
+        the training part: "standard" to mean 0 and deviation 1; "robust" by its median and
+        the distance of its quartiles, and then smoothly into (-3, 3), for values of which
+        a few lie far out (section 3 of [6]_).
     validation_split : "auto", float, splitter, list of a pair of index arrays, or None, \
 default="auto"
         Part of the training data that is held out to validate on. "auto" and None hold
@@ -1298,6 +1308,8 @@ default="auto"
        Stochastic Depth, 2016, arXiv:1603.09382.
     .. [5] Y. Gorishniy, I. Rubachev, A. Babenko, On Embeddings for Numerical Features in
        Tabular Deep Learning, 2022, arXiv:2203.05556.
+    .. [6] D. Holzmüller, L. Grinsztajn, I. Steinwart, Better by Default: Strong Pre-Tuned
+       MLPs and Boosted Trees on Tabular Data, 2024, arXiv:2407.04491.
 
     Examples
     --------
@@ -1349,7 +1361,7 @@ class WideResNetRegressor(_Regressor):
         four stages. "auto" takes "imagenet" for sides of at least 64 where `depth` is
         one of its depths.
     embedding : {"periodic", "piecewise_linear"} or None, default=None
-        What the network reads beside each number of a row, after `standardize`: nothing,
+        What the network reads beside each number of a row, after `scale`: nothing,
         8 cosines of it, whose frequencies are learned, or its place in each of 16 bins,
         which quantiles of the training samples part [5]_. It helps where y jumps at some
         values of a feature and there are thousands of rows; with a few hundred it fits
@@ -1428,9 +1440,11 @@ default="one_cycle"
         (n, height, width). "auto" is -1 where the last axis has 1, 3 or 4 places beside
         larger sides of an image or volume, else 1; it warns of shapes that can be read
         in two ways.
-    standardize : bool, default=True
-        Whether each channel (each feature of a row) is shifted and scaled to mean 0 and
-        deviation 1, by statistics of the training part.
+    scale : {"standard", "robust"} or None, default="standard"
+        How each channel (each feature of a row) is shifted and scaled, by statistics of
+        the training part: "standard" to mean 0 and deviation 1; "robust" by its median and
+        the distance of its quartiles, and then smoothly into (-3, 3), for values of which
+        a few lie far out (section 3 of [6]_).
     validation_split : "auto", float, splitter, list of a pair of index arrays, or None, \
 default="auto"
         Part of the training data that is held out to validate on. "auto" and None hold
@@ -1522,6 +1536,8 @@ default="auto"
        Stochastic Depth, 2016, arXiv:1603.09382.
     .. [5] Y. Gorishniy, I. Rubachev, A. Babenko, On Embeddings for Numerical Features in
        Tabular Deep Learning, 2022, arXiv:2203.05556.
+    .. [6] D. Holzmüller, L. Grinsztajn, I. Steinwart, Better by Default: Strong Pre-Tuned
+       MLPs and Boosted Trees on Tabular Data, 2024, arXiv:2407.04491.
 
     Examples
     --------

@@ -14,6 +14,10 @@ from numpy.typing import NDArray
 from sk_resnet._spec import ArchitectureError
 
 CHUNK_BYTES = 32 * 2**20
+# Quantiles of more values are hardly others.
+MOST_FOR_QUANTILES = 10**6
+# What scaled values stay within, where outliers are not to reach far.
+CLIP = 3.0
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,15 @@ class InputSpec:
     unequal: bool = field(default=False, compare=False)
     mean: NDArray[np.float64] | None = field(default=None, compare=False)
     scale: NDArray[np.float64] | None = field(default=None, compare=False)
+    # By quantiles, behind which values approach ±CLIP: see `with_quantiles`.
+    robust: bool = field(default=False, compare=False)
+
+    @property
+    def scaling(self) -> str | None:
+        """Name in `SCALINGS` of what made `mean` and `scale`."""
+        if self.mean is None:
+            return None
+        return "robust" if self.robust else "standard"
 
     @property
     def network_shape(self) -> tuple[int, ...]:
@@ -56,7 +69,7 @@ class InputSpec:
         return np.moveaxis(X, -1, 1) if self.channel_axis == -1 else X
 
     def transform(self, X: NDArray[Any]) -> NDArray[np.float32]:
-        """New array for the network: channels first, standardized, float32."""
+        """New array for the network: channels first, scaled, float32."""
         try:
             with np.errstate(over="raise"):
                 return self._transformed(self.channels_first(X))
@@ -74,7 +87,11 @@ class InputSpec:
         per_channel = (-1,) + (1,) * (X.ndim - 2)
         out = X - self.mean.reshape(per_channel).astype(dtype)
         out /= self.scale.reshape(per_channel).astype(dtype)
-        return np.ascontiguousarray(out, dtype=np.float32)
+        return np.ascontiguousarray(self.clipped(out), dtype=np.float32)
+
+    def clipped(self, x: Any) -> Any:
+        """Scaled values, of which robust ones come close to ±CLIP, but not there."""
+        return x / (1 + (x / CLIP) ** 2) ** 0.5 if self.robust else x
 
     def transform_tensor(self, X: torch.Tensor) -> torch.Tensor:
         """What `transform` gives, in operations of torch that can be exported."""
@@ -88,7 +105,7 @@ class InputSpec:
             torch.tensor(values.tolist(), dtype=dtype).reshape(-1, *(1,) * (X.ndim - 2))
             for values in (self.mean, self.scale)
         )
-        return ((X.to(dtype) - mean) / scale).float()
+        return self.clipped((X.to(dtype) - mean) / scale).float()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values and arrays that `from_dict` reads back."""
@@ -249,6 +266,41 @@ def with_statistics(spec: InputSpec, X: NDArray[Any], weight: NDArray[Any]) -> I
     constant = deviation <= 10 * np.finfo(np.float64).eps * np.abs(mean)
     scale = np.where(constant, 1.0, deviation)
     return replace(spec, mean=mean, scale=scale)
+
+
+@np.errstate(over="ignore", invalid="ignore")
+def with_quantiles(spec: InputSpec, X: NDArray[Any], weight: NDArray[Any]) -> InputSpec:
+    """Spec that shifts each channel by its weighted median in X, and scales by quartiles.
+
+    What lies far out is clipped smoothly. Where the quartiles are equal, as in columns
+    that are mostly 0, half of the range takes their place. Holzmüller et al. 2024,
+    arXiv:2407.04491 §3.
+    """
+    n_channels = spec.network_shape[0]
+    positions = math.prod(spec.network_shape[1:])
+    rows = np.flatnonzero(weight > 0)
+    rows = rows[:: -(-len(rows) * positions // MOST_FOR_QUANTILES)]
+    x = spec.channels_first(X[rows]).astype(np.float64)
+    x = np.moveaxis(x, 1, 0).reshape(n_channels, -1)
+    of_values = np.repeat(weight[rows], x.shape[1] // len(rows))
+    has_value = ~np.isnan(x[0])  # series that end early do so in all channels
+    x, of_values = x[:, has_value], of_values[has_value]
+    low, median, high = np.quantile(
+        x, (0.25, 0.5, 0.75), axis=1, weights=of_values, method="inverted_cdf"
+    )
+    spread, half = high - low, np.ptp(x, axis=1) / 2
+    if not np.isfinite(half).all():
+        raise ValueError(
+            "X has values whose range is too large for float64, so that it cannot be "
+            "scaled: scale them down."
+        )
+    # Constants have a range of rounding errors only.
+    least = 10 * np.finfo(np.float64).eps * np.abs(median)
+    scale = np.where(spread > least, spread, np.where(half > least, half, 1.0))
+    return replace(spec, mean=median, scale=scale, robust=True)
+
+
+SCALINGS = {"standard": with_statistics, "robust": with_quantiles}
 
 
 def are_statistics(mean: Any, scale: Any, n: int) -> bool:

@@ -233,6 +233,8 @@ class Model(BaseEstimator):
     def __setstate__(self, state: dict[str, Any]) -> None:
         state = dict(state)
         saved = state.pop("_saved", None)
+        if "standardize" in state:  # up to format 4
+            state["scale"] = "standard" if state.pop("standardize") else None
         # Parameters that the version of the file did not have yet get their defaults.
         state = {**type(self)().get_params(deep=False), **state}
         if state["compile"] == "auto":  # up to format 2

@@ -167,7 +167,7 @@ class ResidualNet(BareNet):
         if not (outputs.isfinite().all() and is_finite(self.module_)):
             raise DivergenceError(
                 "The network became infinite or NaN in the last step: lower "
-                "lr or l2, or standardize the input."
+                "lr or l2, or scale the input."
             )
 
     def _batches(
@@ -212,7 +212,7 @@ class ResidualNet(BareNet):
         if prefix == "train" and not math.isfinite(loss):
             raise DivergenceError(
                 f"The training loss became {loss} in epoch {record['epoch']} at a learning "
-                f"rate of {record['lr']:g}: lower lr, or standardize the input."
+                f"rate of {record['lr']:g}: lower lr, or scale the input."
             )
         if not by_batch:
             # Callbacks such as Checkpoint look at the last batch of the history.

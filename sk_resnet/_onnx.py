@@ -53,7 +53,7 @@ def to_onnx(
     """Convert a fitted model, or a pipeline around one, to ONNX.
 
     The result holds everything from raw samples to predictions: the steps of the
-    pipeline, the scaling of `standardize`, the network with its batch norms folded in,
+    pipeline, the scaling of `scale`, the network with its batch norms folded in,
     the mean over the networks of an ensemble, and labels with their probabilities or
     numbers in the units of y. The number of samples is free; for series of unequal length
     that is their length, too.

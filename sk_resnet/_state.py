@@ -101,6 +101,7 @@ def _check_input(input_spec: InputSpec, network: NetworkSpec) -> None:
         and (network.n_dims == 1 or not network.unequal)
         and math.prod(input_spec.sample_shape) == math.prod(input_spec.input_shape)
         and are_statistics(input_spec.mean, input_spec.scale, shape[0])
+        and isinstance(input_spec.robust, bool)
     )
     if not is_whole:
         raise ModelFileError("The model describes other samples than its network reads.")

@@ -374,17 +374,18 @@ def test_defaults_of_options_are_what_their_docstrings_say():
         plain = attributed(model, X[:2], method=method).attributions
         same = attributed(model, X[:2], method=method, **{option: value}).attributions
         np.testing.assert_allclose(plain, same, rtol=1e-3, atol=1e-6 * np.abs(plain).max())
-    model, X = fitted(standardize=False, offset=0.0)
+    model, X = fitted(scale=None, offset=0.0)
     plain = attributed(model, X[:2], method="occlusion").attributions
     zero = attributed(model, X[:2], method="occlusion", baseline=0).attributions
     np.testing.assert_array_equal(plain, zero)
 
 
-def test_units_of_x_change_gradients_and_no_attributions():
+@pytest.mark.parametrize("scale", ["standard", "robust"])
+def test_units_of_x_change_gradients_and_no_attributions(scale):
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(60, 4)), np.arange(60) % 2
     X[:, 0] += 2 * y
-    settings = {**SMALL, "depth": 4, "max_epochs": 5}
+    settings = {**SMALL, "depth": 4, "max_epochs": 5, "scale": scale}
     near = ResNetClassifier(**settings).fit(X, y)
     far = ResNetClassifier(**settings).fit(1000 * X + 1e6, y)
     for method, factor in (

@@ -204,7 +204,7 @@ def data_of(split, n_members, sample_weight=None):
         sample_weight=sample_weight,
         target=Labels(np.unique(y)),
         spec=input_spec(X, input_shape=None, channel_axis="auto"),
-        standardize=True,
+        scale="standard",
         split=split,
         n_members=n_members,
     )

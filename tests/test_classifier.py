@@ -223,7 +223,7 @@ CHANGES = {
     "batch_size": 10,
     "input_shape": (1, 12, 6),
     "channel_axis": -1,
-    "standardize": False,
+    "scale": None,
     "validation_split": 0.3,
     "callbacks": [EarlyStopping()],
     "precision": "bfloat16",

@@ -94,7 +94,7 @@ def fit(X, y, *, fit_params=None, **changes):
         ],
         ({"callbacks": [EarlyStopping(monitor=None)]}, "monitor must be .*, got None"),
         (
-            {"lr": 1e20, "standardize": False},
+            {"lr": 1e20, "scale": None},
             r"loss became .* in epoch \d at a learning rate",
         ),
     ],
@@ -142,7 +142,7 @@ def test_values_beyond_the_range_of_numbers(rows):
     with pytest.raises(ValueError, match="squares are too large for float64"):
         fit(X * 1e200, y)
     with pytest.raises(ValueError, match="too large for float32: scale them down"):
-        fit(X * 1e200, y, standardize=False)
+        fit(X * 1e200, y, scale=None)
     with pytest.raises(ValueError, match="too large for float32: scale them down"):
         fit(X, y).predict_proba(X * 1e200)
 
@@ -306,7 +306,7 @@ def test_warm_start_with_other_classes(rows):
         {"depth": 6},
         {"order": "full_preactivation"},
         {"dropout": 0.5},
-        {"standardize": False},
+        {"scale": None},
         {"input_shape": (1, 5)},
         {"channel_axis": -1},
     ],
@@ -336,7 +336,7 @@ def test_a_failed_refit_leaves_the_model_that_was_there(rows):
     with pytest.raises(ValueError, match="got depth=5"):
         model.set_params(depth=5).fit(X[:, :3], y == 1)
     with pytest.raises(ValueError, match="lower lr"):
-        model.set_params(depth=4, lr=1e20, standardize=False).fit(X[:, :3], y == 1)
+        model.set_params(depth=4, lr=1e20, scale=None).fit(X[:, :3], y == 1)
     np.testing.assert_array_equal(model.predict_proba(X), before)
     assert model.classes_.tolist() == [0, 1, 2]
     assert model.n_features_in_ == X.shape[1]
@@ -385,7 +385,7 @@ def moments(model):
 
 def test_values_too_large_for_float32_change_nothing(rows):
     X, y = rows
-    model = ResNetClassifier(**ROWS, standardize=False).fit(X, y)
+    model = ResNetClassifier(**ROWS, scale=None).fit(X, y)
     before = model.predict_proba(X)
     with pytest.raises(ValueError, match="too large for float32"):
         model.partial_fit(X * 1e300, y)
@@ -462,7 +462,7 @@ def test_a_callback_without_a_name_has_no_parameters_to_set():
 
 
 def test_a_failed_fit_leaves_no_half_trained_model(rows):
-    model = ResNetClassifier(**{**ROWS, "lr": 1e20, "standardize": False})
+    model = ResNetClassifier(**{**ROWS, "lr": 1e20, "scale": None})
     with pytest.raises(ValueError, match="lower lr"):
         model.fit(*rows)
     with pytest.raises(NotFittedError):

@@ -1,9 +1,13 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import torch
 
 from sk_resnet import ResNetClassifier
+from sk_resnet._batches import ArrayDataset
 from sk_resnet._data import split_rows
-from sk_resnet._input import input_spec, with_statistics
+from sk_resnet._input import input_spec, with_quantiles, with_statistics
 from sk_resnet._target import Labels
 
 
@@ -19,6 +23,92 @@ def test_statistics_are_the_weighted_moments(channel_axis, dtype, monkeypatch):
     repeated = np.moveaxis(np.repeat(X.astype(float), weight, axis=0), channel_axis, -1)
     np.testing.assert_allclose(spec.mean, repeated.reshape(-1, 3).mean(axis=0))
     np.testing.assert_allclose(spec.scale, repeated.reshape(-1, 3).std(axis=0))
+
+
+@pytest.mark.parametrize("channel_axis", [1, -1])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float64])
+def test_robust_statistics_are_the_weighted_quantiles(channel_axis, dtype):
+    rng = np.random.default_rng(0)
+    X = rng.integers(0, 255, size=(50, 3, 4, 3)).astype(dtype)
+    weight = rng.integers(0, 3, size=50)
+    spec = input_spec(X, input_shape=None, channel_axis=channel_axis)
+    spec = with_quantiles(spec, X, weight)
+    repeated = np.repeat(X.astype(float), weight, axis=0)
+    repeated = np.moveaxis(repeated, channel_axis, -1).reshape(-1, 3)
+    low, median, high = np.quantile(
+        repeated, [0.25, 0.5, 0.75], axis=0, method="inverted_cdf"
+    )
+    np.testing.assert_array_equal(spec.mean, median)
+    np.testing.assert_array_equal(spec.scale, high - low)
+    scaled = (np.moveaxis(X.astype(float), channel_axis, -1) - median) / (high - low)
+    expected = np.moveaxis(scaled / np.sqrt(1 + (scaled / 3) ** 2), -1, 1)
+    np.testing.assert_allclose(spec.transform(X), expected, rtol=1e-5, atol=1e-6)
+    exported = spec.transform_tensor(torch.from_numpy(X)).numpy()
+    np.testing.assert_allclose(exported, expected, rtol=1e-5, atol=1e-6)
+    dataset = ArrayDataset(X, spec)
+    dataset.load(torch.device("cpu"))  # bytes are scaled batch by batch
+    found = dataset.inputs(torch.arange(50)).numpy()
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_outliers_do_not_reach_far():
+    X = np.random.default_rng(0).normal(size=(200, 2))
+    far = X.copy()
+    far[0, 0] = 1e6
+    spec, other = (
+        with_quantiles(input_spec(x, input_shape=None, channel_axis=1), x, np.ones(200))
+        for x in (X, far)
+    )
+    np.testing.assert_allclose(spec.transform(X[1:]), other.transform(far[1:]), atol=0.05)
+    assert abs(other.transform(far)).max() == pytest.approx(3)
+
+
+def test_columns_whose_quartiles_are_equal_are_scaled_by_their_range():
+    X = np.zeros((20, 3))
+    X[3, 0], X[:2, 1], X[:, 2] = 8, -1, 0.1 + 0.2
+    spec = with_quantiles(input_spec(X, input_shape=None, channel_axis=1), X, np.ones(20))
+    np.testing.assert_array_equal(spec.scale, [4, 0.5, 1])
+
+
+def test_quantiles_of_many_samples_are_those_of_some(monkeypatch):
+    monkeypatch.setattr("sk_resnet._input.MOST_FOR_QUANTILES", 40)
+    X = np.random.default_rng(0).normal(size=(30, 2, 3))
+    spec = input_spec(X, input_shape=None, channel_axis=1)
+    found, of_some = (with_quantiles(spec, x, np.ones(len(x))) for x in (X, X[::3]))
+    np.testing.assert_array_equal(found.mean, of_some.mean)
+    np.testing.assert_array_equal(found.scale, of_some.scale)
+
+
+def test_quantiles_leave_out_what_follows_series():
+    X = np.random.default_rng(0).normal(size=(9, 2, 12))
+    X[::2, :, 7:] = np.nan
+    spec = replace(input_spec(X, input_shape=None, channel_axis=1), unequal=True)
+    found = with_quantiles(spec, X, np.ones(9))
+    values = np.moveaxis(X, 1, 0).reshape(2, -1)
+    expected = np.nanquantile(values, 0.5, axis=1, method="inverted_cdf")
+    np.testing.assert_array_equal(found.mean, expected)
+
+
+def test_values_too_far_apart_to_be_scaled():
+    X = np.array([[-1e308], [1e308], [0]])
+    with pytest.raises(ValueError, match="whose range is too large for float64"):
+        ResNetClassifier(scale="robust").fit(X, [0, 1, 0])
+
+
+@pytest.mark.parametrize("standardize", [True, False])
+def test_files_name_scale_by_an_earlier_parameter(standardize):
+    X = np.random.default_rng(0).normal(size=(20, 3)) * 5
+    scale = "standard" if standardize else None
+    model = ResNetClassifier(4, scale=scale, n_estimators=1, max_epochs=1).fit(
+        X, np.arange(20) % 2
+    )
+    state = model.__getstate__()
+    del state["scale"]
+    earlier = ResNetClassifier()
+    earlier.__setstate__({**state, "standardize": standardize})
+    assert earlier.scale == scale
+    assert not hasattr(earlier, "standardize")
+    np.testing.assert_array_equal(earlier.predict_proba(X), model.predict_proba(X))
 
 
 def test_constant_features_are_only_centred():

@@ -43,7 +43,7 @@ from sk_resnet import (
     to_onnx,
 )
 from sk_resnet._onnx import _initial_types
-from sk_resnet._spec import BLOCKS, ORDERS, SHORTCUTS
+from sk_resnet._spec import BLOCKS, EMBEDDINGS, ORDERS, SHORTCUTS
 
 SHAPES = {0: (5,), 1: (2, 9), 2: (2, 6, 6), 3: (1, 4, 4, 5)}
 SLOW = pytest.mark.slow  # together: each export takes a second
@@ -217,9 +217,19 @@ def test_what_is_centred_in_float64_is_so_in_the_graph():
     assert found["probabilities"].dtype == np.float64
 
 
-def test_input_that_is_not_standardized():
+@pytest.mark.parametrize("name", EMBEDDINGS)
+@pytest.mark.parametrize("n_estimators", [1, 2])
+def test_embeddings_of_numbers_behind_robust_scaling(name, n_estimators):
     X, y = samples(0)
-    model = ResNetClassifier(4, standardize=False, **ONE).fit(X, y)
+    X[0] = 1000
+    settings = {**ONE, "n_estimators": n_estimators}
+    model = ResNetClassifier(4, embedding=name, scale="robust", **settings).fit(X, y)
+    assert_classifies(to_onnx(model), model, X)
+
+
+def test_input_that_is_not_scaled():
+    X, y = samples(0)
+    model = ResNetClassifier(4, scale=None, **ONE).fit(X, y)
     assert_classifies(to_onnx(model), model, X)
 
 

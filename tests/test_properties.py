@@ -124,7 +124,7 @@ VALUES = {
     "batch_size": st.sampled_from(["auto", 2, 3, 39, 40, 41, 10**6, 1, 0]),
     "input_shape": st.sampled_from([None, (5,), (1, 5), (5, 1), (1, 6), (5, 1, 1)]),
     "channel_axis": st.sampled_from(["auto", 1, -1, None, 0]),
-    "standardize": st.booleans(),
+    "scale": st.sampled_from(["standard", "robust", None]),
     "validation_split": st.sampled_from(["auto", None, 0.1, 0.9, 1e-9, 1.0]),
     "augment": st.sampled_from([None, "jitter", ["mixup"], "crop", "none", []]),
     "test_time_augmentation": st.sampled_from([None, "flip", ["crop", "flip"], [], "x"]),

@@ -58,7 +58,7 @@ def test_fast_steps_equal_a_plain_loop(order, block, n_dims):
         lr=0.01,
         l2=0.01,
         schedule="constant",
-        standardize=False,
+        scale=None,
         random_state=0,
     )
     model.partial_fit(X, y, classes=[0, 1, 2])  # statistics of batch norm, momentum

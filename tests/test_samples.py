@@ -351,7 +351,7 @@ class Large:
     def __getitem__(self, i):
         return np.full((3, 256, 256), i % 200, dtype=np.uint8), i % 2
 
-model = ResNetClassifier(8, width=0.1, max_epochs=1, standardize=False, batch_size=8)
+model = ResNetClassifier(8, width=0.1, max_epochs=1, scale=None, batch_size=8)
 data = Large()
 chosen = np.zeros(20_000)
 chosen[::100] = 1

@@ -145,7 +145,7 @@ def test_other_searches_work(data, kind):
 def test_a_diverging_fold_scores_nan_and_the_search_goes_on(data):
     X, y = data
     grid = {"lr": [0.05, 1e30]}
-    model = ResNetClassifier(**ROWS, standardize=False)
+    model = ResNetClassifier(**ROWS, scale=None)
     search = GridSearchCV(model, grid, cv=2, refit=False)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -999,7 +999,7 @@ def test_ctrl_c_ends_a_study():
 
 def test_divergence_fails_the_trial_and_the_study_goes_on(data):
     space = {"lr": CategoricalDistribution([0.1, 1e30])}
-    model = ResNetClassifier(**ROWS, standardize=False)
+    model = ResNetClassifier(**ROWS, scale=None)
     objective = CrossValidationObjective(model, *data, space=space)
     study = create_study()
     for lr in (1e30, 0.1):
@@ -1144,7 +1144,7 @@ def test_the_best_of_a_study_of_several_directions(data):
 
 @pytest.mark.filterwarnings("ignore:Trial")
 def test_a_study_without_a_complete_trial_says_why(data):
-    model = ResNetClassifier(**ROWS, standardize=False, lr=1e30)
+    model = ResNetClassifier(**ROWS, scale=None, lr=1e30)
     objective = CrossValidationObjective(model, *data, space={}, cv=2)
     study = create_study()
     with pytest.raises(ValueError, match=r"no complete trial: 0 began\.$"):
@@ -1444,7 +1444,7 @@ from sk_resnet.search import CrossValidationObjective
 def make():
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(30, 4)), np.arange(30) % 2
-    model = ResNetClassifier(4, max_epochs=2, standardize=False, random_state=0)
+    model = ResNetClassifier(4, max_epochs=2, scale=None, random_state=0)
     model.set_params(n_estimators=1)
     space = {"lr": CategoricalDistribution([1e30])}
     return CrossValidationObjective(model, X, y, space=space)

@@ -329,7 +329,7 @@ class FailsAtEpoch2(Callback):
 ENDS = {
     "error": (RuntimeError, {"callbacks": [FailsAtEpoch2]}),
     "Ctrl-C": (KeyboardInterrupt, {"callbacks": [CtrlCAtEpoch2]}),
-    "divergence": (ValueError, {"lr": 1e20, "standardize": False}),
+    "divergence": (ValueError, {"lr": 1e20, "scale": None}),
     "bad parameter": (ValueError, {"callbacks": [EarlyStopping(patience=0)]}),
 }
 every_end = pytest.mark.parametrize(("error", "settings"), ENDS.values(), ids=ENDS)

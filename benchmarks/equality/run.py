@@ -310,8 +310,8 @@ SINGLE = {
     "channel_axis/series": resnet(series_last, channel_axis=-1),
     "channel_axis/images": resnet(colours_last, channel_axis=-1),
     "channel_axis/volumes": resnet(volumes_last, channel_axis=-1),
-    "standardize/none": resnet(images, standardize=False),
-    "standardize/none/rows": resnet(rows, standardize=False),
+    "scale/none": resnet(images, scale=None),
+    "scale/none/rows": resnet(rows, scale=None),
     "validation/fraction": resnet(images, validation_split=0.25),
     "validation/splitter": resnet(images, validation_split=StratifiedKFold(4)),
     "validation/groups": resnet(images, fit_groups, validation_split=GroupKFold(4)),
@@ -356,11 +356,19 @@ def fitted(configuration):
     """Arrays by name, or one error."""
     X, y = configuration.data()
     try:
-        model = configuration.make(**configuration.parameters)
+        model = configuration.make(**known(configuration))
         return arrays(configuration.train(model, X, y), X)
     except Exception as error:  # a row of the table, and the next one is fitted
         traceback.print_exc()
         return {"error": np.array(repr(error))}
+
+
+def known(configuration):
+    """Parameters as the code that runs names them: `scale` was a boolean before."""
+    given = dict(configuration.parameters)
+    if "scale" in given and not hasattr(configuration.make(), "scale"):
+        given["standardize"] = given.pop("scale") is not None
+    return given
 
 
 def arrays(model, X):

@@ -117,6 +117,8 @@ def load(net, options):
 
 def estimator(net, epochs, device, precision="auto", seed=0, compile=False):
     kind = WideResNetClassifier if net.wide else ResNetClassifier
+    # Its name in code that change.py compares with.
+    unscaled = {"scale": None} if hasattr(kind(), "scale") else {"standardize": False}
     return kind(
         depth=net.depth,
         width=net.width,
@@ -125,7 +127,7 @@ def estimator(net, epochs, device, precision="auto", seed=0, compile=False):
         lr=LR,
         l2=DECAY,
         layout="small",
-        standardize=False,
+        **unscaled,
         device=device,
         precision=precision,
         compile=compile,

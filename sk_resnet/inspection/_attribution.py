@@ -258,7 +258,7 @@ def _outputs_of(network: ResidualNetwork, spec: InputSpec, device: torch.device)
     mean, scale = _statistics(spec)
 
     def outputs_of(x: Tensor) -> Tensor:
-        outputs = network(((x - mean) / scale).float().to(device))
+        outputs = network(spec.clipped((x - mean) / scale).float().to(device))
         outputs = outputs.cpu().double()  # in this order: not all devices have float64
         return outputs if outputs.ndim == 3 else outputs[None]
 

@@ -136,8 +136,8 @@ class AttributionDisplay:
             for each. None takes the most probable class or label of each sample, and the
             first output of a regressor.
         baseline : float or array-like of the shape of a sample, default=None
-            Sample without evidence, in the units of X. None takes the means of the
-            channels in the training set, or 0 with ``standardize=False``.
+            Sample without evidence, in the units of X. None takes the mean of each channel
+            in the training set, its median with ``scale="robust"``, 0 with ``scale=None``.
         n_steps : int, default=None
             Gradients that are added up for each sample; None takes 50.
         window : int or sequence of int, default=None

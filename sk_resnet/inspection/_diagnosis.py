@@ -344,7 +344,7 @@ def _learning_rate(figures: dict[str, float]) -> list[Finding]:
             "learning rate too high",
             f"an epoch had a loss of {highest:.3g}, {highest / constant:.1f} times that of "
             f"the best constant prediction, at rates of up to {figures['lr']:.2g}",
-            f"Set lr={figures['lr'] / 10:.1g}, and standardize=True.",
+            f"Set lr={figures['lr'] / 10:.1g}, and scale='standard'.",
         )
     ]
 

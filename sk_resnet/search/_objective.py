@@ -513,5 +513,5 @@ def _finite_score(scorer: Callable[..., float], model: BaseResNet, X: Any, y: An
         return float(scorer(model, X, y))
     except NonFiniteError as error:
         raise DivergenceError(
-            "The predictions became infinite or NaN: lower lr, or standardize the input."
+            "The predictions became infinite or NaN: lower lr, or scale the input."
         ) from error
