@@ -1,5 +1,6 @@
 """Fits that meet under joblib's backend "fused"."""
 
+import faulthandler
 import os
 import signal
 import subprocess
@@ -7,6 +8,7 @@ import sys
 import textwrap
 import threading
 import time
+import traceback
 
 import joblib
 import numpy as np
@@ -40,6 +42,8 @@ X = RNG.normal(size=(60, 5)).astype(np.float32)
 Y = (X[:, 0] > 0).astype(int) + (X[:, 1] > 0.6)
 ALONE = {"max_epochs": 2, "batch_size": 16, "n_estimators": 1, "random_state": 0}
 MODEL = ResNetClassifier(4, **ALONE, device="cpu")
+# Seconds that nothing here takes.
+LIMIT = 120
 
 
 @pytest.fixture
@@ -60,11 +64,24 @@ def meetings(monkeypatch):
 @pytest.fixture(autouse=True)
 def limit():
     """End a test that waits for ever, with the stacks of its threads."""
-    import faulthandler
-
-    faulthandler.dump_traceback_later(120, exit=True)
+    faulthandler.dump_traceback_later(LIMIT, exit=True)
     yield
     faulthandler.cancel_dump_traceback_later()
+
+
+def times(n):
+    """Count repetitions, each of which has the time limit of a test."""
+    for i in range(n):
+        faulthandler.dump_traceback_later(LIMIT, exit=True)
+        yield i
+
+
+@pytest.fixture
+def interruptible():
+    """Ctrl-C as in the foreground: a shell ignores it for what runs behind."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def test_a_grid_trains_as_one_and_finds_the_same(meetings):
@@ -222,6 +239,7 @@ def test_a_trial_with_an_ensemble_reports_each_epoch_once(recwarn):
 # Nothing waits for ever, whatever fails
 
 N_TIMES = int(os.environ.get("REPEATS", "20"))
+N_PROCESSES = int(os.environ.get("REPEATS", "3"))
 
 
 class Odd(ClassifierMixin, BaseEstimator):
@@ -257,7 +275,7 @@ class Odd(ClassifierMixin, BaseEstimator):
 @pytest.mark.parametrize("n_jobs", [2, 5, 64])
 def test_no_task_waits_for_ever(n_jobs):
     acts = ["once", "never", "error", "twice", "error behind", "nested", "thread"]
-    for _ in range(N_TIMES):
+    for _ in times(N_TIMES):
         with (
             joblib.parallel_config("fused", n_jobs=n_jobs),
             pytest.warns(FitFailedWarning, match="fits failed"),
@@ -268,7 +286,7 @@ def test_no_task_waits_for_ever(n_jobs):
 
 
 def test_an_error_that_is_raised_ends_the_search():
-    for _ in range(N_TIMES):
+    for _ in times(N_TIMES):
         acts = ["once", "error", "twice", "once"]
         search = GridSearchCV(Odd(), {"acts": acts}, cv=2, error_score="raise", refit=False)
         with (
@@ -283,13 +301,15 @@ def test_an_error_that_is_raised_ends_the_search():
 def test_a_member_that_diverges_fails_alone(meetings):
     model = ResNetRegressor(4, **{**ALONE, "max_epochs": 3})
     search = GridSearchCV(model, {"lr": [0.01, 1e30, 0.02]}, cv=2, refit=False)
-    with (
-        joblib.parallel_config("fused"),
-        pytest.warns(FitFailedWarning, match="2 fits failed"),
-    ):
-        search.fit(X, X[:, 0])
-    assert np.isnan(search.cv_results_["mean_test_score"]).tolist() == [False, True, False]
-    assert sum(meetings.pop()) == 6
+    for _ in times(N_TIMES):
+        with (
+            joblib.parallel_config("fused"),
+            pytest.warns(FitFailedWarning, match="2 fits failed"),
+        ):
+            search.fit(X, X[:, 0])
+        scores = search.cv_results_["mean_test_score"]
+        assert np.isnan(scores).tolist() == [False, True, False]
+        assert sum(meetings.pop()) == 6
 
 
 class FitsToo(Callback):
@@ -397,6 +417,35 @@ def test_one_job_trains_as_always():
     assert (found["test_score"] == expected["test_score"]).all()
 
 
+def n_here():
+    """Number of threads that are in this file, or in what it calls."""
+    stacks = [traceback.walk_stack(frame) for frame in sys._current_frames().values()]
+    names = [{frame.f_code.co_filename for frame, _ in stack} for stack in stacks]
+    return sum(any("sk_resnet" in n or n == __file__ for n in of) for of in names)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends a signal")
+# Python drops an interrupt that comes while it clears a weak reference, and says so.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_ctrl_c_at_any_moment_ends_a_search_and_its_fits(interruptible):
+    model = clone(MODEL).set_params(max_epochs=100_000)
+    search = GridSearchCV(model, {"lr": [0.1, 0.05]}, cv=3, refit=False)
+    rng, here = np.random.default_rng(0), threading.get_ident()
+    for _ in times(N_TIMES):
+        at = float(rng.uniform(0, 0.5))
+        timer = threading.Timer(at, signal.pthread_kill, (here, signal.SIGINT))
+        timer.start()
+        with joblib.parallel_config("fused"), pytest.raises(KeyboardInterrupt):
+            search.fit(X, Y)
+        timer.join()
+        until = time.monotonic() + 10
+        while n_here() > 1 and time.monotonic() < until:
+            time.sleep(0.01)
+        assert n_here() == 1
+    with joblib.parallel_config("fused"):
+        assert len(cross_validate(MODEL, X, Y, cv=3)["test_score"]) == 3
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="sends a signal")
 def test_ctrl_c_ends_a_search_and_the_process():
@@ -416,14 +465,15 @@ def test_ctrl_c_ends_a_search_and_the_process():
     except KeyboardInterrupt:
         print("interrupted", flush=True)
     """
-    for _ in range(3):
+    rng = np.random.default_rng(0)
+    for _ in times(N_PROCESSES):
         process = subprocess.Popen(
             [sys.executable, "-c", textwrap.dedent(code)],
             stdout=subprocess.PIPE,
             text=True,
         )
         assert process.stdout.readline() == "begin\n"
-        threading.Event().wait(3)
+        time.sleep(rng.uniform(0, 3))
         process.send_signal(signal.SIGINT)
         out, _ = process.communicate(timeout=100)
         assert out == "interrupted\n"
