@@ -6,13 +6,17 @@ from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
 
+import joblib
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.model_selection import train_test_split
+from sklearn.utils.parallel import Parallel, delayed
 
 from sk_resnet._base import BaseResNet, strata
+from sk_resnet._fused import FusedBackend
 from sk_resnet._input import to_numpy
+from sk_resnet._processes import rank_and_size
 
 
 @dataclass(frozen=True)
@@ -59,9 +63,10 @@ def regularization_path(
     X_val: Any = None,
     y_val: Any = None,
     direction: str = "increasing",
+    warm_start: bool = True,
     sample_weight: Any = None,
 ) -> RegularizationPath:
-    """Fit one model for each L1 strength, each from the weights of the one before.
+    """Fit one model for each L1 strength.
 
     Parameters
     ----------
@@ -80,6 +85,11 @@ def regularization_path(
         Their labels or numbers.
     direction : {"increasing", "decreasing"}, default="increasing"
         Whether the path goes from weak to strong, or from strong to weak.
+    warm_start : bool, default=True
+        Whether each model starts from the weights of the one before, and so goes on for
+        `max_epochs` more. With False all start from new weights, and train at once: as
+        one network where they can be, as under joblib's backend "fused". Each is then
+        what ``fit`` alone makes of its strength, up to rounding.
     sample_weight : array-like of shape (n_samples,), default=None
         Weights of the training samples.
 
@@ -104,6 +114,12 @@ def regularization_path(
     >>> path = regularization_path(model, X, y, [1e-4, 3e-2])
     >>> bool(path.sparsities[0] < path.sparsities[1])
     True
+
+    All at once, each from new weights:
+
+    >>> path = regularization_path(model, X, y, [1e-4, 3e-2], warm_start=False)
+    >>> [fitted.n_epochs_ for fitted in path.estimators]
+    [10, 10]
     """
     strengths = _checked_strengths(l1s)
     if not isinstance(estimator, BaseResNet):
@@ -119,11 +135,10 @@ def regularization_path(
         raise ValueError("X_val and y_val must be given together, got one of them.")
     if X_val is None:
         X, X_val, y, y_val, sample_weight = _held_out(estimator, X, y, sample_weight)
-    model = clone(estimator).set_params(warm_start=True)
-    fitted = []
-    for l1 in strengths if direction == "increasing" else strengths[::-1]:
-        model.set_params(l1=float(l1)).fit(X, y, sample_weight=sample_weight)
-        fitted.append(copy.deepcopy(model).set_params(warm_start=estimator.warm_start))
+    if direction == "decreasing":
+        strengths = strengths[::-1]
+    fit_all = _fitted_in_turn if warm_start else _fitted_at_once
+    fitted = fit_all(estimator, strengths, X, y, sample_weight)
     return RegularizationPath(
         l1s=np.array([m.l1 for m in fitted]),
         scores=np.array([m.score(X_val, y_val) for m in fitted]),
@@ -131,6 +146,30 @@ def regularization_path(
         n_bytes=np.array([m.n_bytes_ for m in fitted]),
         estimators=fitted,
     )
+
+
+def _fitted_in_turn(
+    estimator: BaseResNet, strengths: NDArray[np.float64], X: Any, y: Any, weight: Any
+) -> list[BaseResNet]:
+    """Models that start from the weights of the one before."""
+    model, fitted = clone(estimator).set_params(warm_start=True), []
+    for l1 in strengths:
+        model.set_params(l1=float(l1)).fit(X, y, sample_weight=weight)
+        fitted.append(copy.deepcopy(model).set_params(warm_start=estimator.warm_start))
+    return fitted
+
+
+def _fitted_at_once(
+    estimator: BaseResNet, strengths: NDArray[np.float64], X: Any, y: Any, weight: Any
+) -> list[BaseResNet]:
+    """Models that start from new weights, and train as one network where they can."""
+    models = [clone(estimator).set_params(l1=float(l1)) for l1 in strengths]
+    # Processes that train one network must do the same fits in the same order.
+    is_alone = rank_and_size()[1] == 1
+    n_jobs = min(len(models), FusedBackend.default_n_jobs) if is_alone else 1
+    with joblib.parallel_config("fused", n_jobs=n_jobs):
+        fits = (delayed(model.fit)(X, y, sample_weight=weight) for model in models)
+        return list(Parallel()(fits))
 
 
 def _held_out(estimator: BaseResNet, X: Any, y: Any, sample_weight: Any) -> list[Any]:

@@ -1,10 +1,15 @@
 import numpy as np
 import pandas as pd
 import pytest
+from joblib import Parallel, delayed, parallel_config
 from scipy.sparse import csr_array
+from sklearn.base import clone
 from sklearn.pipeline import make_pipeline
 
+import sk_resnet._fused as fused
+import sk_resnet._path as path_module
 from sk_resnet import (
+    EarlyStopping,
     ResNetClassifier,
     ResNetRegressor,
     WideResNetClassifier,
@@ -97,6 +102,82 @@ def test_what_is_held_out_of_a_table_is_a_table(rows):
     np.testing.assert_array_equal(path.scores, expected.scores)
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         regularization_path(ResNetClassifier(**ROWS), X, y[:-1], L1S)
+
+
+STOPS = [EarlyStopping(patience=1)]
+AT_ONCE = {"X_val": [[0.0] * 5, [1.0] * 5], "y_val": [0, 1], "warm_start": False}
+
+
+@pytest.fixture
+def groups(monkeypatch):
+    """Sizes of the groups that trained together."""
+    found, groups_of = [], fused.groups_of
+
+    def noted(trainings, n_processors):
+        groups = groups_of(trainings, n_processors)
+        found.extend(len(group) for group in groups)
+        return groups
+
+    monkeypatch.setattr(fused, "groups_of", noted)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("estimator", "changes", "sizes"),
+    [
+        (ResNetClassifier, {}, [3]),
+        (ResNetClassifier, {"n_estimators": 2}, [6]),
+        (ResNetClassifier, {"finetune_epochs": 2, "l1_structure": "channel"}, [3, 3]),
+        (ResNetClassifier, {"optimizer": "heavy_ball", "dropout": 0.2}, [3]),
+        (ResNetClassifier, {"callbacks": STOPS, "calibrate": False}, [3]),
+        (ResNetRegressor, {}, [3]),
+        (WideResNetRegressor, {"l2": 0.01}, [3]),
+    ],
+)
+@pytest.mark.parametrize("direction", ["increasing", "decreasing"])
+def test_a_path_at_once_is_that_of_single_fits(
+    rows, groups, estimator, changes, sizes, direction
+):
+    X, y = rows
+    model = estimator(**{**ROWS, "max_epochs": 3, **changes}, lr=0.01)
+    weight = np.linspace(0.5, 1.5, len(y))
+    given = {"direction": direction, "sample_weight": weight, **AT_ONCE}
+    path = regularization_path(model, X, y, L1S, **given)
+    assert groups == sizes
+    np.testing.assert_array_equal(path.l1s, sorted(L1S)[:: 1 - 2 * (direction[0] == "d")])
+    for l1, fitted in zip(path.l1s, path.estimators, strict=True):
+        alone = clone(model).set_params(l1=l1).fit(X, y, sample_weight=weight)
+        assert fitted.get_params()["l1"] == l1
+        assert fitted.n_epochs_ == alone.n_epochs_
+        expected = alone.module_.state_dict()
+        for name, w in fitted.module_.state_dict().items():
+            np.testing.assert_allclose(w, expected[name], atol=1e-5, rtol=0)
+        assert fitted.sparsity_ == pytest.approx(alone.sparsity_, abs=1e-3)
+
+
+def test_an_error_of_one_strength_ends_a_path_at_once(rows):
+    model = ResNetRegressor(**ROWS, lr=1e30)
+    with pytest.raises(ValueError, match="became"):
+        regularization_path(model, rows[0], rows[0][:, 0], L1S, **AT_ONCE)
+
+
+def test_a_path_at_once_within_a_task_does_not_wait(rows):
+    model = ResNetClassifier(**ROWS)
+    given = (model, *rows, L1S)
+    with parallel_config("fused", n_jobs=3):
+        paths = Parallel()(
+            delayed(regularization_path)(*given, **AT_ONCE) for _ in range(3)
+        )
+    for path in paths:
+        np.testing.assert_array_equal(path.sparsities, paths[0].sparsities)
+
+
+def test_processes_of_one_network_fit_in_turn(rows, groups, monkeypatch):
+    monkeypatch.setattr(path_module, "rank_and_size", lambda: (0, 2))
+    model = ResNetClassifier(**ROWS)
+    path = regularization_path(model, *rows, L1S, **AT_ONCE)
+    assert groups == []
+    assert [m.n_epochs_ for m in path.estimators] == [5] * 3
 
 
 @pytest.mark.parametrize(
