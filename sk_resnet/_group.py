@@ -1,5 +1,6 @@
 """Trainings that are steps of one network, whose slices their networks are."""
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby, zip_longest
@@ -17,7 +18,7 @@ from sk_resnet._optim import SCHEDULES
 from sk_resnet._plan import Execution, Recipe
 from sk_resnet._record import recorded
 from sk_resnet._run import autocast
-from sk_resnet._snapshot import generators, skip_steps, state_by_name
+from sk_resnet._snapshot import generators, set_generators, skip_steps, state_by_name
 from sk_resnet._surgery import part, slice_of, stacked
 from sk_resnet._training import Member
 
@@ -35,6 +36,15 @@ class _Span:
     optimizer: Optimizer
     scheduler: Any
     slices: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Copies:
+    """What the steps of an epoch change, as it was before them."""
+
+    weights: dict[str, Tensor]
+    averages: list[dict[str, dict[str, Any]]]
+    generators: list[dict[str, Any]]
 
 
 class Group:
@@ -220,6 +230,27 @@ class Group:
                 self._release(member)
         self._steps.clear()  # which hold the group
 
+    # The way back, where an epoch does not come to its end
+
+    def copies(self) -> Copies:
+        """Copy what the steps of an epoch change."""
+        return Copies(
+            weights={k: w.clone() for k, w in self.network.state_dict().items()},
+            averages=[_averages(span) for span in self.spans],
+            generators=[generators(member.net) for member in self.members],
+        )
+
+    def put_back(self, copies: Copies) -> None:
+        """Undo the steps since then; nothing but `dissolve` may follow."""
+        for name, w in self.network.state_dict().items():
+            w.copy_(copies.weights[name])
+        for span, averages in zip(self.spans, copies.averages, strict=True):
+            span.optimizer.state.clear()
+            for name, of in averages.items():
+                span.optimizer.state[span.slices[name]] = of
+        for member, states in zip(self.members, copies.generators, strict=True):
+            set_generators(member.net, states)
+
     # Training
 
     def rates(self) -> list[float]:
@@ -392,6 +423,15 @@ class _Sums:
                 / sizes[i]
             )
         return [means.tolist() for means in found]
+
+
+def _averages(span: _Span) -> dict[str, dict[str, Any]]:
+    """Copies of what the optimizer of a span holds, by the names of parameters."""
+    return {
+        name: {key: copy.deepcopy(value) for key, value in span.optimizer.state[w].items()}
+        for name, w in span.slices.items()
+        if span.optimizer.state.get(w)
+    }
 
 
 def _order(member: Member) -> tuple[Any, ...]:

@@ -210,14 +210,20 @@ def one_thread(applies: bool) -> Iterator[None]:
             torch.set_num_threads(_threads_before)
 
 
+def lacks_memory(error: BaseException) -> bool:
+    """Whether an error says that memory, of the machine or a GPU, does not suffice."""
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
+        isinstance(error, RuntimeError) and "not enough memory" in str(error)
+    )
+
+
 @contextmanager
 def out_of_memory_named(batch_size: int) -> Iterator[None]:
     """Say which batch size to take where the memory of a device does not suffice."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        lacks_memory = isinstance(error, (MemoryError, torch.OutOfMemoryError))
-        if not lacks_memory and "not enough memory" not in str(error):
+        if not lacks_memory(error):
             raise
         smaller = max(2, batch_size // 2)
         raise MemoryError(

@@ -1,16 +1,24 @@
 """Networks that train together, as the members of one."""
 
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 
 from sk_resnet._callbacks import CtrlC
 from sk_resnet._group import Group
-from sk_resnet._machine import training_settings
+from sk_resnet._machine import lacks_memory, training_settings
 from sk_resnet._plan import Execution
+from sk_resnet._record import CUDA_WARMUP
 from sk_resnet._run import NO_TURN
 from sk_resnet._snapshot import state_by_name
 from sk_resnet._training import Member, Outcome, Training
+
+# First epochs whose steps are undone where memory does not suffice. By then each kind of
+# step was done, and recorded on a GPU: later ones fail only where others take memory.
+# Copies in every epoch would take a tenth of the time of small networks, so what a later
+# epoch did before it failed stays.
+EPOCHS_TO_UNDO = CUDA_WARMUP + 1
 
 
 def train_together(
@@ -61,41 +69,111 @@ def _train(
     check: Callable[[], None],
     turn: AbstractContextManager[None],
 ) -> None:
-    """Train for all epochs, or until no member is left."""
+    """Train all members; by halves, one after the other, where memory does not suffice."""
+    parts = [by_member]
+    while parts:
+        part = parts.pop(0)
+        try:
+            has_ended = _train_part(part, execution, check, turn)
+        except (MemoryError, RuntimeError) as error:
+            if not lacks_memory(error):
+                raise
+            for member in part:
+                member.fail(error)
+            has_ended = True
+        if not has_ended:
+            parts[:0] = _halves(part)
+        elif parts:  # whose errors are none of theirs
+            for member in part:
+                member.end()
+
+
+def _halves(members: list[Member]) -> list[list[Member]]:
+    """Two parts of what does not fit into memory, the first with those that ended."""
+    training = [member for member in members if member.is_training]
+    warnings.warn(
+        f"{len(training)} networks that train as one do not fit into memory: they go on as "
+        "two groups, one after the other. Lower n_jobs, or batch_size.",
+        UserWarning,
+        stacklevel=2,
+    )
+    for member in members:
+        member.is_present = member.is_training
+    second = training[(len(training) + 1) // 2 :]
+    return [[member for member in members if member not in second], second]
+
+
+def _train_part(
+    by_member: list[Member],
+    execution: Execution,
+    check: Callable[[], None],
+    turn: AbstractContextManager[None],
+) -> bool:
+    """Train for all epochs, or until no member is left.
+
+    False where several do not fit into memory: they can go on from their last epoch.
+    """
     training = [member for member in by_member if member.is_training]
     if not training:
-        return
-    group = Group([member for member in by_member if member.is_present], execution)
+        return True
+    try:
+        group = Group([member for member in by_member if member.is_present], execution)
+    except (MemoryError, RuntimeError) as error:
+        if _would_fit_in_parts(training, error):
+            return False
+        raise
     group.drop_ended(training)  # those that ended in an earlier run
     n_done = training[0].n_done
+    first_to_keep = n_done + EPOCHS_TO_UNDO
     try:
-        for _ in range(n_done, training[0].recipe.n_epochs):
-            with turn:
-                _epoch(group, training, check)
+        while training and n_done < group.n_epochs:
+            copies = group.copies() if n_done < first_to_keep else None
+            rates = dict(zip(group.members, group.rates(), strict=True))
+            try:
+                with turn:
+                    _epoch(group, training, check)
+            except (MemoryError, RuntimeError) as error:
+                if not _would_fit_in_parts(training, error):
+                    raise
+                if copies is not None:
+                    group.put_back(copies)
+                for member in training:
+                    member.n_done, member.lr = n_done, rates[member]
+                return False
             check()
-            for member in training:
-                if member.is_training and member.unit.error is not None:
-                    member.fail(member.unit.error)
-            ended = [member for member in training if not member.is_training]
-            training = [member for member in group.members if member.is_training]
-            group.drop_ended(training)
-            for member in ended:
-                held = member.end()
-                if isinstance(held, int):
-                    lr = float(member.net.optimizer_.param_groups[0]["lr"])
-                    member.keep(state_by_name(member.net), lr, held)
+            training = _going_on(group, training)
             n_done += 1
             is_last = not training or n_done == group.n_epochs
             group.write_due(by_member, n_done, is_last=is_last)
-            if not training:
-                break
     finally:
         group.dissolve()
+    return True
+
+
+def _would_fit_in_parts(training: list[Member], error: BaseException) -> bool:
+    return len(training) > 1 and lacks_memory(error)
+
+
+def _going_on(group: Group, training: list[Member]) -> list[Member]:
+    """Members that train on behind an epoch; the others leave the group."""
+    for member in training:
+        if member.is_training and member.unit.error is not None:
+            member.fail(member.unit.error)
+    left = [member for member in group.members if member.is_training]
+    ended = [member for member in training if not member.is_training]
+    group.drop_ended(left)
+    for member in ended:
+        held = member.end()
+        if isinstance(held, int):
+            lr = float(member.net.optimizer_.param_groups[0]["lr"])
+            member.keep(state_by_name(member.net), lr, held)
+    return left
 
 
 def _epoch(group: Group, members: list[Member], check: Callable[[], None]) -> None:
     for member in members:
-        member.attempt(member.net.begin_epoch, member.batches, member.validation)
+        if not member.net.is_in_epoch:  # which only goes on, in less memory
+            member.attempt(member.net.begin_epoch, member.batches, member.validation)
     started = time.perf_counter()
     rates = group.rates()
     means = group.train(check)

@@ -135,9 +135,14 @@ class ResidualNet(BareNet):
         """Epochs of this training that came to their end."""
         return sum("dur" in row for row in self.history[self.n_epochs_before :])
 
+    @property
+    def is_in_epoch(self) -> bool:
+        """Whether an epoch of this training has begun that has not come to its end."""
+        return len(self.history) > self.n_epochs_before and "dur" not in self.history[-1]
+
     def forget_unfinished_epoch(self) -> None:
         """Drop the row of an epoch that was broken off."""
-        while len(self.history) > self.n_epochs_before and "dur" not in self.history[-1]:
+        while self.is_in_epoch:
             del self.history[-1]
 
     def end(self, training: ArrayDataset) -> int:

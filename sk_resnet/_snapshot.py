@@ -96,6 +96,12 @@ def generators(net: ResidualNet) -> dict[str, NDArray[Any]]:
     }
 
 
+def set_generators(net: ResidualNet, states: Mapping[str, NDArray[Any]]) -> None:
+    """Bring the generators of a network to where they were."""
+    for name, generator in (("shuffle", net.shuffle), ("noise", net.noise)):
+        generator.set_state(torch.from_numpy(states[name].copy()))
+
+
 def _with_state(net: ResidualNet) -> list[Any]:
     """Callbacks that a checkpoint holds the state of, also those told once per epoch."""
     every = [one for _, callback in net.callbacks_ for one in _told_by(callback)]
@@ -140,8 +146,7 @@ def restore(net: ResidualNet, state: Snapshot, recipe: Recipe) -> None:
     weights = _Values("weights", state.arrays)
     for tensor in net.module_.state_dict().values():
         tensor.copy_(weights.take(_dtype(tensor), tensor.shape))
-    for name, generator in (("shuffle", net.shuffle), ("noise", net.noise)):
-        generator.set_state(torch.from_numpy(state.arrays[name].copy()))
+    set_generators(net, state.arrays)
     net.history.clear()
     for row in state.values["history"]:
         net.history.new_epoch()

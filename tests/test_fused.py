@@ -36,6 +36,7 @@ from skorch.callbacks import Callback
 
 import sk_resnet._fused as fused
 from sk_resnet import EarlyStopping, ResNetClassifier, ResNetRegressor
+from sk_resnet._group import Group
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(60, 5)).astype(np.float32)
@@ -310,6 +311,30 @@ def test_a_member_that_diverges_fails_alone(meetings):
         scores = search.cv_results_["mean_test_score"]
         assert np.isnan(scores).tolist() == [False, True, False]
         assert sum(meetings.pop()) == 6
+
+
+@pytest.mark.parametrize("n_fit", [1, 2])
+def test_a_search_that_does_not_fit_into_memory_at_once_goes_on(
+    meetings, monkeypatch, n_fit
+):
+    search = GridSearchCV(MODEL, {"lr": [0.05, 0.1]}, cv=3, scoring="neg_log_loss")
+    expected = clone(search).fit(X, Y).cv_results_["mean_test_score"]
+    gradients = Group._gradients
+
+    def limited(self, *args):
+        if len(self.members) > n_fit:
+            raise MemoryError
+        gradients(self, *args)
+
+    monkeypatch.setattr(Group, "_gradients", limited)
+    with (
+        joblib.parallel_config("fused"),
+        pytest.warns(UserWarning, match="networks .* do not fit"),
+    ):
+        search.fit(X, Y)
+    assert sum(meetings[0]) == 6
+    found = search.cv_results_["mean_test_score"]
+    np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
 class FitsToo(Callback):

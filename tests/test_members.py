@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.base import clone
 
 import sk_resnet._base as base
 from sk_resnet import EarlyStopping, ResNetClassifier, ResNetRegressor, WideResNetClassifier
+from sk_resnet._group import Group
 from sk_resnet._members import train_together
 from sk_resnet._network import build_network, inner_kernels, new_network
 from sk_resnet._optim import OPTIMIZERS, SCHEDULES
@@ -269,6 +271,126 @@ def test_cancelled_members_all_end():
         trainings(made, ROWS, CLASSES), is_cancelled=lambda: next(calls, True)
     )
     assert all(isinstance(outcome, KeyboardInterrupt) for outcome in outcomes)
+
+
+# Too little memory for all
+
+OUT_OF_MEMORY = {
+    "Python": MemoryError(),
+    "GPU": torch.OutOfMemoryError("CUDA out of memory."),
+    "CPU": RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory: you tried"),
+}
+
+
+def fits(monkeypatch, n, method="_gradients", at=1, error=OUT_OF_MEMORY["Python"]):
+    """Let groups of more than n members fail when they call a method for that time."""
+    calls, sizes, act = {}, [], getattr(Group, method)
+
+    def limited(self, *args, **kwargs):
+        size = len(self.members)
+        calls[size] = calls.get(size, 0) + 1
+        sizes.append(size)
+        if size > n and calls[size] >= at:
+            raise error
+        return act(self, *args, **kwargs)
+
+    monkeypatch.setattr(Group, method, limited)
+    return sizes
+
+
+@pytest.mark.parametrize(
+    ("method", "at", "error"),
+    [
+        *(("_gradients", 1, error) for error in OUT_OF_MEMORY),
+        ("_gradients", 6, "CPU"),  # in the second epoch
+        ("_recorded", 1, "GPU"),
+        ("_gather", 1, "CPU"),
+        ("validate", 2, "CPU"),
+    ],
+)
+@pytest.mark.parametrize("changes", [{"dropout": 0.2}, {"optimizer": "heavy_ball"}])
+def test_what_does_not_fit_into_memory_trains_by_halves(
+    monkeypatch, method, at, error, changes
+):
+    changes = {"max_epochs": 4, "validation_split": 0.2, "calibrate": False, **changes}
+
+    def make(i):
+        stops = EarlyStopping(patience=2)
+        model = ResNetClassifier(**{**ALONE, **changes, "lr": 0.01 * (1 + i)})
+        return model.set_params(random_state=i, callbacks=[stops])
+
+    expected = trainings([make(i) for i in range(5)], ROWS, CLASSES)
+    held = train_together(expected)
+    sizes = fits(monkeypatch, 2, method, at, OUT_OF_MEMORY[error])
+    found = trainings([make(i) for i in range(5)], ROWS, CLASSES)
+    with pytest.warns(UserWarning, match="networks that train as one do not") as warned:
+        assert train_together(found) == held
+    assert [str(one.message)[:10] for one in warned] == ["5 networks", "3 networks"]
+    assert sorted(set(sizes)) == [1, 2, 3, 5]
+    for one, other in zip(found, expected, strict=True):
+        assert [row["epoch"] for row in one.net.history] == [
+            row["epoch"] for row in other.net.history
+        ]
+        others = weights(other.net.module_)
+        for name, w in weights(one.net.module_).items():
+            torch.testing.assert_close(w, others[name], atol=5e-5, rtol=0, msg=name)
+
+
+def test_memory_that_ends_later_ends_no_training(monkeypatch):
+    def make(i):
+        return ResNetClassifier(**{**ALONE, "max_epochs": 8}, random_state=i)
+
+    fits(monkeypatch, 2, "_do_step", at=4 * 6 + 3)  # in the seventh epoch
+    found = trainings([make(i) for i in range(3)], ROWS, CLASSES)
+    with pytest.warns(UserWarning, match="3 networks"):
+        assert train_together(found) == [8] * 3
+    for i, training in enumerate(found):
+        single, history = make(i).fit(ROWS, CLASSES), training.net.history
+        assert history[:, "epoch"] == list(range(1, 9))
+        assert history[:, "lr"] == [row["lr"] for row in single.history_]
+        for row, alone in zip(history[:6], single.history_[:6], strict=True):
+            assert row["train_loss"] == pytest.approx(alone["train_loss"], abs=1e-3)
+        assert history[-1]["train_loss"] < history[4]["train_loss"]
+
+
+@pytest.mark.filterwarnings("ignore:.* do not fit into memory")
+def test_a_member_that_is_too_large_for_memory_fails_alone(monkeypatch):
+    models = [ResNetClassifier(**ALONE, random_state=i) for i in range(3)]
+    found = trainings(models, ROWS, CLASSES)
+    too_large, act = found[1].net, Group._gradients
+
+    def limited(self, *args):
+        if too_large in [member.net for member in self.members]:
+            raise MemoryError("too large")
+        act(self, *args)
+
+    monkeypatch.setattr(Group, "_gradients", limited)
+    outcomes = train_together(found)
+    assert outcomes[::2] == [2, 2]
+    assert isinstance(outcomes[1], MemoryError)
+
+
+def test_other_errors_of_a_group_are_those_of_all(monkeypatch):
+    fits(monkeypatch, 0, error=RuntimeError("something else"))
+    models = [ResNetClassifier(**ALONE, random_state=i) for i in range(2)]
+    outcomes = train_together(trainings(models, ROWS, CLASSES))
+    assert [str(outcome) for outcome in outcomes] == ["something else"] * 2
+
+
+def test_an_ensemble_trains_by_halves_where_memory_ends(monkeypatch):
+    model = ResNetClassifier(**SMALL, n_estimators=4, random_state=0)
+    expected = clone(model).fit(ROWS, CLASSES).predict_proba(ROWS)
+    fits(monkeypatch, 2)
+    with pytest.warns(UserWarning, match="4 networks .* do not fit"):
+        model.fit(ROWS, CLASSES)
+    np.testing.assert_allclose(model.predict_proba(ROWS), expected, atol=1e-4)
+    assert [row["epoch"] for row in model.history_] == [1, 2]
+    fits(monkeypatch, 0)
+    with (
+        pytest.warns(UserWarning, match="do not fit"),
+        pytest.raises(MemoryError, match="set batch_size=12"),
+    ):
+        clone(model).fit(ROWS, CLASSES)
 
 
 # Ensembles
