@@ -1,5 +1,6 @@
 """Fits that meet and train as one network: groups of trainings, and joblib's backend."""
 
+import copy
 import itertools
 import os
 import threading
@@ -13,7 +14,12 @@ from typing import Any
 
 import joblib
 import torch
-from joblib.parallel import SequentialBackend, ThreadingBackend, register_parallel_backend
+from joblib.parallel import (
+    ParallelBackendBase,
+    SequentialBackend,
+    ThreadingBackend,
+    register_parallel_backend,
+)
 from sklearn import config_context, get_config
 
 from sk_resnet._batches import batch_bounds
@@ -177,7 +183,8 @@ def train_all(
         n_processors = 1
     outcomes: list[Outcome] = [KeyboardInterrupt()] * len(trainings)
     groups = groups_of(trainings, n_processors)
-    turns, config, is_over = Turns(n_processors, len(groups)), get_config(), False
+    turns, is_over = Turns(n_processors, len(groups)), False
+    settings = present_settings()
 
     def has_ended() -> bool:
         return is_over or is_cancelled()
@@ -185,7 +192,7 @@ def train_all(
     def do(places: list[int]) -> None:
         turn = Turn(turns)
         try:
-            with config_context(**config):  # which threads do not inherit
+            with same_settings(*settings):
                 do_in(turn if in_turns else NO_TURN, places)
         finally:
             turn.come()
@@ -460,6 +467,24 @@ def train(trainings: Sequence[Training]) -> list[int]:
         if isinstance(outcome, BaseException):
             raise outcome
     return [outcome for outcome in outcomes if isinstance(outcome, int)]
+
+
+@contextmanager
+def same_settings(config: dict[str, Any], joblib_config: dict[str, Any]) -> Iterator[None]:
+    """Have the settings of scikit-learn and joblib that another thread has."""
+    backend = joblib_config["backend"]
+    if isinstance(backend, ParallelBackendBase):
+        # It holds what belongs to one call of Parallel at a time.
+        backend = copy.copy(backend)
+    settings = {**joblib_config, "backend": backend}
+    with config_context(**config), joblib.parallel_config(**settings):
+        yield
+
+
+def present_settings() -> tuple[dict[str, Any], dict[str, Any]]:
+    """Settings of scikit-learn and joblib, which other threads do not inherit."""
+    with joblib.parallel_config() as joblib_config:
+        return get_config(), dict(joblib_config)
 
 
 class FusedBackend(ThreadingBackend):

@@ -68,6 +68,8 @@ class ResidualNet(BareNet):
         self.shuffle, self.noise = shuffle, noise
         self.n_epochs_before = 0
         self._kept: tuple[nn.Module, int, Contents] | None = None
+        # By column of the history: the last row that was read, and the least value so far.
+        self._least: dict[str, tuple[Any, float | None]] = {}
         super().__init__(module, criterion=nn.Identity, **kwargs)
 
     # Steps of a training, which `Training` and `Member` take
@@ -224,12 +226,23 @@ class ResidualNet(BareNet):
             self.history.new_batch()
             self.history.record_batch(f"{prefix}_loss", loss)
             self.history.record_batch(f"{prefix}_batch_size", 1)
-        name = f"{prefix}_loss"  # which earlier fits may lack
-        earlier = [past[name] for past in self.history[:-1] if name in past]
+        name = f"{prefix}_loss"
+        least = self._least_before(name)
+        self._least[name] = record, loss if least is None else min(least, loss)
         self.history.record(f"{prefix}_batch_count", n_batches)
         self.history.record(name, loss)
-        self.history.record(f"{name}_best", not earlier or loss < min(earlier))
+        self.history.record(f"{name}_best", least is None or loss < least)
         self.history.record(f"{prefix}_{self.target.score_name}", self.target.score(sums))
+
+    def _least_before(self, name: str) -> float | None:
+        """Least value of a column so far; epochs of earlier fits may lack it."""
+        n = len(self.history)
+        row, least = self._least.get(name, (None, None))
+        if n > 1 and row is self.history[n - 2]:
+            return least
+        # The first time, or the history is another one since.
+        earlier = [past[name] for past in self.history[:-1] if name in past]
+        return min(earlier, default=None)
 
     def batch_hooks(self) -> BatchHooks | None:
         """What tells the callbacks about every batch; None where none asks for it."""

@@ -408,3 +408,16 @@ def test_a_gpu_predicts_as_a_cpu(images, monkeypatch, wide):
 )
 def test_automatic_batches_hold_eight_samples_or_all(n, size):
     assert resolve_batch_size("auto", n) == size
+
+
+def test_the_best_losses_are_those_of_all_epochs_so_far(rows):
+    X, y = rows
+    model = ResNetClassifier(4, max_epochs=6, n_estimators=1, lr=0.3, batch_size=16)
+    model.set_params(validation_split=0.3, warm_start=True, random_state=0)
+    model.fit(X, y).fit(X, y)
+    history = model.net_.history
+    for name in ("train_loss", "valid_loss"):
+        losses = history[:, name]
+        expected = [v < min([np.inf, *losses[:i]]) for i, v in enumerate(losses)]
+        assert history[:, f"{name}_best"] == expected
+        assert not all(expected)

@@ -564,6 +564,11 @@ def test_steps_are_epochs(data):
     auto.estimator.set_params(model__max_epochs="auto", model__batch_size="auto")
     fitted = clone(auto.estimator).fit(data[0][:40], data[1][:40])[-1]
     assert auto._most_epochs() == fitted.n_epochs_
+    n = auto._most_epochs()
+    for splits in ([0.1, 0.8], [0.8, None], [0.8, 0.1]):
+        auto.space = {"model__validation_split": CategoricalDistribution(splits)}
+        fitted.set_params(validation_split=0.8).fit(data[0][:40], data[1][:40])
+        assert auto._most_epochs() == fitted.n_epochs_ > n
 
 
 def test_the_default_pruner_ends_the_worst_at_their_first_report(data):
@@ -770,6 +775,58 @@ def test_scores_of_an_earlier_run_are_counted_once():
     for place, score in enumerate([0.7, 0.8, 0.9]):
         reports.add(0, place, score)
     assert trial.study.trials[0].intermediate_values == {1: 0.1, 2: 0.2, 3: 0.9}
+
+
+class Remembers(StandardScaler):
+    """A step that notes what joblib would do in its thread."""
+
+    def fit(self, X, y=None, sample_weight=None):
+        backend, n_jobs = joblib.parallel.get_active_backend()
+        self.found_ = type(backend).__name__, n_jobs
+        return super().fit(X, y, sample_weight)
+
+
+@pytest.mark.parametrize("memory", [True, False])
+@pytest.mark.parametrize("nested", [True, False])
+def test_a_function_scores_the_pipeline_with_its_steps(data, tmp_path, memory, nested):
+    X, y = data
+    model = Pipeline(
+        [("scale", Remembers()), ("model", ResNetClassifier(**ROWS))],
+        memory=str(tmp_path) if memory else None,
+    )
+    if nested:
+        model = Pipeline([("shift", FunctionTransformer(np.negative)), ("model", model)])
+    seen = []
+
+    def scoring(model, X, y):
+        inner = model[-1] if nested else model
+        seen.append((len(model), inner["scale"].found_))
+        return float(np.mean(model.predict(X) == y))
+
+    objective = CrossValidationObjective(model, X, y, space={}, cv=3, scoring=scoring)
+    with joblib.parallel_config("threading", n_jobs=3):
+        score = objective(FixedTrial({}))
+    named = CrossValidationObjective(model, X, y, space={}, cv=3, scoring="accuracy")
+    assert score == named(FixedTrial({})) == cross_val_score(model, X, y, cv=3).mean()
+    assert set(seen) == {(2, ("ThreadingBackend", 3))}
+
+
+def test_scorers_have_the_backend_of_the_trial(data):
+    seen = []
+
+    def scoring(model, X, y):
+        backend, n_jobs = joblib.parallel.get_active_backend()
+        seen.append((type(backend).__name__, n_jobs))
+        return 0.5
+
+    objective = objective_of(data, scoring=scoring)
+    with joblib.parallel_config("threading", n_jobs=5):
+        objective(FixedTrial({"model__l2": 1e-3}))
+    assert set(seen) == {("ThreadingBackend", 5)}
+    seen.clear()
+    objective(FixedTrial({"model__l2": 1e-3}))
+    backend, n_jobs = joblib.parallel.get_active_backend()
+    assert set(seen) == {(type(backend).__name__, n_jobs)}
 
 
 @pytest.mark.filterwarnings("ignore:Trial 0")

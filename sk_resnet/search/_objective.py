@@ -19,17 +19,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from joblib import hash as hash_of
 from scipy import sparse
-from sklearn import config_context, get_config
 from sklearn.base import BaseEstimator, clone, is_classifier
 from sklearn.metrics import check_scoring
 from sklearn.model_selection import check_cv
 from sklearn.utils import check_consistent_length, check_random_state, indexable
 
-from sk_resnet._base import BaseResNet
 from sk_resnet._callbacks import CtrlC
 from sk_resnet._compat_sklearn import rows_of
 from sk_resnet._data import DEFAULT_FRACTION
-from sk_resnet._fused import Meeting, is_in_task
+from sk_resnet._fused import Meeting, is_in_task, present_settings, same_settings
 from sk_resnet._net import DivergenceError, NonFiniteError
 from sk_resnet._plan import resolve_batch_size, resolve_epochs
 from sk_resnet._spec import Architecture, ArchitectureError
@@ -96,7 +94,8 @@ class CrossValidationObjective:
     architecture train as one. With a folder as the estimator's ``checkpoint`` the retry of
     a trial whose worker died goes on where that was; the files of a trial are deleted when
     it has ended. The samples of all folds are in memory meanwhile, and steps
-    and scorers run in several threads.
+    and scorers run in several threads. Ctrl-C ends a trial at once, but with ``n_jobs``
+    above 1 Optuna waits for the trials that run: use workers, which end by themselves.
 
     Parameters
     ----------
@@ -112,8 +111,9 @@ class CrossValidationObjective:
     cv : int, splitter or iterable, default=3
         As in scikit-learn; an int makes stratified folds where y has one class a sample.
     scoring : str or callable, default=None
-        As in scikit-learn; higher is better. None is accuracy for classifiers, and R²
-        for regressors.
+        As in scikit-learn; higher is better. A callable gets the estimator or pipeline,
+        with the network as it is after an epoch, and the samples of a fold. None is
+        accuracy for classifiers, and R² for regressors.
     groups : array-like of shape (n_samples,), default=None
         For splitters of groups, and for the estimator's ``validation_split``.
     sample_weight : array-like of shape (n_samples,), default=None
@@ -178,6 +178,7 @@ class CrossValidationObjective:
         if isinstance(scoring, (list, tuple, set, dict)):
             raise ValueError(f"scoring must be one score, got several: {scoring!r}.")
         self.scorer = check_scoring(estimator, scoring)
+        self._scores_by_function = callable(scoring)
         splitter = check_cv(cv, self.y, classifier=is_classifier(estimator))
         self.folds = list(splitter.split(self.X, self.y, self.groups))
         _check_folds(self.folds, self.y.shape[0])
@@ -198,8 +199,9 @@ class CrossValidationObjective:
         return [self.estimator.get_params()[self._prefix + name]] if d is None else ends(d)
 
     def _most_epochs(self) -> int:
-        split = self._values("validation_split")[0]
-        left = 1 - (split if isinstance(split, float) else DEFAULT_FRACTION)
+        splits = self._values("validation_split")
+        held_out = [s if isinstance(s, float) else DEFAULT_FRACTION for s in splits]
+        left = 1 - max(held_out)
         # With max_epochs="auto" fewer rows may take more epochs, and some may be held out.
         sizes = {len(train) for train, _ in self.folds}
         return max(
@@ -270,7 +272,7 @@ class CrossValidationObjective:
         self, trial: BaseTrial, parameters: dict[str, Any], folder: Path | None
     ) -> tuple[list[float], list[int]]:
         """Scores and numbers of epochs of the folds, which are fitted at once."""
-        n, config, seeds = len(self.folds), get_config(), self._seeds(trial)
+        n, settings, seeds = len(self.folds), present_settings(), self._seeds(trial)
         reports, unit = TrialReports(trial, n, self.report_every), Unit()
         is_apart = is_in_task() or not self._meeting.is_here()
         meeting = _new_meeting() if is_apart else self._meeting
@@ -284,8 +286,7 @@ class CrossValidationObjective:
 
         def fit(fold: int) -> None:
             try:
-                # Threads do not inherit it.
-                with config_context(**config), meeting.attended(fold, unit):
+                with same_settings(*settings), meeting.attended(fold, unit):
                     if unit.error is None:
                         found[fold] = self._fit_fold(
                             reports, parameters, fold, seeds[fold], folder
@@ -351,18 +352,22 @@ class CrossValidationObjective:
         """Score and number of epochs."""
         train, test = self.folds[fold]
         y_train, y_test = self.y[train], self.y[test]
+        model = clone(self.estimator).set_params(**parameters)
+        X_of_test = rows_of(self.X, test)
         net, X_train, X_test = in_front_of_network(
-            clone(self.estimator).set_params(**parameters),
-            rows_of(self.X, train),
-            y_train,
-            rows_of(self.X, test),
+            model, rows_of(self.X, train), y_train, X_of_test
         )
+        # Functions get what `cross_validate` gives them; scores by name are equal for the
+        # network alone, without all steps again for each report.
+        whole, X_of_whole = model, X_of_test
+        if not self._scores_by_function:
+            whole, X_of_whole = net, X_test
 
-        config = get_config()
+        settings = present_settings()
 
         def score() -> float:
-            with config_context(**config):  # also in threads that train for others
-                return _finite_score(self.scorer, net, X_test, y_test)
+            with same_settings(*settings):  # also in threads that train for others
+                return _finite_score(self.scorer, whole, X_of_whole, y_test)
 
         # In front: callbacks behind one that stops do not see the epoch.
         net.set_params(callbacks=[FoldReports(reports, fold), *(net.callbacks or [])])
@@ -508,7 +513,9 @@ def _check_folds(folds: list[Any], n: int) -> None:
             )
 
 
-def _finite_score(scorer: Callable[..., float], model: BaseResNet, X: Any, y: Any) -> float:
+def _finite_score(
+    scorer: Callable[..., float], model: BaseEstimator, X: Any, y: Any
+) -> float:
     try:
         return float(scorer(model, X, y))
     except NonFiniteError as error:

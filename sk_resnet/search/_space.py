@@ -133,7 +133,10 @@ class StepError(ValueError):
 def in_front_of_network(
     model: BaseEstimator, X_train: Any, y_train: Any, X_test: Any
 ) -> tuple[BaseResNet, Any, Any]:
-    """Network at the end of pipelines, and the samples that it gets from their steps."""
+    """Network at the end of pipelines, and the samples that it gets from their steps.
+
+    These are fitted, in the pipelines too: fitting the network is all that is left.
+    """
     while isinstance(model, Pipeline):
         if len(model.steps) > 1:
             # Counts as fitted, which a last step without a state would not.
@@ -141,6 +144,7 @@ def in_front_of_network(
             before = Pipeline([*model.steps[:-1], end], memory=model.memory)
             X_train = before.fit_transform(X_train, y_train)
             X_test = before.transform(X_test)
+            model.steps[:-1] = before.steps[:-1]  # with `memory` they are copies
         model = model[-1]
     return model, X_train, X_test
 
