@@ -83,9 +83,9 @@ def check_labels(y: NDArray[Any], name: str) -> None:
     first = next(y.flat) if y.dtype.kind in "OV" and y.size else ""
     if not isinstance(first, (str, bytes)):
         raise TypeError(
-            f"{name} must be an array of strings, integers or booleans, got one of objects "
-            f"of type {type(first).__name__}: convert it, as by {name}.astype(int) or "
-            f"{name}.astype(str)."
+            f"Unknown label type: {name} must be an array of strings, integers or "
+            f"booleans, got one of objects of type {type(first).__name__}: convert it, as "
+            f"by {name}.astype(int) or {name}.astype(str)."
         )
 
 
