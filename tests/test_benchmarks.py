@@ -179,12 +179,18 @@ def test_tables_are_measured_recorded_and_ranked(results, tmp_path, monkeypatch,
     monkeypatch.setattr(tabular, "MODELS", models)
     path = tmp_path / "results.json"
     tabular.table(["iris"], list(models), 1, path)
-    dummy, logistic = (row["measures"] for row in results.read(path))
+    rows = results.read(path)
+    dummy, logistic, of_dummy, of_logistic = (row["measures"] for row in rows)
     assert dummy["accuracy"]["mean"] == pytest.approx(1 / 3)
     assert dummy["log_loss"]["mean"] == pytest.approx(1.0986, abs=1e-4)
     assert logistic["accuracy"]["mean"] > 0.9
     ranks = {
         line[:8].strip(): line.split()[1:3] for line in capsys.readouterr().out.splitlines()
     }
-    assert ranks["dummy"] == ["2.00", "2.00"]
-    assert ranks["logistic"] == ["1.00", "1.00"]
+    assert ranks["dummy"] == ["2.000", "2.000"]
+    assert ranks["logistic"] == ["1.000", "1.000"]
+    assert [row["table"] for row in rows[2:]] == ["tables ranks"] * 2
+    assert of_dummy["accuracy"] == 2
+    assert of_dummy["behind"] == "1 of 1"
+    assert of_logistic["log_loss"] == 1
+    assert of_logistic["mean_log_loss"] == pytest.approx(logistic["log_loss"]["mean"])

@@ -3,6 +3,7 @@
     python benchmarks/accuracy/run.py                      # all sets
     python benchmarks/accuracy/run.py --only iris,digits --seeds 3
     python benchmarks/accuracy/run.py --tables             # log-loss too: tabular.py
+    python benchmarks/accuracy/run.py --embedding          # of the numbers in tables
     python benchmarks/accuracy/run.py --held-out           # where no default was chosen
     python benchmarks/accuracy/run.py --imbalance          # 5 % positives: imbalance.py
     python benchmarks/accuracy/run.py --small              # 40 to 150 rows: small.py
@@ -207,6 +208,7 @@ def main():
     parser.add_argument("--regression", action="store_true", help="R², not accuracy")
     parser.add_argument("--tables", action="store_true", help="log-loss too, many sets")
     parser.add_argument("--held-out", action="store_true", help="tables, other sets")
+    parser.add_argument("--embedding", action="store_true", help="of numbers in tables")
     parser.add_argument("--imbalance", action="store_true", help="5 %% positives")
     parser.add_argument("--small", action="store_true", help="40 to 150 rows")
     parser.add_argument("--only", type=names, default="", help="sets, by comma; or all")
@@ -228,6 +230,9 @@ def main():
     elif options.held_out:
         sets, arms = options.only or tabular.HELD_OUT, options.arms or tabular.MODELS
         tabular.table(sets, arms, options.seeds, options.json, name="held out")
+    elif options.embedding:
+        sets, arms = options.only or tabular.JUMPS, options.arms or tabular.EMBEDDED
+        tabular.table(sets, arms, options.seeds, options.json, name="embedding")
     elif options.imbalance:
         sets, arms = options.only or imbalance.PROBLEMS, options.arms or imbalance.MODELS
         imbalance.table(sets, arms, options.seeds, options.json)
