@@ -1,8 +1,8 @@
 """Private names of torch: all that the package uses stand here."""
 
 import copy
-from collections.abc import Mapping
-from itertools import starmap
+from collections.abc import Iterator, Mapping
+from itertools import chain, starmap
 from operator import is_
 from typing import Any
 
@@ -88,39 +88,51 @@ def shallow_copy(
 class Contents:
     """What a network is made of, and the values of its tensors, to compare it with later.
 
-    By value: writes through ``.data`` and NumPy leave no other trace.
+    By value: writes through ``.data`` and NumPy leave no other trace. Tensors that lie in
+    memory without gaps are compared all at once.
     """
 
     def __init__(self, module: nn.Module) -> None:
         self.parts = list(module.modules())
-        self.objects = _objects(self.parts)
-        self.tensors = [
-            (tensor, tensor.detach().clone())
-            for tensor in (*module.parameters(), *module.buffers())
+        self.types = list(map(type, self.parts))
+        self.dicts = [
+            held
+            for part in self.parts
+            for held in (vars(part), part._parameters, part._buffers, part._modules)
         ]
+        self.sizes, self.objects = list(map(len, self.dicts)), list(_values(self.dicts))
+        tensors = [*module.parameters(), *module.buffers()]
+        self.flat = [x for x in tensors if x.is_contiguous()]
+        self.others = [(x, x.detach().clone()) for x in tensors if not x.is_contiguous()]
+        self.places = _places(self.flat)
+        # Views keep the memory alive: other memory has another address.
+        self.views = [x.detach().view(-1).view(torch.uint8) for x in self.flat]
+        self.bytes = self._bytes()
+
+    def _bytes(self) -> bytes:
+        return torch.cat(self.views).numpy().tobytes()
 
     def are_those_of(self, module: nn.Module) -> bool:
         """Whether a network is this one, and nothing in it has changed."""
-        if module is not self.parts[0]:
-            return False
-        objects = _objects(self.parts)
         return (
-            len(objects) == len(self.objects)
-            and all(map(is_, objects, self.objects))
-            and all(starmap(torch.equal, self.tensors))
+            module is self.parts[0]
+            and list(map(type, self.parts)) == self.types
+            and list(map(len, self.dicts)) == self.sizes
+            and all(map(is_, _values(self.dicts), self.objects))
+            and _places(self.flat) == self.places
+            and self._bytes() == self.bytes
+            and all(starmap(torch.equal, self.others))
         )
 
 
-def _objects(parts: list[nn.Module]) -> list[Any]:
-    """All that layers hold, with its names; one list, as each prediction compares them."""
-    found: list[Any] = []
-    for part in parts:
-        found.append(type(part))
-        found += vars(part).values()
-        for held in (part._parameters, part._buffers, part._modules):
-            found += held
-            found += held.values()
-    return found
+def _values(dicts: list[dict[str, Any]]) -> Iterator[Any]:
+    return chain.from_iterable(map(dict.values, dicts))
+
+
+def _places(tensors: list[Tensor]) -> list[Any]:
+    """What lies where in memory; the sizes give the strides of contiguous tensors."""
+    parts = (Tensor.data_ptr, Tensor.size, Tensor.is_contiguous)
+    return [list(map(part, tensors)) for part in parts]
 
 
 def has_hooks(module: nn.Module) -> bool:

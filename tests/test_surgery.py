@@ -253,6 +253,14 @@ CHANGES = {
     ),
     "an attribute is set": lambda m: setattr(m.stem.norm1, "eps", 1.0),
     "a layer gets another class": lambda m: setattr(m.stem.relu1, "__class__", nn.Tanh),
+    "a tensor gets other memory": lambda m: setattr(
+        m.stem.norm1.weight, "data", m.stem.norm1.weight.data.flip(0)
+    ),
+    "the same memory is read otherwise": lambda m: [
+        setattr(w, "data", w.data.t())
+        for name, w in m.named_parameters()
+        if name.endswith("conv2.weight")
+    ],
     "a tensor is replaced": lambda m: setattr(
         m.classifier, "bias", nn.Parameter(torch.arange(3.0))
     ),
