@@ -23,7 +23,9 @@ from sk_resnet._compat_torch import is_compilation_error
 # machines agree.
 LARGE_MULTIPLY_ADDS = 10_000_000
 # On a CPU, samples that are fewer than a batch are padded to the next multiple of this.
-FEW = 32
+# From 16 samples on, torch, oneDNN and MKL compute a sample to the same bits in batches of
+# all sizes; fewer they give to other kernels.
+FEW = 16
 # Multiply-adds of a batch below which a second thread costs more than it computes; on a
 # busy machine it costs many times more.
 ONE_THREAD_MULTIPLY_ADDS = 40_000_000
@@ -83,8 +85,9 @@ def pays_in_bfloat16(multiply_adds: int, device: torch.device) -> bool:
 def prediction_size(
     n_samples: int, batch_size: int, multiply_adds: int, device: torch.device
 ) -> int:
-    """Samples in each pass of prediction; of small networks always the same."""
-    if device.type != "cpu" or multiply_adds < LARGE_MULTIPLY_ADDS:
+    """Samples in each pass of prediction; of small networks a whole batch, or few."""
+    is_small = n_samples > FEW and multiply_adds < LARGE_MULTIPLY_ADDS
+    if device.type != "cpu" or is_small:
         return batch_size
     return min(FEW * max(1, math.ceil(n_samples / FEW)), batch_size)
 

@@ -10,7 +10,13 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 
 from sk_resnet._compat_torch import children_of, shallow_copy
-from sk_resnet._layers import KERNELS, NORM_TYPES, Dropout, PaddedConvolution
+from sk_resnet._layers import (
+    CHANNELS_LAST,
+    KERNELS,
+    NORM_TYPES,
+    Dropout,
+    PaddedConvolution,
+)
 from sk_resnet._network import (
     Block,
     ResidualNetwork,
@@ -52,7 +58,12 @@ def _with_norm(layer: Any, norm: Any) -> nn.Module:
     fuse = fuse_linear_bn_weights if isinstance(layer, nn.Linear) else fuse_conv_bn_weights
     statistics = norm.running_mean, norm.running_var, norm.eps
     weight, bias = fuse(layer.weight, layer.bias, *statistics, norm.weight, norm.bias)
-    return shallow_copy(layer, parameters={"weight": weight, "bias": bias})
+    # As the activations are laid out, or oneDNN would do it in every call.
+    layout = CHANNELS_LAST.get(weight.ndim, torch.contiguous_format)
+    laid_out = nn.Parameter(
+        weight.contiguous(memory_format=layout), requires_grad=weight.requires_grad
+    )
+    return shallow_copy(layer, parameters={"weight": laid_out, "bias": bias})
 
 
 def multiply_adds(network: ResidualNetwork, sides: tuple[int, ...]) -> int:

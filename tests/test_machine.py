@@ -5,6 +5,7 @@ import threading
 from contextlib import nullcontext
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from skorch.callbacks import Callback
@@ -160,14 +161,42 @@ def test_freed_memory_is_kept_until_the_last_fit_ends():
         assert resident_bytes() - before < 10e6
 
 
-def test_less_than_a_batch_of_a_large_network_is_not_padded_to_one():
+def test_few_samples_are_not_padded_to_a_batch():
     size = _machine.prediction_size
-    assert size(3, 128, 31_000_000, CPU) == 32
-    assert size(3, 16, 31_000_000, CPU) == 16
-    assert size(33, 128, 31_000_000, CPU) == 64
+    assert size(3, 128, 31_000_000, CPU) == 16
+    assert size(3, 10, 31_000_000, CPU) == 10
+    assert size(33, 128, 31_000_000, CPU) == 48
     assert size(300, 128, 31_000_000, CPU) == 128
-    assert size(3, 128, 2_000_000, CPU) == 128
-    assert size(3, 128, 31_000_000, torch.device("cuda")) == 128
+    assert size(1, 128, 2_000_000, CPU) == 16
+    assert size(16, 128, 2_000_000, CPU) == 16
+    assert size(1, 10, 2_000_000, CPU) == 10
+    assert size(17, 128, 2_000_000, CPU) == 128
+    assert size(3, 128, 2_000_000, torch.device("cuda")) == 128
+
+
+SHAPES = [(5,), (70,), (2, 21), (1, 8, 8), (3, 9, 7), (1, 5, 5, 5)]
+
+
+@pytest.mark.parametrize("n_estimators", [1, 3])
+@pytest.mark.parametrize("block", ["basic", "bottleneck"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_sample_alone_is_predicted_as_among_others(shape, block, n_estimators):
+    settings = {"block": block, "n_estimators": n_estimators, "batch_size": 40}
+    settings |= {"order": "full_preactivation", "shortcut": "projection"}
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(90, *shape)).astype(np.float32), np.arange(90) % 3
+    model = ResNetClassifier(
+        "auto" if len(shape) == 1 else {"basic": 8, "bottleneck": 11}[block],
+        width=1 if len(shape) == 1 else 0.5,
+        max_epochs=1,
+        channel_axis=1,
+        random_state=0,
+        **settings,
+    ).fit(X, y)
+    whole = model.predict_log_proba(X)
+    for rows in (slice(0, 1), slice(37, 41), slice(20, 36), slice(50, 90)):
+        alone = model.predict_log_proba(X[rows])
+        np.testing.assert_allclose(alone, whole[rows], rtol=0, atol=1e-7)
 
 
 def test_denormals_are_flushed_in_training_alone():
