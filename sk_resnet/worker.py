@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from sk_resnet.search import CrossValidationObjective, create_study, retry_stale_trials
+from sk_resnet.search._distributions import require_optuna
 from sk_resnet.search._studies import fail_stale_trials
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     def noted(trial: Trial) -> Any:
         # Others may have begun one since they were counted; the first of them go on.
         if _n_taken(study, before=trial) >= options.n_trials:
+            _put_back(study, trial)
             raise EnoughTrialsError
         value = objective(trial)
         if isinstance(value, float) and math.isnan(value):
@@ -119,6 +121,22 @@ def _n_taken(study: Study, before: Trial | None = None) -> int:
         if _counts(trial) or trial.state.name == "RUNNING"
     ]
     return len(taken) if before is None else sum(_began(t) < _began(before) for t in taken)
+
+
+def _put_back(study: Study, trial: Trial) -> None:
+    """Put a trial that came from the queue there again: it may be a retry, or chosen."""
+    optuna = require_optuna()
+    frozen = study.get_trials(deepcopy=False)[trial.number]
+    if frozen.params or "fixed_params" in frozen.system_attrs:
+        study.add_trial(
+            optuna.trial.create_trial(
+                state=optuna.trial.TrialState.WAITING,
+                params=frozen.params,
+                distributions=frozen.distributions,
+                user_attrs=frozen.user_attrs,
+                system_attrs=frozen.system_attrs,
+            )
+        )
 
 
 def _began(trial: Trial | FrozenTrial) -> tuple[datetime, int]:

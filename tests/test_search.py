@@ -1566,21 +1566,52 @@ def test_workers_begin_no_trial_beyond_those_of_others(work, capsys):
     assert Counter(t.state.name for t in study.trials) == {"RUNNING": 1, "COMPLETE": 2}
 
 
-def test_of_workers_that_begin_at_once_the_first_go_on(work, monkeypatch):
+@pytest.fixture
+def too_early(monkeypatch):
+    """The first look of a worker misses the other one."""
     from sk_resnet import worker
 
-    study = create_study("s.journal", name="s")
-    study.ask()
     n_taken, looks = worker._n_taken, []
 
-    def too_early(study, before=None):  # the first look misses the other worker
+    def look(study, before=None):
         looks.append(before)
         return 0 if len(looks) == 1 else n_taken(study, before)
 
-    monkeypatch.setattr(worker, "_n_taken", too_early)
+    monkeypatch.setattr(worker, "_n_taken", look)
+
+
+def test_of_workers_that_begin_at_once_the_first_go_on(work, too_early):
+    study = create_study("s.journal", name="s")
+    study.ask()
     work("counted_again", COUNTED, "--n-trials", "1")
     assert sys.modules["counted_again"].n_calls == 0
     assert Counter(t.state.name for t in study.trials) == {"RUNNING": 1, "FAIL": 1}
+
+
+def test_a_retry_that_is_one_too_many_stays_in_the_queue(work, too_early):
+    study = create_study("s.journal", name="s")
+    died = study.ask()
+    value = died.suggest_float("l2", 0, 1)
+    died.set_user_attr("checkpoint", "trial-1")
+    assert retry_stale_trials(study, older_than=0) == 1
+    study.add_trial(optuna.create_trial(state=TrialState.RUNNING))  # of another worker
+    work("counted_retry", COUNTED, "--n-trials", "1")
+    assert sys.modules["counted_retry"].n_calls == 0
+    states = [t.state.name for t in study.trials]
+    assert states == ["FAIL", "FAIL", "RUNNING", "WAITING"]
+    assert study.trials[3].system_attrs == study.trials[1].system_attrs
+    again = study.ask()
+    assert again.suggest_float("l2", 0, 1) == value
+    assert again.user_attrs == {"checkpoint": "trial-1"}
+
+
+def test_a_chosen_trial_that_is_one_too_many_stays_in_the_queue(work, too_early):
+    study = create_study("s.journal", name="s")
+    study.add_trial(optuna.create_trial(state=TrialState.RUNNING))
+    study.enqueue_trial({"l2": 0.5})
+    work("counted_chosen", COUNTED, "--n-trials", "1")
+    assert [t.state.name for t in study.trials] == ["RUNNING", "FAIL", "WAITING"]
+    assert study.ask().suggest_float("l2", 0, 1) == 0.5
 
 
 def test_workers_wait_for_what_others_may_leave(work, monkeypatch):
