@@ -26,6 +26,10 @@ RENAMED = {"dur": "seconds"}
 HIDDEN = ("_batch_count", "_best")
 
 
+class CallbackError(ValueError):
+    """A parameter of a callback cannot be."""
+
+
 class EarlyStopping(Callback):
     """Stop training when a monitored quantity no longer improves.
 
@@ -101,16 +105,16 @@ class EarlyStopping(Callback):
     ) -> None:
         """Check the parameters and forget an earlier run."""
         if not isinstance(self.monitor, str):
-            raise ValueError(
+            raise CallbackError(
                 "monitor must be the name of a column of history_, such as 'valid_loss', "
                 f"got {self.monitor!r}."
             )
         if not _is_at_least(self.patience, 1):
-            raise ValueError(
+            raise CallbackError(
                 f"patience must be a number of epochs, at least 1, got {self.patience!r}."
             )
         if not _is_at_least(self.min_delta, 0):
-            raise ValueError(
+            raise CallbackError(
                 f"min_delta must be a number, at least 0, got {self.min_delta!r}."
             )
         self.best_epoch_ = 0
@@ -171,7 +175,7 @@ def monitored(callback: Callback, monitor: str, record: dict[str, Any]) -> float
     """Value that a callback looks at, by its name in `history_`."""
     shown = shown_row(record)
     if monitor not in shown:
-        raise ValueError(
+        raise CallbackError(
             f"{type(callback).__name__} monitors {monitor!r}, which is not recorded: use "
             f"one of {sorted(shown)}, and give a validation set for those of validation."
         )

@@ -1093,6 +1093,38 @@ def test_regressors_that_diverge_in_the_last_step_fail_the_trial_only(data):
     assert study.trials[0].state == TrialState.FAIL
 
 
+IMPOSSIBLE = {
+    "monitor": (["valid_auc", "valid_loss"], "'valid_auc', which is not recorded"),
+    "patience": ([0, 2], "patience must be a number of epochs, at least 1, got 0"),
+    "min_delta": ([-1.0, 0.0], "min_delta must be a number, at least 0, got -1.0"),
+}
+
+
+@pytest.mark.parametrize("parameter", IMPOSSIBLE)
+def test_a_drawn_callback_that_cannot_be_fails_the_trial_only(data, parameter):
+    choices, reason = IMPOSSIBLE[parameter]
+    name = f"model__callbacks__stop__{parameter}"
+    model = pipeline(callbacks=[("stop", EarlyStopping())])
+    space = {name: CategoricalDistribution(choices)}
+    objective = CrossValidationObjective(model, *data, space=space, cv=2)
+    study = optuna.create_study(direction="maximize")
+    for choice in choices:
+        study.enqueue_trial({name: choice})
+    with pytest.warns(UserWarning, match=f"Trial 0: .*{reason}"):
+        study.optimize(objective, n_trials=2)
+    states = [trial.state for trial in study.trials]
+    assert states == [TrialState.FAIL, TrialState.COMPLETE]
+    assert reason in study.trials[0].user_attrs["error"]
+
+
+def test_a_callback_that_cannot_be_and_is_not_drawn_ends_the_study(data):
+    model = pipeline(callbacks=[("stop", EarlyStopping("valid_auc"))])
+    space = {"model__l2": FloatDistribution(0, 1)}
+    objective = CrossValidationObjective(model, *data, space=space, cv=2)
+    with pytest.raises(ValueError, match="'valid_auc', which is not recorded"):
+        optuna.create_study(direction="maximize").optimize(objective, n_trials=2)
+
+
 def test_the_epoch_that_stops_a_fit_is_reported_too(data):
     stop = EarlyStopping("valid_loss", patience=1)
     model = pipeline(max_epochs=9, lr=1e-9, callbacks=[stop])

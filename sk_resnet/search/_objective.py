@@ -24,7 +24,7 @@ from sklearn.metrics import check_scoring
 from sklearn.model_selection import check_cv
 from sklearn.utils import check_consistent_length, check_random_state, indexable
 
-from sk_resnet._callbacks import CtrlC
+from sk_resnet._callbacks import CallbackError, CtrlC
 from sk_resnet._compat_sklearn import rows_of
 from sk_resnet._data import DEFAULT_FRACTION
 from sk_resnet._fused import Meeting, is_in_task, present_settings, same_settings
@@ -73,6 +73,8 @@ def _new_meeting(linger: float = 0.0) -> Meeting:
 
 # Parameters beside those of an `Architecture` that not every network or sample fits.
 SHAPED_BY = ("l1_structure", "augment", "test_time_augmentation", "input_shape")
+# What ends a trial, not the study, where drawn parameters may be behind it.
+FAILS_A_TRIAL = (DivergenceError, ArchitectureError, CallbackError)
 # Of a trial: a score takes as long as some training steps.
 MOST_REPORTS = 14
 # Seconds that a sampler may take between two trials which run beside others.
@@ -222,9 +224,9 @@ class CrossValidationObjective:
         Returns
         -------
         float
-            Mean over the folds. NaN, which fails the trial, where training diverged or no
-            network has the drawn parameters together; the reason is its user attribute
-            ``error``.
+            Mean over the folds. NaN, which fails the trial, where training diverged, or no
+            network or callback has the drawn parameters together; the reason is its user
+            attribute ``error``.
         """
         study = getattr(trial, "study", None)  # FixedTrial and FrozenTrial have none
         if study is not None:
@@ -233,8 +235,8 @@ class CrossValidationObjective:
         try:
             with self._checkpoints(trial) as folder:
                 scores, n_epochs = self._fit_folds(trial, parameters, folder)
-        except (DivergenceError, ArchitectureError) as error:
-            if isinstance(error, ArchitectureError) and not self._draws_architectures():
+        except FAILS_A_TRIAL as error:
+            if not self._has_drawn(error):
                 raise
             warnings.warn(f"Trial {trial.number}: {error}", UserWarning, stacklevel=2)
             trial.set_user_attr("error", str(error))
@@ -259,14 +261,20 @@ class CrossValidationObjective:
         folder.mkdir(exist_ok=True)
         try:
             yield folder
-        except (DivergenceError, ArchitectureError, require_optuna().TrialPruned):
+        except (*FAILS_A_TRIAL, require_optuna().TrialPruned):
             shutil.rmtree(folder, ignore_errors=True)
             raise
         shutil.rmtree(folder, ignore_errors=True)
 
-    def _draws_architectures(self) -> bool:
+    def _has_drawn(self, error: Exception) -> bool:
+        """Whether drawn parameters may be behind an error, so that others may do better."""
+        if isinstance(error, CallbackError):
+            start = f"{self._prefix}callbacks"
+            return any(name.startswith(start) for name in self.space)
         names = [*(field.name for field in fields(Architecture)), *SHAPED_BY]
-        return any(self._prefix + name in self.space for name in names)
+        return isinstance(error, DivergenceError) or any(
+            self._prefix + name in self.space for name in names
+        )
 
     def _fit_folds(
         self, trial: BaseTrial, parameters: dict[str, Any], folder: Path | None
