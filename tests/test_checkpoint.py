@@ -17,7 +17,7 @@ from joblib import parallel_config
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, ShuffleSplit, cross_val_score
-from skorch.callbacks import PrintLog
+from skorch.callbacks import Callback, PrintLog
 from test_unequal import listed
 
 from sk_resnet import (
@@ -656,3 +656,66 @@ def test_short_fits_write_once(tmp_path, monkeypatch):
     )
     ResNetClassifier(**SMALL, checkpoint=tmp_path / "fit").fit(ROWS, CLASSES)
     assert len(written) == 1
+
+
+class CtrlC(Callback):
+    """Sends Ctrl-C at the end of an epoch, to networks that train as one."""
+
+    __module__ = "sk_resnet.test"  # others train one after the other
+
+    def __init__(self, epoch):
+        self.epoch = epoch
+
+    def on_epoch_end(self, net, **kwargs):
+        if len(net.history) == self.epoch:
+            signal.raise_signal(signal.SIGINT)
+
+
+class CtrlCOfOne(CtrlC):
+    """Sends it to a network that trains alone, with a checkpoint."""
+
+    __module__ = __name__
+
+    def state_dict(self):
+        return {"has_best": False}, []
+
+
+@pytest.mark.usefixtures("interruptible")
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("n_estimators", [1, 3])
+@pytest.mark.parametrize("stop", [[], [EarlyStopping(restore_best=False)]])
+def test_a_warm_start_behind_ctrl_c_goes_on_as_behind_a_shorter_fit(
+    n_estimators, optimizer, stop
+):
+    parameters = {**SMALL, "n_estimators": n_estimators, "optimizer": optimizer}
+    parameters |= {"warm_start": True, "schedule": "constant", "dropout": 0.1}
+    parameters["calibrate"] = False  # which only a fit that comes to its end does
+    model = ResNetClassifier(**parameters, callbacks=[*stop, CtrlC(3)])
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(ROWS, CLASSES)
+    shorter = ResNetClassifier(**{**parameters, "max_epochs": 3}, callbacks=stop)
+    assert_same(model, shorter.fit(ROWS, CLASSES))
+    for one in (model, shorter):
+        one.set_params(callbacks=stop, max_epochs=2).fit(ROWS, CLASSES)
+    assert_same(model, shorter)
+    assert [row["epoch"] for row in model.history_] == [1, 2, 3, 4, 5]
+    np.testing.assert_array_equal(model.predict_proba(ROWS), shorter.predict_proba(ROWS))
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_a_warm_start_behind_ctrl_c_leaves_the_checkpoint_of_the_fit(tmp_path):
+    parameters = {**SMALL, "warm_start": True, "n_estimators": 1}
+    path = tmp_path / "fit"
+    model = ResNetClassifier(**parameters, checkpoint=path, callbacks=[CtrlCOfOne(3)])
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(ROWS, CLASSES)
+    before, outputs = path.read_bytes(), model.predict_proba(ROWS)
+    with pytest.raises(
+        ValueError, match="is of a fit with another callbacks, model before"
+    ):
+        model.set_params(callbacks=None).fit(ROWS, CLASSES)
+    assert path.read_bytes() == before
+    assert model.n_epochs_ == 3
+    np.testing.assert_array_equal(model.predict_proba(ROWS), outputs)
+    model.set_params(checkpoint=tmp_path).fit(ROWS, CLASSES)  # with a file of its own
+    assert model.n_epochs_ == 9
