@@ -638,7 +638,7 @@ class BaseResNet(CallbackSupportMixin, Model, ABC):
                 single,
                 device=device,
                 seed=member_seed(seed, i),
-                samples=of_member.training.evenly_spaced,
+                edges=of_member.training.edges,
             )
             for i, of_member in enumerate(data)
         ]

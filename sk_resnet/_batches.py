@@ -11,12 +11,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from sk_resnet._augment import Augmentation, mixed_targets
-from sk_resnet._input import InputSpec, chunks
+from sk_resnet._input import InputSpec, chunks, places_for_quantiles, quantiles
 
 # Above this size, in bytes on the device, samples are read batch by batch.
 RESIDENT_BYTES = 2**30
-# Quantiles of more samples are hardly others.
-MOST_FOR_QUANTILES = 50_000
 # Up to this size they are put in the order of an epoch at its start: a batch is then a
 # slice, which is faster than an index.
 ORDERED_BYTES = 2**24
@@ -53,10 +51,13 @@ class ArrayDataset(Dataset):
         """Size of all samples as the network gets them."""
         return 4 * len(self) * math.prod(self.X.shape[1:])
 
-    def evenly_spaced(self) -> Tensor:
-        """Network input of all samples, or of so many that quantiles need no more."""
-        step = -(-len(self) // MOST_FOR_QUANTILES)
-        return torch.from_numpy(self.spec.transform(self.X[self.rows[::step]]))
+    def edges(self, n_bins: int) -> Tensor:
+        """Quantiles (n_bins + 1, features) of network input that part it into bins."""
+        places = places_for_quantiles(len(self), math.prod(self.X.shape[1:]))
+        x = self.spec.transform(self.X[self.rows[places]])
+        weight = self.weight.cpu().numpy()[places]
+        shares = [i / n_bins for i in range(n_bins + 1)]
+        return torch.from_numpy(quantiles(x, shares, weight))
 
     def load(self, device: torch.device) -> None:
         """Put y, weights and, where they fit, samples on the device.

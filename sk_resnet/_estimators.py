@@ -213,10 +213,10 @@ class _Classifier(ClassifierMixin, BaseResNet):
     ) -> "BaseResNet":
         """Make one pass over the data at a constant learning rate.
 
-        The first call fixes the shape of the samples, the classes, and the statistics
-        for `scale`. Neither `callbacks` nor a validation set take part. The penalty
-        of `l1` does: after a fit with `finetune_epochs` it shrinks weights again, and with
-        ``l1=0`` zeros do not stay zero.
+        The first call fixes the shape of the samples, the classes, the statistics for
+        `scale`, and the bins of `embedding`. Neither `callbacks` nor a validation set take
+        part. The penalty of `l1` does: after a fit with `finetune_epochs` it shrinks
+        weights again, and with ``l1=0`` zeros do not stay zero.
 
         Parameters
         ----------
@@ -504,10 +504,10 @@ class _Regressor(RegressorMixin, BaseResNet):
     def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> "BaseResNet":
         """Make one pass over the data at a constant learning rate.
 
-        The first call fixes the shape of the samples, and the statistics of X and y that
-        they are standardized by. Neither `callbacks` nor a validation set take part. The
-        penalty of `l1` does: after a fit with `finetune_epochs` it shrinks weights again,
-        and with ``l1=0`` zeros do not stay zero.
+        The first call fixes the shape of the samples, the statistics that X and y are
+        scaled by, and the bins of `embedding`. Neither `callbacks` nor a validation set
+        take part. The penalty of `l1` does: after a fit with `finetune_epochs` it shrinks
+        weights again, and with ``l1=0`` zeros do not stay zero.
 
         Parameters
         ----------
@@ -642,8 +642,8 @@ class ResNetClassifier(_Classifier):
         one of its depths.
     embedding : {"periodic", "piecewise_linear"} or None, default=None
         What the network reads beside each number of a row, after `scale`: nothing,
-        8 cosines of it, whose frequencies are learned, or its place in each of 16 bins,
-        which quantiles of the training samples part [5]_. It helps where y jumps at some
+        8 cosines of it, whose frequencies are learned, or its place in each of 16 bins
+        between quantiles of the training samples [5]_. It helps where y jumps at some
         values of a feature and there are thousands of rows; with a few hundred it fits
         noise. Of rows only.
     dropout : float, default=0.0
@@ -889,8 +889,8 @@ class WideResNetClassifier(_Classifier):
         one of its depths.
     embedding : {"periodic", "piecewise_linear"} or None, default=None
         What the network reads beside each number of a row, after `scale`: nothing,
-        8 cosines of it, whose frequencies are learned, or its place in each of 16 bins,
-        which quantiles of the training samples part [5]_. It helps where y jumps at some
+        8 cosines of it, whose frequencies are learned, or its place in each of 16 bins
+        between quantiles of the training samples [5]_. It helps where y jumps at some
         values of a feature and there are thousands of rows; with a few hundred it fits
         noise. Of rows only.
     dropout : float, default=0.0
@@ -1133,8 +1133,8 @@ class ResNetRegressor(_Regressor):
         one of its depths.
     embedding : {"periodic", "piecewise_linear"} or None, default=None
         What the network reads beside each number of a row, after `scale`: nothing,
-        8 cosines of it, whose frequencies are learned, or its place in each of 16 bins,
-        which quantiles of the training samples part [5]_. It helps where y jumps at some
+        8 cosines of it, whose frequencies are learned, or its place in each of 16 bins
+        between quantiles of the training samples [5]_. It helps where y jumps at some
         values of a feature and there are thousands of rows; with a few hundred it fits
         noise. Of rows only.
     dropout : float, default=0.0
@@ -1362,8 +1362,8 @@ class WideResNetRegressor(_Regressor):
         one of its depths.
     embedding : {"periodic", "piecewise_linear"} or None, default=None
         What the network reads beside each number of a row, after `scale`: nothing,
-        8 cosines of it, whose frequencies are learned, or its place in each of 16 bins,
-        which quantiles of the training samples part [5]_. It helps where y jumps at some
+        8 cosines of it, whose frequencies are learned, or its place in each of 16 bins
+        between quantiles of the training samples [5]_. It helps where y jumps at some
         values of a feature and there are thousands of rows; with a few hundred it fits
         noise. Of rows only.
     dropout : float, default=0.0

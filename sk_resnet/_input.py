@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from sk_resnet._spec import ArchitectureError
 
 CHUNK_BYTES = 32 * 2**20
-# Quantiles of more values are hardly others.
-MOST_FOR_QUANTILES = 10**6
+# Of all channels together. More samples hardly change their quantiles.
+MOST_FOR_QUANTILES = 2 * 10**6
 # What scaled values stay within, where outliers are not to reach far.
 CLIP = 3.0
 
@@ -279,16 +279,14 @@ def with_quantiles(spec: InputSpec, X: NDArray[Any], weight: NDArray[Any]) -> In
     n_channels = spec.network_shape[0]
     positions = math.prod(spec.network_shape[1:])
     rows = np.flatnonzero(weight > 0)
-    rows = rows[:: -(-len(rows) * positions // MOST_FOR_QUANTILES)]
+    rows = rows[places_for_quantiles(len(rows), n_channels * positions)]
     x = spec.channels_first(X[rows]).astype(np.float64)
     x = np.moveaxis(x, 1, 0).reshape(n_channels, -1)
     of_values = np.repeat(weight[rows], x.shape[1] // len(rows))
     has_value = ~np.isnan(x[0])  # series that end early do so in all channels
-    x, of_values = x[:, has_value], of_values[has_value]
-    low, median, high = np.quantile(
-        x, (0.25, 0.5, 0.75), axis=1, weights=of_values, method="inverted_cdf"
-    )
-    spread, half = high - low, np.ptp(x, axis=1) / 2
+    x, of_values = x[:, has_value].T, of_values[has_value]
+    low, median, high = quantiles(x, (0.25, 0.5, 0.75), of_values)
+    spread, half = high - low, np.ptp(x, axis=0) / 2
     if not np.isfinite(half).all():
         raise ValueError(
             "X has values whose range is too large for float64, so that it cannot be "
@@ -298,6 +296,24 @@ def with_quantiles(spec: InputSpec, X: NDArray[Any], weight: NDArray[Any]) -> In
     least = 10 * np.finfo(np.float64).eps * np.abs(median)
     scale = np.where(spread > least, spread, np.where(half > least, half, 1.0))
     return replace(spec, mean=median, scale=scale, robust=True)
+
+
+def places_for_quantiles(n: int, size: int) -> NDArray[np.intp]:
+    """Places of samples of this size, at random where there are more than are needed."""
+    most = max(2, MOST_FOR_QUANTILES // size)
+    if n <= most:
+        return np.arange(n)
+    # Not every k-th: samples may come in turns, such as those of two sensors.
+    return np.sort(np.random.default_rng(0).choice(n, most, replace=False))
+
+
+def quantiles(
+    x: NDArray[Any], shares: Sequence[float], weight: NDArray[Any]
+) -> NDArray[Any]:
+    """Quantiles of each column, a row for each share: whole weights are repetitions."""
+    are_equal = (weight == weight[0]).all()  # NumPy is several times faster without them
+    weights = None if are_equal else weight
+    return np.quantile(x, shares, axis=0, weights=weights, method="inverted_cdf")
 
 
 SCALINGS = {"standard": with_statistics, "robust": with_quantiles}

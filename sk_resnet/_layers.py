@@ -265,14 +265,19 @@ class PiecewiseLinear(Embedding):
     def function(self, line: Tensor) -> Tensor:
         return line.clamp(-1, 1)
 
-    def set_bins(self, samples: Tensor) -> None:
-        """Take the quantiles of samples (n, features); a bin between equal ones gives 0."""
-        shares = torch.linspace(0, 1, self.slope.shape[1] + 1, device=samples.device)
-        edges = samples.quantile(shares, dim=0).t()
+    @property
+    def n_bins(self) -> int:
+        """Bins of each number."""
+        return self.slope.shape[1]
+
+    def set_bins(self, edges: Tensor) -> None:
+        """Take edges (n_bins + 1, features); a bin between equal ones gives 0."""
+        edges = edges.to(self.slope).t()
         widths = edges.diff()
-        self.slope.copy_(torch.where(widths > 0, 2 / widths, 0))
+        is_bin = widths > torch.finfo(widths.dtype).tiny
+        self.slope.copy_(torch.where(is_bin, 2 / widths, 0))
         offset = -1 - edges[:, :-1] * self.slope
-        self.offset.copy_(torch.where(widths > 0, offset, 0))
+        self.offset.copy_(torch.where(is_bin, offset, 0))
 
 
 def embedding(name: str, n: int, *, members: int) -> Embedding:

@@ -93,7 +93,7 @@ def _halves(members: list[Member]) -> list[list[Member]]:
     training = [member for member in members if member.is_training]
     warnings.warn(
         f"{len(training)} networks that train as one do not fit into memory: they go on as "
-        "two groups, one after the other. Lower n_jobs, or batch_size.",
+        "two groups, one after the other. Lower n_jobs, n_estimators or batch_size.",
         UserWarning,
         stacklevel=2,
     )

@@ -229,17 +229,17 @@ def new_network(
     *,
     device: torch.device,
     seed: int,
-    samples: Callable[[], Tensor] | None = None,
+    edges: Callable[[int], Tensor] | None = None,
 ) -> ResidualNetwork:
     """Network of one member with initial weights, in float32.
 
-    `samples` gives network input where bins are taken from it.
+    `edges` gives those of so many bins of each number.
     """
     with device:
         network = ResidualNetwork(spec).float()
     initialize(network, torch.Generator(device).manual_seed(seed))
-    if isinstance(network.embedding, PiecewiseLinear) and samples is not None:
-        network.embedding.set_bins(samples().to(device))
+    if isinstance(network.embedding, PiecewiseLinear) and edges is not None:
+        network.embedding.set_bins(edges(network.embedding.n_bins))
     if device.type == "cuda" and spec.n_dims < 3:
         # cuDNN's own order of weights; the stubs do not know the argument.
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

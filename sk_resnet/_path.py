@@ -1,6 +1,7 @@
 """Score, zeros and bytes over the strength of the L1 penalty."""
 
 import copy
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral
@@ -130,6 +131,11 @@ def regularization_path(
     if direction not in ("increasing", "decreasing"):
         raise ValueError(
             f"direction must be 'increasing' or 'decreasing', got {direction!r}."
+        )
+    if estimator.checkpoint is not None and not os.path.isdir(estimator.checkpoint):
+        raise ValueError(
+            f"checkpoint must be a folder, where each strength has a file of its own, got "
+            f"{estimator.checkpoint!r}."
         )
     if (X_val is None) != (y_val is None):
         raise ValueError("X_val and y_val must be given together, got one of them.")

@@ -381,6 +381,23 @@ def test_defaults_of_options_are_what_their_docstrings_say():
 
 
 @pytest.mark.parametrize("scale", ["standard", "robust"])
+def test_attributions_add_up_whatever_the_scale(scale):
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(60, 4)), np.arange(60) % 2
+    X[:, 0] += 2 * y
+    X[::9] *= 8  # which "robust" bends in
+    settings = {**SMALL, "depth": 4, "max_epochs": 5, "calibrate": False}
+    model = ResNetClassifier(scale=scale, **settings).fit(X, y)
+    target = np.zeros(60, dtype=int)
+    found = attributed(
+        model, X, method="integrated_gradients", target=0, n_steps=400
+    ).attributions
+    baseline = model.net_.input_spec.mean[None]
+    gain = scores(model, X, target) - scores(model, baseline, target[:1])
+    np.testing.assert_allclose(found.sum(1), gain, rtol=0.02, atol=0.02)
+
+
+@pytest.mark.parametrize("scale", ["standard", "robust"])
 def test_units_of_x_change_gradients_and_no_attributions(scale):
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(60, 4)), np.arange(60) % 2

@@ -201,6 +201,7 @@ CHANGES = {
     "order": "full_preactivation",
     "shortcut": "zero_pad",
     "layout": "imagenet",
+    "embedding": "periodic",
     "dropout": 0.5,
     "stochastic_depth": 0.5,
     "n_estimators": 2,
@@ -242,6 +243,8 @@ def test_every_parameter_is_listed_here():
 def test_every_parameter_changes_the_fit(images, name):
     X, y = images
     base = {**IMAGES, "lr": 0.03}
+    if name == "embedding":
+        X, base["depth"] = X.reshape(len(X), -1), 4
     extra = {"depth": 18} if name == "layout" else {}
     changed = {**base, **extra, name: CHANGES[name]}
     if name == "l1_structure":

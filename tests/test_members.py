@@ -302,6 +302,7 @@ def fits(monkeypatch, n, method="_gradients", at=1, error=OUT_OF_MEMORY["Python"
     ("method", "at", "error"),
     [
         *(("_gradients", 1, error) for error in OUT_OF_MEMORY),
+        ("_gradients", 3, "CPU"),  # in the middle of the first epoch
         ("_gradients", 6, "CPU"),  # in the second epoch
         ("_recorded", 1, "GPU"),
         ("_gather", 1, "CPU"),

@@ -16,6 +16,7 @@ from sk_resnet._layers import embedding
 from sk_resnet._network import new_network
 from sk_resnet._spec import EMBEDDINGS, FAMILIES, Architecture, network_spec
 from sk_resnet._surgery import compacted, folded, members, stacked
+from sk_resnet.inspection import summary
 
 RNG = np.random.default_rng(0)
 ROWS = RNG.normal(size=(60, 3)).astype(np.float32)
@@ -27,6 +28,12 @@ def jumps(n):
     """Rows whose class changes at eight values of the second feature."""
     X = np.random.default_rng(1).uniform(-1, 1, size=(n, 2)).astype(np.float32)
     return X, np.floor(4 * X[:, 1]).astype(int) % 2
+
+
+def by_rank(x):
+    """Edges of 16 bins of each column, which are values of it."""
+    shares = np.linspace(0, 1, 17)
+    return np.quantile(x, shares, axis=0, method="inverted_cdf").T
 
 
 def of_bins(x, edges):
@@ -43,12 +50,12 @@ def test_bins_are_those_of_quantiles():
     x = np.column_stack(
         [ROWS[:, 0], np.arange(60) % 2, np.arange(60) % 5, np.full(60, 3)]
     ).astype(np.float32)
-    layer.set_bins(torch.from_numpy(x))
+    edges = np.quantile(x, np.linspace(0, 1, 17), axis=0)
+    layer.set_bins(torch.from_numpy(edges))
     new = np.concatenate([x, x + 0.3, x - 40])
     found = layer(torch.from_numpy(new)).numpy().reshape(180, 4, 17)
     for i in range(4):
-        edges = np.quantile(x[:, i], np.linspace(0, 1, 17))
-        expected = of_bins(new[:, i], edges)
+        expected = of_bins(new[:, i], edges[:, i])
         np.testing.assert_allclose(found[:, i], expected, rtol=1e-4, atol=1e-4)
     assert (found[:, 3, 1:] == 0).all()  # a constant has no bins
 
@@ -72,7 +79,12 @@ def test_a_stack_gives_what_its_members_give(name):
     spec = network_spec(shape, FAMILIES["resnet"], input_shape=(3,), n_outputs=2)
     x = torch.from_numpy(ROWS.reshape(3, 20, 3))
     networks = [
-        new_network(spec, device=torch.device("cpu"), seed=i, samples=lambda i=i: x[i])
+        new_network(
+            spec,
+            device=torch.device("cpu"),
+            seed=i,
+            edges=lambda n, i=i: x[i].quantile(torch.linspace(0, 1, n + 1), dim=0),
+        )
         for i in range(3)
     ]
     whole = stacked(networks)
@@ -113,7 +125,7 @@ def test_bins_are_of_the_training_part_and_stay():
     ).fit(ROWS, np.arange(60) % 2)
     spec = model.net_.input_spec
     scaled = (ROWS[:40] - spec.mean) / spec.scale
-    edges = np.quantile(scaled, np.linspace(0, 1, 17), axis=0).T
+    edges = by_rank(scaled)
     layer = model.module_.embedding
     np.testing.assert_allclose(layer.slope, 2 / np.diff(edges), rtol=1e-3)
     np.testing.assert_allclose(-(1 + layer.offset) / layer.slope, edges[:, :-1], atol=1e-4)
@@ -123,13 +135,65 @@ def test_bins_are_of_the_training_part_and_stay():
         assert torch.equal(values, before[name])
 
 
-def test_bins_of_many_samples_are_those_of_some(monkeypatch):
-    monkeypatch.setattr("sk_resnet._batches.MOST_FOR_QUANTILES", 25)
-    model = ResNetClassifier(4, embedding="piecewise_linear", **SMALL)
-    model.fit(ROWS, np.arange(60) % 2)
-    spec, layer = model.net_.input_spec, model.module_.embedding
-    edges = np.quantile(((ROWS - spec.mean) / spec.scale)[::3], [0, 1 / 16], axis=0)
-    np.testing.assert_allclose(layer.slope[:, 0], 2 / (edges[1] - edges[0]), rtol=1e-3)
+def edges_of(layer):
+    """Edges of the bins of a fitted layer."""
+    slope, offset = layer.slope.numpy().astype(float), layer.offset.numpy().astype(float)
+    return np.column_stack([(-1 - offset) / slope, (1 - offset[:, -1]) / slope[:, -1]])
+
+
+def test_bins_are_of_the_rows_that_each_member_is_trained_on():
+    X = np.random.default_rng(0).normal(size=(60, 2)).astype(np.float32)
+    model = ResNetClassifier(
+        4, embedding="piecewise_linear", **{**SMALL, "n_estimators": 3}
+    ).fit(X, np.arange(60) % 2)
+    spec = model.net_.input_spec
+    scaled = (X - spec.mean) / spec.scale
+    found = [edges_of(net.module_.embedding) for net in model.nets_]
+    # Each leaves another third out, so that no two have the same quantiles.
+    for i, edges in enumerate(found):
+        assert np.isin(np.round(edges, 3), np.round(scaled.T, 3)).all()
+        assert not any(np.allclose(edges, other) for other in found[:i])
+
+
+def test_bins_go_by_weight():
+    X, y = np.random.default_rng(0).normal(size=(40, 2)), np.arange(40) % 2
+    weight = np.where(X[:, 0] > 0, 3, 1)
+    model = ResNetClassifier(4, embedding="piecewise_linear", scale=None, **SMALL)
+    weighted = model.fit(X, y, sample_weight=weight).module_.embedding
+    expected = by_rank(np.repeat(X, weight, axis=0))
+    np.testing.assert_allclose(edges_of(weighted), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "parameter", [{"embedding": "piecewise_linear"}, {"scale": "robust"}]
+)
+def test_quantiles_of_some_samples_see_those_that_come_in_turns(parameter, monkeypatch):
+    monkeypatch.setattr("sk_resnet._input.MOST_FOR_QUANTILES", 200)
+    X = np.random.default_rng(0).normal(size=(800, 1))
+    X[1::2] += 100
+    model = ResNetClassifier(4, **parameter, **SMALL).fit(X, np.arange(800) % 2)
+    spec = model.net_.input_spec
+    if "scale" in parameter:
+        assert spec.scale == pytest.approx(100, abs=5)
+    else:
+        edges = edges_of(model.module_.embedding) * spec.scale + spec.mean
+        assert edges[0, :7].max() < 5
+        assert edges[0, -7:].min() > 95
+
+
+def test_numbers_too_close_to_each_other_have_no_bin():
+    X, y = ROWS * 1e-39, np.arange(60) % 2
+    model = ResNetClassifier(4, embedding="piecewise_linear", scale=None, **SMALL)
+    assert np.isfinite(model.fit(X, y).predict_proba(X)).all()
+
+
+@pytest.mark.parametrize("name", EMBEDDINGS)
+def test_the_summary_counts_it(name):
+    model = ResNetClassifier(4, embedding=name, **SMALL).fit(ROWS, np.arange(60) % 2)
+    n_weights = sum(p.numel() for p in model.module_.parameters())
+    text = summary(model)
+    assert "embedding" in text
+    assert f"{n_weights:,}" in text
 
 
 def test_waves_are_learned_and_not_penalized():

@@ -202,3 +202,17 @@ def test_bad_paths(rows, l1s, changes, error, match):
 def test_pipelines_are_refused(rows):
     with pytest.raises(TypeError, match="got Pipeline: take it out of its pipeline"):
         regularization_path(make_pipeline(ResNetClassifier(**ROWS)), *rows, L1S)
+
+
+@pytest.mark.parametrize("warm_start", [True, False])
+def test_strengths_do_not_share_the_file_of_a_checkpoint(warm_start, tmp_path):
+    X, y = np.random.default_rng(0).normal(size=(20, 3)), np.arange(20) % 2
+    model = ResNetClassifier(4, n_estimators=1, max_epochs=1, random_state=0)
+    model.set_params(checkpoint=tmp_path / "file")
+    with pytest.raises(
+        ValueError, match="checkpoint must be a folder, where each strength"
+    ):
+        regularization_path(model, X, y, [0.0, 1e-3], warm_start=warm_start)
+    model.set_params(checkpoint=tmp_path)
+    regularization_path(model, X, y, [0.0, 1e-3], warm_start=warm_start)
+    assert len(list(tmp_path.iterdir())) == 2

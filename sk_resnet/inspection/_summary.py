@@ -10,6 +10,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from sk_resnet._base import BaseResNet
+from sk_resnet._layers import Embedding, Periodic
 from sk_resnet._network import Block, ResidualNetwork, build_network, n_parameters
 
 
@@ -64,7 +65,10 @@ def _without_height(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _parts(network: ResidualNetwork) -> dict[str, nn.Module]:
-    parts: dict[str, nn.Module] = {"stem": network.stem}
+    parts: dict[str, nn.Module] = {}
+    if network.embedding is not None:
+        parts["embedding"] = network.embedding
+    parts["stem"] = network.stem
     for i, stage in enumerate(network.stages):
         for name, block in stage.named_children():
             parts[f"stages.{i}.{name}"] = block
@@ -76,6 +80,8 @@ def _parts(network: ResidualNetwork) -> dict[str, nn.Module]:
 def _layers(part: nn.Module) -> str:
     if isinstance(part, nn.Linear):
         return "linear"
+    if isinstance(part, Embedding):
+        return "cosines" if isinstance(part, Periodic) else "bins"
     if not isinstance(part, Block):
         return _names(part)
     names = map(_names, (part.before_fork, part.branch, part.after))
