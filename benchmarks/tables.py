@@ -95,10 +95,10 @@ TABLES = {
             rows,
             "model",
             {
-                "rank in accuracy": "{all[accuracy]:.2f}",
-                "rank in log-loss": "{all[log_loss]:.2f}",
+                "rank: accuracy": "{all[accuracy]:.2f}",
+                "log-loss": "{all[log_loss]:.2f}",
                 "mean log-loss": "{all[mean_log_loss]:.3f}",
-                "behind by 0.5 points": "{all[behind]}",
+                "behind": "{all[behind]}",
                 "s a fit": "{all[seconds]:.1f}",
             },
         )
