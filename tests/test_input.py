@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from sk_resnet import ResNetClassifier
+from sk_resnet import ModelFileError, ResNetClassifier
 from sk_resnet._batches import ArrayDataset
 from sk_resnet._data import split_rows
 from sk_resnet._input import input_spec, with_quantiles, with_statistics
@@ -112,6 +112,16 @@ def test_files_name_scale_by_an_earlier_parameter(standardize):
     assert earlier.scale == scale
     assert not hasattr(earlier, "standardize")
     np.testing.assert_array_equal(earlier.predict_proba(X), model.predict_proba(X))
+
+
+@pytest.mark.parametrize("robust", [1, "yes", None])
+def test_files_that_do_not_say_how_they_scale_are_refused(robust):
+    X = np.random.default_rng(0).normal(size=(20, 3))
+    model = ResNetClassifier(4, n_estimators=1, max_epochs=1).fit(X, np.arange(20) % 2)
+    state = model.__getstate__()
+    state["_saved"]["input"]["robust"] = robust
+    with pytest.raises(ModelFileError, match="describes other samples"):
+        ResNetClassifier().__setstate__(state)
 
 
 def test_constant_features_are_only_centred():
