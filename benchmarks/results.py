@@ -71,6 +71,14 @@ def record(path, table, case, arm, measures, *, seeds, source=None):
     write(path, merged(read(path), row))
 
 
+def record_seeds(path, table, case, arm, by_seed):
+    """Print and record the means over the seeds of what was measured with each of them."""
+    found = {key: mean_of([row[key] for row in by_seed]) for key in by_seed[0]}
+    shown = ", ".join(f"{key} {of['mean']:.4f}" for key, of in found.items())
+    print(f"{case}, {arm}: {shown}", flush=True)
+    record(path, table, case, arm, found, seeds=range(len(by_seed)))
+
+
 def origin(device="cpu"):
     """Where, when and by which command something is measured."""
     return {

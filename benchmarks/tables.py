@@ -112,8 +112,14 @@ TABLES = {
         "embedding",
         "set",
         {
-            f"{embedding}": f"{{{embedding}[accuracy]:.3f}}, {{{embedding}[log_loss]:.3f}}"
-            for embedding in (None, "periodic", "piecewise_linear")
+            head: f"{{{arm}[accuracy]:.3f}}, {{{arm}[log_loss]:.3f}}"
+            for head, arm in {
+                "None": "None",
+                "periodic": "periodic",
+                "piecewise_linear": "piecewise_linear",
+                "robust scale": "robust scale",
+                "HistGB": "HistGradientBoosting",
+            }.items()
         },
     ),
     "imbalance": Table(

@@ -7,6 +7,7 @@ All parameters hold the members along their first axis.
 """
 
 import math
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -206,7 +207,7 @@ def _normed(layer: Any, x: Tensor, mask: Tensor) -> Tensor:
     return (centred * scale + layer.bias.view(1, -1, 1, 1)).to(x.dtype)
 
 
-class Embedding(nn.Module):
+class Embedding(nn.Module, ABC):
     """Numbers x of rows beside functions of slope * x + offset, several of each number.
 
     (n, features) → (n, features * (1 + functions)), or with the members side by side.
@@ -228,9 +229,9 @@ class Embedding(nn.Module):
         line = slope.unsqueeze(-1) * x + offset.unsqueeze(-1)
         return torch.cat([x, self.function(line)], 1).view(1, -1, x.shape[-1])
 
+    @abstractmethod
     def function(self, line: Tensor) -> Tensor:
         """What is done to the values of each line."""
-        raise NotImplementedError
 
 
 class Periodic(Embedding):

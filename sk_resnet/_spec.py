@@ -436,20 +436,7 @@ def network_spec(
     kind = resolve_block(shape.block)
     spatial = input_shape[1:]
     layout = resolve_layout(shape.layout, depth=shape.depth, block=kind, spatial=spatial)
-    if layout == "imagenet" and not spatial:
-        raise ArchitectureError(
-            "layout='imagenet' needs images or series, got rows: use 'small'."
-        )
-    if shape.embedding is not None and spatial:
-        raise ArchitectureError(
-            f"embedding={shape.embedding!r} is for the numbers of rows, got samples of "
-            f"shape {input_shape}: set it to None."
-        )
-    if shape.stochastic_depth > 0 and shape.shortcut == "none":
-        raise ArchitectureError(
-            "stochastic_depth drops branches, which needs shortcuts: set it to 0, or "
-            "shortcut to 'projection' or 'zero_pad'."
-        )
+    _check_kind(shape, layout, input_shape)
     n_stages = 1 if not spatial else 3 if layout == "small" else 4
     nominal = family.counts_nominally and bool(spatial) and layout == "small"
     counts = blocks_per_stage(
@@ -494,6 +481,25 @@ def network_spec(
             "n_estimators."
         )
     return spec
+
+
+def _check_kind(shape: Architecture, layout: str, input_shape: tuple[int, ...]) -> None:
+    """Refuse parameters that samples of this kind, or other parameters, do not go with."""
+    spatial = input_shape[1:]
+    if layout == "imagenet" and not spatial:
+        raise ArchitectureError(
+            "layout='imagenet' needs images or series, got rows: use 'small'."
+        )
+    if shape.embedding is not None and spatial:
+        raise ArchitectureError(
+            f"embedding={shape.embedding!r} is for the numbers of rows, got samples of "
+            f"shape {input_shape}: set it to None."
+        )
+    if shape.stochastic_depth > 0 and shape.shortcut == "none":
+        raise ArchitectureError(
+            "stochastic_depth drops branches, which needs shortcuts: set it to 0, or "
+            "shortcut to 'projection' or 'zero_pad'."
+        )
 
 
 def _stage(

@@ -12,7 +12,7 @@ the mean ranks of the models over the problems that all of them have.
 import time
 
 import numpy as np
-from results import mean_of, read, record
+from results import read, record_seeds
 from scipy.stats import rankdata
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
@@ -110,10 +110,7 @@ def table(problems, arms, n_seeds, path):
     for name in problems:
         for arm in arms:
             by_seed = [measure(arm, *problem(name, seed), seed) for seed in range(n_seeds)]
-            found = {key: mean_of([row[key] for row in by_seed]) for key in by_seed[0]}
-            shown = ", ".join(f"{key} {of['mean']:.4f}" for key, of in found.items())
-            print(f"{name}, {arm}: {shown}", flush=True)
-            record(path, "imbalance", name, arm, found, seeds=range(n_seeds))
+            record_seeds(path, "imbalance", name, arm, by_seed)
     print_ranks([row for row in read(path) if row["table"] == "imbalance"])
 
 

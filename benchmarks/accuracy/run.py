@@ -231,7 +231,8 @@ def main():
         sets, arms = options.only or tabular.HELD_OUT, options.arms or tabular.MODELS
         tabular.table(sets, arms, options.seeds, options.json, name="held out")
     elif options.embedding:
-        sets, arms = options.only or tabular.JUMPS, options.arms or tabular.EMBEDDED
+        arms = options.arms or [*tabular.EMBEDDED, "HistGradientBoosting"]
+        sets = options.only or tabular.JUMPS
         tabular.table(sets, arms, options.seeds, options.json, name="embedding")
     elif options.imbalance:
         sets, arms = options.only or imbalance.PROBLEMS, options.arms or imbalance.MODELS

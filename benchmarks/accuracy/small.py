@@ -12,7 +12,7 @@ many folds as the smallest class has rows, at most 5.
 import time
 
 import numpy as np
-from results import mean_of, read, record
+from results import read, record_seeds
 from scipy.stats import gmean, rankdata
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.linear_model import LogisticRegression
@@ -72,13 +72,11 @@ def table(sets, arms, n_seeds, path):
         X, y = load(name)
         sizes = [n for n in SIZES if len(X) - n >= FEWEST_SCORED]
         for arm in arms:
-            found = {}
-            for n in sizes:
-                by_seed = [measure(arm, X, y, n, seed) for seed in range(n_seeds)]
-                found |= {key: mean_of([row[key] for row in by_seed]) for key in by_seed[0]}
-            shown = ", ".join(f"{key} {of['mean']:.3f}" for key, of in found.items())
-            print(f"{name}, {arm}: {shown}", flush=True)
-            record(path, "small", name, arm, found, seeds=range(n_seeds))
+            by_seed = [
+                {k: v for n in sizes for k, v in measure(arm, X, y, n, seed).items()}
+                for seed in range(n_seeds)
+            ]
+            record_seeds(path, "small", name, arm, by_seed)
     print_ranks([row for row in read(path) if row["table"] == "small"])
 
 

@@ -138,6 +138,7 @@ EMBEDDED = {
     str(embedding): partial(resnet, embedding=embedding)
     for embedding in (None, "periodic", "piecewise_linear")
 }
+EMBEDDED["robust scale"] = partial(resnet, scale="robust")
 JUMPS = ["cut", "letter", "banana", "pima"]
 OTHERS = {"WideResNetClassifier": wide, **EMBEDDED}
 
