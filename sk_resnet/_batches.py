@@ -146,14 +146,31 @@ class Batches:
         self.rank, self.n_parts = part  # of the processes that share each batch
         self.shuffle, self.augmentations, self.generator = shuffle, augmentations, generator
 
-    def _bounds(self) -> list[tuple[int, int]]:
+    @property
+    def bounds(self) -> list[tuple[int, int]]:
+        """Start and stop of each batch in the order of an epoch."""
         n, trains = len(self.dataset), self.shuffle is not None
         return batch_bounds(n, self.batch_size, trains=trains)
 
     def __len__(self) -> int:
-        return len(self._bounds())
+        return len(self.bounds)
 
-    def __iter__(self) -> Iterator[Batch]:
+    @property
+    def are_slices(self) -> bool:
+        """Whether batches are slices of `whole`, and nothing else is done to them."""
+        return self.n_parts == 1 and not self.augmentations and self._is_small
+
+    @property
+    def _is_small(self) -> bool:
+        return self.dataset.n_bytes <= ORDERED_BYTES
+
+    def whole(self) -> Batch:
+        """All samples in the order of a new epoch."""
+        places, y, weight = self._in_order()
+        return Batch(self.dataset.inputs(places).to(self.device), y, weight)
+
+    def _in_order(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Places of the samples in the order of a new epoch, with their y and weights."""
         dataset, n = self.dataset, len(self.dataset)
         order = (
             torch.arange(n, device="cpu")
@@ -167,17 +184,19 @@ class Batches:
         y, weight = dataset.y.to(self.device), dataset.weight.to(self.device)
         if self.shuffle is not None:
             y, weight = y[on_device], weight[on_device]
-        ordered = None
-        if dataset.n_bytes <= ORDERED_BYTES:
-            ordered = dataset.inputs(places).to(self.device)
-        for start, stop in self._bounds():
+        return places, y, weight
+
+    def __iter__(self) -> Iterator[Batch]:
+        places, y, weight = self._in_order()
+        ordered = self.dataset.inputs(places).to(self.device) if self._is_small else None
+        for start, stop in self.bounds:
             mine = slice(start + self.rank, stop, self.n_parts)
             w = weight[mine]
             if self.n_parts > 1:
                 # The mean over processes of their means is then that over the batch.
                 w = w * (len(w) * self.n_parts / (stop - start))
             if ordered is None:
-                x = dataset.inputs(places[mine]).to(self.device)
+                x = self.dataset.inputs(places[mine]).to(self.device)
             else:
                 x = ordered[mine]
             batch = Batch(x, y[mine], w)

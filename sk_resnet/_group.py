@@ -261,32 +261,27 @@ class Group:
 
     def train(self, check: Callable[[], None]) -> list[list[float]]:
         """Train for an epoch; loss and sums of each member, for a mean weight of 1."""
-        self.network.train()
+        if not self.network.training:
+            self.network.train()
         self._losses.zero_()
-        sums = _Sums(self.members)
-        for batches in zip(*(member.batches for member in self.members), strict=True):
-            self._do_step(batches)
+        outputs = []
+        epoch = _Epoch(self.members)
+        for bounds, inputs in epoch.steps():
+            self._step_for(bounds, inputs[0].shape[1])(*inputs)
             for span in self.spans:
                 span.scheduler.step()
-            sums.add(batches, self._outputs)
+            # Scores are taken at the end: small networks feel each operation of a step.
+            longest = max(len(x[0]) for x in inputs)
+            outputs.append(self._outputs[:, :longest].clone())
             check()
-        return sums.means(self._losses, [len(m.batches.dataset) for m in self.members])
+        return epoch.means(self._losses, outputs)
 
-    def _do_step(self, batches: Sequence[Batch]) -> None:
-        inputs: list[Tensor] = []
-        bounds: list[tuple[int, int]] = []
-        place = 0
-        for _, found in groupby(batches, lambda batch: len(batch[1])):
-            neighbours = list(found)
-            bounds.append((place, place + len(neighbours)))
-            place += len(neighbours)
-            inputs += [torch.stack([batch[0] for batch in neighbours])]
-            inputs += [torch.stack([batch[1] for batch in neighbours])]
-            inputs += [torch.stack([batch.weight for batch in neighbours])]
-        key = tuple(bounds), inputs[0].shape[1]
+    def _step_for(self, bounds: list[tuple[int, int]], size: int) -> Callable[..., None]:
+        """Step for neighbours with batches of one size, the first of which is given."""
+        key = tuple(bounds), size
         if key not in self._steps:
             self._steps[key] = self._recorded(bounds, is_last=len(self._steps) > 0)
-        self._steps[key](*inputs)
+        return self._steps[key]
 
     def _recorded(
         self, bounds: list[tuple[int, int]], *, is_last: bool
@@ -370,12 +365,15 @@ class Group:
     @torch.no_grad()
     def validate(self, check: Callable[[], None]) -> list[list[float]]:
         """Loss and sums of each member's validation set; nothing for those without."""
+        if all(member.validation is None for member in self.members):
+            return [[] for _ in self.members]
         self.network.eval()
         totals: list[Any] = [0.0] * len(self.members)
         empty: Iterator[Batch] = iter(())
         every = [m.validation if m.validation is not None else empty for m in self.members]
         for batches in zip_longest(*every):
-            outputs = self._forward(self.network, _padded(batches))
+            samples = [None if batch is None else batch[0] for batch in batches]
+            outputs = self._forward(self.network, _padded(samples))
             for i, batch in enumerate(batches):
                 if batch is not None:
                     totals[i] = totals[i] + self._validation_sums(i, batch, outputs[i])
@@ -392,37 +390,67 @@ class Group:
         return target.sums(loss, outputs, y, batch.weight)
 
 
-class _Sums:
-    """What the scores of an epoch are made from.
-
-    Taken at its end: small networks feel each operation of a step.
-    """
+class _Epoch:
+    """Steps of all members for an epoch, each in an order of its own."""
 
     def __init__(self, members: list[Member]) -> None:
         self.members = members
-        self.outputs: list[Tensor] = []
-        self.encoded: list[list[tuple[Tensor, Tensor]]] = []  # y and weights
+        # y and weights of each member, by batch or at once
+        self.encoded: list[list[tuple[Tensor, Tensor]]] = [[] for _ in members]
 
-    def add(self, batches: Sequence[Batch], outputs: Tensor) -> None:
-        """Keep a step."""
-        longest = max(len(batch[1]) for batch in batches)
-        self.outputs.append(outputs[:, :longest].clone())
-        self.encoded.append([(batch[1], batch.weight) for batch in batches])
+    def steps(self) -> Iterator[tuple[list[tuple[int, int]], list[Tensor]]]:
+        """Neighbours (start, stop) with batches of one size; their samples, y and weights.
 
-    def means(self, losses: Tensor, sizes: list[int]) -> list[list[float]]:
-        """Loss and sums of each member, over the number of its samples."""
+        Batches that are slices are cut from those of all members at once: one by one they
+        would take as long as a fifth of the step of a small network.
+        """
+        batches = [member.batches for member in self.members]
+        if all(of_member.are_slices for of_member in batches):
+            wholes = [of_member.whole() for of_member in batches]
+            self._keep(wholes)
+            tensors = [_padded(parts) for parts in _parts(wholes)]
+            for bounds in zip(*(of_member.bounds for of_member in batches), strict=True):
+                runs = _runs(bounds)
+                yield runs, [x[a:b, slice(*bounds[a])] for a, b in runs for x in tensors]
+            return
+        for own in zip(*batches, strict=True):
+            self._keep(own)
+            runs = _runs([len(batch[1]) for batch in own])
+            yield runs, [torch.stack(x) for a, b in runs for x in _parts(own[a:b])]
+
+    def _keep(self, batches: Sequence[Batch]) -> None:
+        for encoded, batch in zip(self.encoded, batches, strict=True):
+            encoded.append((batch[1], batch.weight))
+
+    def means(self, losses: Tensor, outputs: Sequence[Tensor]) -> list[list[float]]:
+        """Loss and sums of each member, over the number of its samples.
+
+        `outputs` (members, batch, n_outputs) are those of each step.
+        """
+        in_order = torch.cat(tuple(outputs), dim=1)  # all batches but the last are as long
         found = []
         for i, member in enumerate(self.members):
-            own = [encoded[i] for encoded in self.encoded]
-            outputs = [
-                out[i, : len(y)] for out, (y, _) in zip(self.outputs, own, strict=True)
-            ]
-            y, weight = (torch.cat(parts) for parts in zip(*own, strict=True))
-            found.append(
-                member.target_on_device.sums(losses[i], torch.cat(outputs), y, weight)
-                / sizes[i]
-            )
+            y, weight = self.encoded[i][0]
+            if len(self.encoded[i]) > 1:
+                y, weight = map(torch.cat, zip(*self.encoded[i], strict=True))
+            own = in_order[i, : len(y)]
+            sums = member.target_on_device.sums(losses[i], own, y, weight)
+            found.append(sums / len(y))
         return [means.tolist() for means in found]
+
+
+def _runs(values: Sequence[Any]) -> list[tuple[int, int]]:
+    """Start and stop of neighbours that are equal."""
+    runs = []
+    for _, places in groupby(range(len(values)), values.__getitem__):
+        start, *others = places
+        runs.append((start, start + 1 + len(others)))
+    return runs
+
+
+def _parts(batches: Sequence[Batch]) -> Iterator[tuple[Tensor, ...]]:
+    """Samples, y and weights of several batches."""
+    return zip(*((batch[0], batch[1], batch.weight) for batch in batches), strict=True)
 
 
 def _averages(span: _Span) -> dict[str, dict[str, Any]]:
@@ -454,15 +482,15 @@ def _rates(member: Member) -> Recipe:
     return replace(member.recipe, augmentations=())
 
 
-def _padded(batches: Sequence[Batch | None]) -> Tensor:
-    """Samples of all members; those that have fewer, or none, get zeros behind."""
-    given = [batch[0] for batch in batches if batch is not None]
+def _padded(parts: Sequence[Tensor | None]) -> Tensor:
+    """Values of all members; those that have fewer, or none, get zeros behind."""
+    given = [x for x in parts if x is not None]
     size = max(len(x) for x in given)
-    x = given[0].new_zeros(len(batches), size, *given[0].shape[1:])
-    for row, batch in zip(x, batches, strict=True):
-        if batch is not None:
-            row[: len(batch[0])] = batch[0]
-    return x
+    values = given[0].new_zeros(len(parts), size, *given[0].shape[1:])
+    for row, x in zip(values, parts, strict=True):
+        if x is not None:
+            row[: len(x)] = x
+    return values
 
 
 def _joined(states: list[dict[str, Any]]) -> dict[str, Any]:

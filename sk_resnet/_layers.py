@@ -1,13 +1,13 @@
 """Convolution, norm and pooling by number of spatial dimensions and of members.
 
 The members of a network share its layers: their channels lie side by side, those of one
-member after those of another, and convolutions have a group for each. Values of rows are
-laid out as (1, members * channels, samples) then, so that no layer has to transpose them.
-All parameters hold the members along their first axis.
+member after those of another, and convolutions have a group for each. All parameters hold
+the members along their first axis.
 """
 
 import math
 from abc import ABC, abstractmethod
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -57,7 +57,7 @@ NORM_TYPES = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 class GroupedLinear(Linear):
-    """A linear layer for each member: (1, members * in, n) → (1, members * out, n)."""
+    """A linear layer for each member: (n, members * in) → (n, members * out)."""
 
     def __init__(
         self, members: int, in_channels: int, out_channels: int, *, bias: bool
@@ -67,12 +67,51 @@ class GroupedLinear(Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         weight = self.weight.view(self.members, -1, self.in_features)
-        x = x.view(self.members, self.in_features, -1)
+        if self.training:
+            device = x.device.type
+            if torch.is_autocast_enabled(device):
+                dtype = torch.get_autocast_dtype(device)
+                x, weight = x.to(dtype), weight.to(dtype)
+            out = _Product.apply(x, weight)
+            return out if self.bias is None else out + self.bias
+        x = _apart(x, self.members)
         if self.bias is None:
-            out = torch.bmm(weight, x)
-        else:
-            out = torch.baddbmm(self.bias.view(self.members, -1, 1), weight, x)
-        return out.view(1, self.out_features, -1)
+            return _side_by_side(torch.bmm(x, weight.transpose(1, 2)))
+        bias = self.bias.view(self.members, 1, -1)
+        return _side_by_side(torch.baddbmm(bias, x, weight.transpose(1, 2)))
+
+
+class _Product(torch.autograd.Function):
+    """x (n, members * in) times the weight (members, out, in) of each member.
+
+    The gradient of the weight is laid out as the weight is. That of torch.bmm is its
+    transpose, which would have to be copied.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return _side_by_side(torch.bmm(_apart(x, len(weight)), weight.transpose(1, 2)))
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        of_x, of_weight = ctx.needs_input_grad
+        grad = _apart(grad, len(weight))
+        return (
+            _side_by_side(torch.bmm(grad, weight)) if of_x else None,
+            torch.bmm(grad.transpose(1, 2), _apart(x, len(weight))) if of_weight else None,
+        )
+
+
+def _apart(x: Tensor, members: int) -> Tensor:
+    """(n, members * channels) → (members, n, channels), a view."""
+    return x.unflatten(1, (members, -1)).transpose(0, 1)
+
+
+def _side_by_side(x: Tensor) -> Tensor:
+    """(members, n, channels) → (n, members * channels)."""
+    return x.transpose(0, 1).flatten(1)
 
 
 def linear(in_channels: int, out_channels: int, *, bias: bool, members: int) -> nn.Linear:
@@ -210,24 +249,15 @@ def _normed(layer: Any, x: Tensor, mask: Tensor) -> Tensor:
 class Embedding(nn.Module, ABC):
     """Numbers x of rows beside functions of slope * x + offset, several of each number.
 
-    (n, features) → (n, features * (1 + functions)), or with the members side by side.
+    (n, features) → (n, features * (1 + functions)), with the members side by side.
     """
 
     slope: Tensor
     offset: Tensor
 
-    def __init__(self, members: int) -> None:
-        super().__init__()
-        self.members = members
-
     def forward(self, x: Tensor) -> Tensor:
-        slope, offset = self.slope, self.offset
-        if self.members == 1:
-            x = x.unsqueeze(-1)
-            return torch.cat([x, self.function(slope * x + offset)], -1).flatten(1)
-        x = x.reshape(len(slope), 1, -1)
-        line = slope.unsqueeze(-1) * x + offset.unsqueeze(-1)
-        return torch.cat([x, self.function(line)], 1).view(1, -1, x.shape[-1])
+        x = x.unsqueeze(-1)
+        return torch.cat([x, self.function(self.slope * x + self.offset)], -1).flatten(1)
 
     @abstractmethod
     def function(self, line: Tensor) -> Tensor:
@@ -244,7 +274,7 @@ class Periodic(Embedding):
     """
 
     def __init__(self, n: int, each: int, members: int) -> None:
-        super().__init__(members)
+        super().__init__()
         self.slope = nn.Parameter(torch.empty(members * n, each))
         self.offset = nn.Parameter(torch.empty(members * n, each))
 
@@ -259,7 +289,7 @@ class PiecewiseLinear(Embedding):
     """
 
     def __init__(self, n: int, each: int, members: int) -> None:
-        super().__init__(members)
+        super().__init__()
         self.register_buffer("slope", torch.empty(members * n, each))
         self.register_buffer("offset", torch.empty(members * n, each))
 
@@ -351,29 +381,35 @@ class Dropout(nn.Module):
         self.rates = [rate] * members
         self.generators: list[torch.Generator | None] = [None] * members
 
-    def _mask(self, x: Tensor) -> Tensor:
-        # Rows are drawn in their own order, also where they are columns of a whole.
-        return x.new_empty(x.shape) if x.ndim == 2 else torch.empty_like(x)
-
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return x
-        if len(self.rates) == 1:
-            return x * self._drawn(x, 0)
-        if x.ndim == 3:  # rows: (1, members * channels, samples)
-            parts = x.view(len(self.rates), -1, x.shape[2]).transpose(1, 2)
-            masks = [self._drawn(part, i).expand_as(part) for i, part in enumerate(parts)]
-            return x * torch.stack(masks).transpose(1, 2).reshape(x.shape)
-        chunks = x.chunk(len(self.rates), dim=1)
-        masks = [self._drawn(part, i).expand_as(part) for i, part in enumerate(chunks)]
-        return x * torch.cat(masks, dim=1)
+        members, (n, channels, *sides) = len(self.rates), x.shape
+        masks = self._drawn(x, self._shape(n, sides, channels // members))
+        if members == 1:
+            mask = masks[0]
+        else:
+            masks = masks.expand(*masks.shape[:-1], channels // members)
+            mask = masks.movedim(0, -2).flatten(-2)
+        return x * mask.movedim(-1, 1).to(x.dtype)
 
-    def _drawn(self, x: Tensor, member: int) -> Tensor:
-        keep = 1 - self.rates[member]
-        if keep == 1:  # alone there would be no such layer, and no draw
-            return x.new_ones(x.shape)
-        mask = self._mask(x).bernoulli_(keep, generator=self.generators[member])
-        return mask.div_(keep)
+    def _drawn(self, x: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """Factors of this shape for each member, on the device of its values."""
+        # In 32 bits also where values have fewer, which would round the rates.
+        masks = x.new_empty((len(self.rates), *shape), dtype=torch.float32)
+        for rate, found in groupby(range(len(masks)), self.rates.__getitem__):
+            places = list(found)
+            own = masks[places[0] : places[-1] + 1]
+            if rate == 0:  # alone there would be no such layer, and no draw
+                own.fill_(1)
+                continue
+            for place in places:  # bernoulli_ takes several times as long
+                masks[place].uniform_(generator=self.generators[place])
+            own.lt_(1 - rate).div_(1 - rate)
+        return masks
+
+    def _shape(self, n: int, sides: list[int], channels: int) -> tuple[int, ...]:
+        return (n, *sides, channels)
 
 
 class StochasticDepth(Dropout):
@@ -383,5 +419,5 @@ class StochasticDepth(Dropout):
     # training, by 1 / (1 - rate), instead of down in prediction.
     """
 
-    def _mask(self, x: Tensor) -> Tensor:
-        return x.new_empty(len(x), *(1,) * (x.ndim - 1))
+    def _shape(self, n: int, sides: list[int], channels: int) -> tuple[int, ...]:
+        return (n, *(1 for _ in sides), 1)

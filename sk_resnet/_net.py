@@ -116,14 +116,13 @@ class ResidualNet(BareNet):
         self, means: list[float], lr: float, n_batches: int, *, by_batch: bool = False
     ) -> None:
         """Write the loss and sums of an epoch into its row."""
-        self.history.record("lr", lr)
-        self._record("train", n_batches, means, by_batch=by_batch)
+        self._record("train", n_batches, means, {"lr": lr}, by_batch=by_batch)
 
     def record_validation(
         self, means: list[float], n_batches: int, *, by_batch: bool = False
     ) -> None:
         """Write the loss and sums of a validation into the row of its epoch."""
-        self._record("valid", n_batches, means, by_batch=by_batch)
+        self._record("valid", n_batches, means, {}, by_batch=by_batch)
 
     def end_epoch(
         self, training: Batches, validation: Batches | None, seconds: float
@@ -212,10 +211,17 @@ class ResidualNet(BareNet):
     # The history
 
     def _record(
-        self, prefix: str, n_batches: int, means: list[float], *, by_batch: bool
+        self,
+        prefix: str,
+        n_batches: int,
+        means: list[float],
+        others: dict[str, float],
+        *,
+        by_batch: bool,
     ) -> None:
         loss, *sums = means
-        record = self.history[-1]
+        record = self.history[-1]  # once: an access takes as long as a small operation
+        record.update(others)
         if prefix == "train" and not math.isfinite(loss):
             raise DivergenceError(
                 f"The training loss became {loss} in epoch {record['epoch']} at a learning "
@@ -223,16 +229,14 @@ class ResidualNet(BareNet):
             )
         if not by_batch:
             # Callbacks such as Checkpoint look at the last batch of the history.
-            self.history.new_batch()
-            self.history.record_batch(f"{prefix}_loss", loss)
-            self.history.record_batch(f"{prefix}_batch_size", 1)
+            record["batches"].append({f"{prefix}_loss": loss, f"{prefix}_batch_size": 1})
         name = f"{prefix}_loss"
         least = self._least_before(name)
         self._least[name] = record, loss if least is None else min(least, loss)
-        self.history.record(f"{prefix}_batch_count", n_batches)
-        self.history.record(name, loss)
-        self.history.record(f"{name}_best", least is None or loss < least)
-        self.history.record(f"{prefix}_{self.target.score_name}", self.target.score(sums))
+        record[f"{prefix}_batch_count"] = n_batches
+        record[name] = loss
+        record[f"{name}_best"] = least is None or loss < least
+        record[f"{prefix}_{self.target.score_name}"] = self.target.score(sums)
 
     def _least_before(self, name: str) -> float | None:
         """Least value of a column so far; epochs of earlier fits may lack it."""

@@ -185,7 +185,7 @@ class ResidualNetwork(nn.Module):
             x = x.expand(members, *x.shape)
         ends = self._ends(x) if self.spec.unequal else None
         if members > 1:
-            x = x.transpose(0, 1).flatten(1, 2) if n_dims else _as_columns(x)
+            x = x.transpose(0, 1).flatten(1, 2)
         if n_dims == 1:
             x = x.unsqueeze(2)
         if n_dims > 0:
@@ -198,8 +198,7 @@ class ResidualNetwork(nn.Module):
         x = through(self.head, x, ends)
         if n_dims == 0:
             return x
-        x = global_average_pool(x) if ends is None else ends.average(x)
-        return x if members == 1 else x.t().unsqueeze(0)
+        return global_average_pool(x) if ends is None else ends.average(x)
 
     def _ends(self, x: Tensor) -> Ends:
         """Ends of series, as (n, channels, length) or with the members in front."""
@@ -210,12 +209,7 @@ class ResidualNetwork(nn.Module):
 
     def _by_member(self, x: Tensor) -> Tensor:
         members = self.spec.members
-        return x if members == 1 else x.unflatten(1, (members, -1))[0].transpose(1, 2)
-
-
-def _as_columns(x: Tensor) -> Tensor:
-    """Rows of members as their layers read them: (1, members * features, n)."""
-    return x.transpose(1, 2).reshape(1, -1, x.shape[1])
+        return x if members == 1 else x.unflatten(1, (members, -1)).transpose(0, 1)
 
 
 def build_network(spec: NetworkSpec) -> ResidualNetwork:

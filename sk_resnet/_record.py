@@ -23,7 +23,7 @@ Step = Callable[..., None]
 Record = Callable[[Step, Sequence[Tensor]], Step]
 
 # Recording takes as long as some ten steps, which twice as many replays bring back.
-CPU_WARMUP = 8
+CPU_WARMUP, FEWEST_STEPS = 1, 24
 # As torch recommends; libraries choose their kernels meanwhile.
 CUDA_WARMUP = 3
 # Modules of layers that do nothing but operations of torch.
@@ -86,7 +86,7 @@ def recorded(
     if device.type == "cuda":
         record: Record = partial(record_cuda_graph, generators=generators)
         return RecordedStep(step, record, CUDA_WARMUP)
-    if n_steps < 3 * CPU_WARMUP:
+    if n_steps < FEWEST_STEPS:
         return step
     record = partial(record_at_any_rate, groups=groups)
     return RecordedStep(step, record, CPU_WARMUP)

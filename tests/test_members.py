@@ -6,7 +6,13 @@ import torch
 from sklearn.base import clone
 
 import sk_resnet._base as base
-from sk_resnet import EarlyStopping, ResNetClassifier, ResNetRegressor, WideResNetClassifier
+from sk_resnet import (
+    EarlyStopping,
+    ResNetClassifier,
+    ResNetRegressor,
+    WideResNetClassifier,
+    _batches,
+)
 from sk_resnet._group import Group
 from sk_resnet._members import train_together
 from sk_resnet._network import build_network, inner_kernels, new_network
@@ -229,6 +235,28 @@ def test_members_learn_sets_of_labels(class_weight):
     assert_members_equal_single_fits(make, ROWS, np.eye(3, dtype=int)[CLASSES])
 
 
+def test_batches_are_the_same_cut_at_once_and_one_by_one(monkeypatch):
+    def trained():
+        models = [
+            ResNetClassifier(**{**ALONE, "batch_size": 10}, random_state=i)
+            for i in range(3)
+        ]
+        found = []
+        for model, n in zip(models, [96, 97, 98], strict=True):
+            found += trainings([model], ROWS[:n], CLASSES[:n])
+        train_together(found)
+        return [training.net for training in found]
+
+    at_once = trained()
+    monkeypatch.setattr(_batches, "ORDERED_BYTES", 0)
+    for one, other in zip(at_once, trained(), strict=True):
+        others = weights(other.module_)
+        for name, w in weights(one.module_).items():
+            assert torch.equal(w, others[name])
+        for column in ("train_loss", "train_accuracy"):
+            assert one.history[:, column] == other.history[:, column]
+
+
 def test_folds_of_other_sizes_step_together_until_their_last_batch():
     singles, together = [], []
     for i, n in enumerate([96, 97, 98, 98]):
@@ -341,7 +369,7 @@ def test_memory_that_ends_later_ends_no_training(monkeypatch):
     def make(i):
         return ResNetClassifier(**{**ALONE, "max_epochs": 8}, random_state=i)
 
-    fits(monkeypatch, 2, "_do_step", at=4 * 6 + 3)  # in the seventh epoch
+    fits(monkeypatch, 2, "_step_for", at=4 * 6 + 3)  # in the seventh epoch
     found = trainings([make(i) for i in range(3)], ROWS, CLASSES)
     with pytest.warns(UserWarning, match="3 networks"):
         assert train_together(found) == [8] * 3

@@ -5,7 +5,13 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (its usual name)
 from test_spec import spec_of
 
-from sk_resnet._layers import Dropout, StochasticDepth, ZeroPadShortcut, convolution
+from sk_resnet._layers import (
+    Dropout,
+    GroupedLinear,
+    StochasticDepth,
+    ZeroPadShortcut,
+    convolution,
+)
 from sk_resnet._network import build_network, initialize, kernels, n_parameters
 from sk_resnet._spec import ORDERS
 
@@ -275,11 +281,61 @@ def test_dropout_keeps_the_mean_and_stands_before_the_last_convolution():
     assert names == ["conv1", "norm1", "relu1", "dropout", "conv2"]
     layer = Dropout(0.3)
     layer.generators[0] = torch.Generator().manual_seed(0)
-    x = torch.ones(100_000)
+    x = torch.ones(1000, 100)
     dropped = layer(x)
     assert (dropped == 0).float().mean() == pytest.approx(0.3, abs=0.01)
     assert dropped.mean() == pytest.approx(1, abs=0.01)
     assert torch.equal(layer.eval()(x), x)
+
+
+@pytest.mark.parametrize("sides", [(), (4, 5)])
+def test_members_get_the_masks_of_dropout_that_they_get_alone(sides):
+    rates = [0.3, 0.0, 0.0, 0.5]
+
+    def generators():
+        return [torch.Generator().manual_seed(i) for i in range(4)]
+
+    together = Dropout(0.5, members=4)
+    together.rates, together.generators = rates, generators()
+    x = torch.randn(6, 4 * 3, *sides)
+    expected = []
+    for rate, generator, part in zip(rates, generators(), x.chunk(4, dim=1), strict=True):
+        alone = Dropout(rate)
+        alone.generators = [generator]
+        expected.append(alone(part))
+    torch.testing.assert_close(together(x), torch.cat(expected, dim=1), atol=0, rtol=0)
+    new = torch.Generator().manual_seed(1)  # nothing was drawn at a rate of 0
+    assert torch.equal(together.generators[1].get_state(), new.get_state())
+
+
+def test_rates_of_dropout_are_exact_in_bfloat16():
+    layer = Dropout(1 / 1024)  # 1 - 1 / 1024 is 1 in bfloat16
+    layer.generators[0] = torch.Generator().manual_seed(0)
+    dropped = layer(torch.ones(1000, 1000, dtype=torch.bfloat16))
+    assert dropped.dtype == torch.bfloat16
+    assert (dropped == 0).float().mean() == pytest.approx(1 / 1024, rel=0.1)
+
+
+@pytest.mark.parametrize("n", [1, 2, 9])
+@pytest.mark.parametrize("trains", [True, False])
+@pytest.mark.parametrize("bias", [True, False])
+def test_linear_layers_of_members_have_the_gradients_of_each_alone(n, trains, bias):
+    layer = GroupedLinear(3, 4, 5, bias=bias).double().train(trains)
+    torch.nn.init.normal_(layer.weight)
+    if bias:
+        torch.nn.init.normal_(layer.bias)
+    x = torch.randn(n, 3 * 4, dtype=torch.float64, requires_grad=True)
+    grad = torch.randn(n, 3 * 5, dtype=torch.float64)
+    layer(x).backward(grad)
+    found = x.grad, *(w.grad for w in layer.parameters())
+    assert all(g.is_contiguous() for g in found[1:] if trains)
+    x.grad = None
+    layer.zero_grad()
+    biases = layer.bias.chunk(3) if bias else [None] * 3
+    out = torch.cat(list(map(F.linear, x.chunk(3, 1), layer.weight.chunk(3), biases)), 1)
+    torch.testing.assert_close(layer(x), out)
+    out.backward(grad)
+    torch.testing.assert_close(found, (x.grad, *(w.grad for w in layer.parameters())))
 
 
 @pytest.mark.parametrize("kernel", [1, 2, 3, 5, 8])

@@ -135,8 +135,8 @@ def samples(n_dims):
 
 def assert_a_record_changes_nothing(monkeypatch, X, y, **settings):
     fits = []
-    for warmup in (NEVER, 1):
-        monkeypatch.setattr(_record, "CPU_WARMUP", warmup)
+    for fewest in (NEVER, 3):
+        monkeypatch.setattr(_record, "FEWEST_STEPS", fewest)
         # Copies, as callbacks may keep something.
         now = copy.deepcopy(settings)
         model = ResNetClassifier(batch_size=8, max_epochs=3, random_state=0, **now)
@@ -204,9 +204,9 @@ def test_a_record_changes_no_recipe(settings, monkeypatch, n_replays):
 
 def test_few_steps_are_not_recorded(monkeypatch, n_replays):
     X, y = samples(0)
-    monkeypatch.setattr(_record, "CPU_WARMUP", 2)
+    monkeypatch.setattr(_record, "FEWEST_STEPS", 6)
     model = ResNetClassifier(4, n_estimators=1, batch_size=8, max_epochs=1)
-    for n, expected in ((40, 0), (44, 5 - 2 - 1)):  # and a last step of 4
+    for n, expected in ((40, 0), (44, 5 - 1 - 1)):  # and a last step of 4
         n_replays[0] = 0
         model.fit(X[:n], y[:n])
         assert n_replays[0] == expected
@@ -215,7 +215,7 @@ def test_few_steps_are_not_recorded(monkeypatch, n_replays):
 @pytest.mark.parametrize("n", [40, 44])  # the last step is replayed, or it is not
 def test_gradients_do_not_outlive_a_step(n, monkeypatch, n_replays):
     X, y = samples(0)
-    monkeypatch.setattr(_record, "CPU_WARMUP", 1)
+    monkeypatch.setattr(_record, "FEWEST_STEPS", 3)
     model = ResNetClassifier(4, n_estimators=1, batch_size=8, max_epochs=2)
     model.fit(X[:n], y[:n])
     assert n_replays[0] > 0
@@ -225,7 +225,7 @@ def test_gradients_do_not_outlive_a_step(n, monkeypatch, n_replays):
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_learning_rates_are_numbers_after_a_record(optimizer, monkeypatch, n_replays):
     X, y = samples(0)
-    monkeypatch.setattr(_record, "CPU_WARMUP", 1)
+    monkeypatch.setattr(_record, "FEWEST_STEPS", 3)
     model = ResNetClassifier(4, n_estimators=1, batch_size=8, max_epochs=2)
     model.set_params(optimizer=optimizer).fit(X, y)
     assert n_replays[0] > 0
@@ -248,7 +248,7 @@ class Growing(nn.Module):
 
 def test_steps_are_recorded_with_callbacks_of_ours_alone(monkeypatch, n_replays):
     X, y = samples(0)
-    monkeypatch.setattr(_record, "CPU_WARMUP", 1)
+    monkeypatch.setattr(_record, "FEWEST_STEPS", 3)
     settings = {"depth": 4, "batch_size": 8, "max_epochs": 2, "random_state": 0}
     settings |= {"n_estimators": 1}
     for callbacks, replays in (
@@ -265,7 +265,7 @@ def test_steps_are_recorded_with_callbacks_of_ours_alone(monkeypatch, n_replays)
 @pytest.mark.parametrize("change", ["hook", "layer", "global hook"])
 def test_layers_that_run_code_of_users_are_not_recorded(change, monkeypatch, n_replays):
     X, y = samples(0)
-    monkeypatch.setattr(_record, "CPU_WARMUP", 1)
+    monkeypatch.setattr(_record, "FEWEST_STEPS", 3)
     settings = {"depth": 4, "batch_size": 8, "max_epochs": 2, "warm_start": True}
     model = ResNetClassifier(**settings, n_estimators=1, random_state=0).fit(X, y)
     assert n_replays[0] > 0
