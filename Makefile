@@ -12,7 +12,7 @@ CHECK_PYTHON := $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) an
 PYTEST = OMP_NUM_THREADS=1 SCIPY_ARRAY_API=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 QUICK := spec network optim input augment imports errors callbacks
 
-.PHONY: demo demo-search quick test oldest mlflow lint docs accuracy bench long members checkpoint fuzz regularization search papers tables clean
+.PHONY: demo demo-search quick test oldest mlflow javascript lint docs accuracy bench long members checkpoint fuzz regularization search papers tables clean
 
 demo: $(STAMP)
 	$(BIN)/python examples/demo.py
@@ -41,6 +41,11 @@ mlflow:
 	$(MLFLOW)/bin/python -m pip install -q -c $(MLFLOW)/constraints.txt torch
 	$(MLFLOW)/bin/python -m pip install -q -c $(MLFLOW)/constraints.txt -e ".[secure]" mlflow==3.17.2 pytest
 	OMP_NUM_THREADS=1 $(MLFLOW)/bin/python -m pytest -k mlflow tests/test_logging.py
+
+# Predictions in Node.js and in Chromium, which the suite skips, as it has no packages of npm.
+javascript: $(STAMP)
+	npm install --prefix .npm --no-save --ignore-scripts onnxruntime-node@1.30.0 onnxruntime-web@1.30.0
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs tests/test_javascript.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -121,4 +126,4 @@ $(OLDEST)/.installed: pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(OLDEST) $(PEERS) $(MLFLOW) docs/_build docs/auto_examples docs/generated
+	rm -rf $(VENV) $(OLDEST) $(PEERS) $(MLFLOW) .npm docs/_build docs/auto_examples docs/generated
