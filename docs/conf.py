@@ -1,9 +1,13 @@
 import inspect
 from importlib import import_module
 from importlib.metadata import version as installed_version
+from pathlib import Path
 
+import matplotlib.pyplot as plt
 from docutils import nodes
 from sphinx_gallery.directives import imgsgnode
+from sphinx_gallery.scrapers import matplotlib_scraper
+from sphinx_gallery.utils import scale_image
 
 project = "sk_resnet"
 author = "the sk_resnet developers"
@@ -30,13 +34,17 @@ html_logo = html_favicon = "_static/logo.svg"
 html_theme_options = {
     "show_prev_next": False,
     # Without a sidebar two programs have room beside each other.
-    "secondary_sidebar_items": {"**": ["page-toc"], "coming_from": []},
+    "secondary_sidebar_items": {
+        "**": ["page-toc"],
+        "coming_from": [],
+        "auto_examples/index": [],
+    },
     "logo": {"text": "sk_resnet", "alt_text": ""},
 }
 # Pages without others below them.
 html_sidebars = {
     page: [] for page in ("index", "install", "tutorial", "changes", "contribute")
-}
+} | {"auto_examples/index": []}
 # What a prompt or a program prints is not copied.
 copybutton_exclude = ".linenos, .gp, .go"
 autosummary_generate = True
@@ -59,6 +67,35 @@ def own_methods(fullname):
 autosummary_context = {"own_methods": own_methods}
 numpydoc_show_class_members = False
 numpydoc_class_members_toctree = False
+
+
+def keep_first_panel(block, variables, conf):
+    """Save the figures of an example, and for its thumbnail the first panel of the first.
+
+    The letters of a whole figure are too small in a thumbnail. A panel that takes little of
+    its figure, such as one image of many, says too little.
+    """
+    paths = variables["image_path_iterator"]
+    if len(paths) == 0 and plt.get_fignums():
+        figure = plt.figure(plt.get_fignums()[0])
+        figure.canvas.draw()
+        to_inches = figure.dpi_scale_trans.inverted()
+        panel = figure.axes[0].get_tightbbox().transformed(to_inches).padded(0.08)
+        if panel.width > 0.3 * figure.get_figwidth():
+            path = paths.image_path.replace("_{0:03}", "_panel")
+            figure.savefig(path, bbox_inches=panel, dpi=150)
+    return matplotlib_scraper(block, variables, conf)
+
+
+def show_first_panels(app):
+    """Replace thumbnails by those of first panels."""
+    images = Path(app.srcdir, "auto_examples", "images")
+    for panel in images.glob("*_panel.png"):
+        name = panel.name.replace("_panel", "_thumb")
+        size = sphinx_gallery_conf["thumbnail_size"]
+        scale_image(str(panel), str(images / "thumb" / name), *size)
+
+
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "auto_examples",
@@ -66,8 +103,11 @@ sphinx_gallery_conf = {
     "ignore_pattern": "demo|^log_",
     "abort_on_example_error": True,
     "show_memory": False,
+    # Twice as wide as they are shown, for screens of many pixels.
+    "thumbnail_size": (600, 420),
     "write_computation_times": False,
     "capture_repr": ("_repr_html_",),
+    "image_scrapers": (keep_first_panel,),
 }
 suppress_warnings = ["config.cache"]
 
@@ -81,4 +121,5 @@ def let_figures_scroll(app, doctree, docname):
 
 
 def setup(app):
+    app.connect("builder-inited", show_first_panels, priority=900)  # behind the gallery
     app.connect("doctree-resolved", let_figures_scroll)
