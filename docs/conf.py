@@ -41,10 +41,9 @@ html_theme_options = {
     },
     "logo": {"text": "sk_resnet", "alt_text": ""},
 }
-# Pages without others below them.
-html_sidebars = {
-    page: [] for page in ("index", "install", "tutorial", "changes", "contribute")
-} | {"auto_examples/index": []}
+# Pages without others below them, and the gallery, which has the titles below thumbnails.
+ALONE = ("index", "install", "tutorial", "auto_examples/index", "changes", "contribute")
+html_sidebars = {page: [] for page in ALONE}
 # What a prompt or a program prints is not copied.
 copybutton_exclude = ".linenos, .gp, .go"
 autosummary_generate = True

@@ -25,10 +25,10 @@ agreeing = votes.max(axis=1)
 wrong = model.predict(X_test) != y_test
 
 # %%
-# On the left, the share of errors of the ensemble, by the number of its networks that name
-# the same digit. On the right, a person looks through the images, first at those on which
-# the networks disagree most: how many of the errors does she find? The other order needs no
-# single networks: it begins where the probability of the ensemble is least.
+# On the left, the share of errors of the ensemble, by the number of its networks that
+# name the same digit. On the right, a person looks through the images, first at those on
+# which the networks disagree most: how many of the errors do they find? The other order
+# needs no single networks: it begins where the probability of the ensemble is least.
 
 
 def found(doubt):

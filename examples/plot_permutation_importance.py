@@ -29,7 +29,7 @@ table = pd.DataFrame(
         "weekday": rng.choice(["Mon", "Wed", "Fri"], 1200),
     }
 )
-# Older ones buy, but in Oslo the younger ones do; income shifts the age a little.
+# Older customers buy, in Oslo the younger ones; income shifts the age a little.
 age = table.age + (np.log(table.income) - 10) * 10
 bought = np.where((age > 50) ^ (table.city == "Oslo"), "yes", "no")
 causes = {"age", "city", "income"}
@@ -60,8 +60,8 @@ ax.axvline(0, color="gray", linestyle=":")
 ax.set_xlabel("loss of accuracy when the column is shuffled")
 
 # %%
-# That is what matters in the whole set. What mattered for one customer is told by the
-# attributions of this row, in the features that the network reads behind the encoder.
+# That is what matters in the whole set. What mattered for one customer is shown by the
+# attributions of this row, in the features that the network reads after the encoder.
 
 AttributionDisplay.from_estimator(pipeline, X_test[:2], target="yes")
 

@@ -47,8 +47,8 @@ pipeline = tabular_pipeline(ResNetClassifier(random_state=0))
 X.head()
 
 # %%
-# The pipeline makes columns of 0 and 1 of the texts and smooth functions of the dates, and
-# fills gaps in, with a column that says where they were. In cross-validation it learns all
+# The pipeline turns texts into columns of 0 and 1 and dates into smooth functions, and
+# fills in gaps, with a column that says where they were. In cross-validation it learns all
 # of that within each fold.
 
 pipeline

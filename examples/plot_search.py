@@ -51,7 +51,8 @@ study.optimize(objective, n_trials=30, timeout=30)
 study_seconds = time.perf_counter() - started
 
 # %%
-# Each line is a trial. The orange ones were pruned.
+# Each line is a trial. The orange points are trials that were pruned after their first
+# epoch.
 
 figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
 for trial in study.trials:
@@ -59,6 +60,7 @@ for trial in study.trials:
     axes.plot(
         list(trial.intermediate_values),
         list(trial.intermediate_values.values()),
+        "o" if pruned else "-",
         color="C1" if pruned else "C0",
         alpha=0.6,
     )

@@ -88,9 +88,9 @@ axes[1].legend(loc="upper left")
 # Conclusion
 # ----------
 #
-# Zeros behind a series tell a network how long it is, and stretching makes the waves of
+# Zeros after a series tell a network how long it is, and stretching makes the waves of
 # short series slow. Cut series tell nothing of their length, but have lost most of their
-# steps. In a list nothing is read behind the end of a series, and nothing is lost.
+# steps. In a list nothing after the end of a series is read, and nothing is lost.
 
 for name, (known, other) in scores.items():
     print(f"{name}: {known:.3f}, and {other:.3f} where lengths say nothing")

@@ -1,4 +1,4 @@
-// Labels and probabilities for rows of numbers, from a classifier that sk_resnet.to_onnx wrote:
+// Labels and probabilities for rows of numbers, from a classifier in a file of to_onnx:
 //
 //     npm install --ignore-scripts onnxruntime-node
 //     node predict.mjs digits.onnx < digits.csv

@@ -33,8 +33,8 @@ class CallbackError(ValueError):
 class EarlyStopping(Callback):
     """Stop training when a monitored quantity no longer improves.
 
-    The estimators hold a validation set out when a callback monitors a quantity whose
-    name starts with ``valid`` (see their parameter `validation_split`).
+    The estimators hold out a validation set when a callback monitors a quantity whose name
+    starts with ``valid`` (see their parameter `validation_split`).
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ class EarlyStopping(Callback):
     Raises
     ------
     ValueError
-        At fit, for a patience that is no number or below 1, a `min_delta` that is none
+        At fit, for a patience that is no number or below 1, a `min_delta` that is no number
         or negative, or a `monitor` that is not recorded.
 
     See Also

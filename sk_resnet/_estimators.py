@@ -641,11 +641,11 @@ class ResNetClassifier(_Classifier):
         four stages. "auto" takes "imagenet" for sides of at least 64 where `depth` is
         one of its depths.
     embedding : {"periodic", "piecewise_linear"} or None, default=None
-        What the network reads beside each number of a row, after `scale`: nothing,
-        8 cosines of it, whose frequencies are learned, or its place in each of 16 bins
+        What the network reads beside each number of a row, after `scale`: nothing, 8
+        cosines of it, whose frequencies are learned, or its place in each of 16 bins
         between quantiles of the training samples [5]_. It helps where y jumps at some
         values of a feature and there are thousands of rows; with a few hundred it fits
-        noise. Of rows only.
+        noise. For rows only.
     dropout : float, default=0.0
         Probability, in [0, 1), of dropping a value before the last convolution of a
         branch.
@@ -679,14 +679,14 @@ class ResNetClassifier(_Classifier):
         Share of each label, in [0, 1), that is spread over all classes in training; for
         multilabel y, over the presence and the absence of the label.
     class_weight : dict or "balanced", default=None
-        Weights of the classes in the loss, by label, at least 0 and 1 for those that are
-        not named; "balanced" is inverse to their frequencies. For multilabel y, weights
-        of the samples that have a label, by its column; "balanced" gives those that have
-        it, in the loss of that label, the weight of those that have it not.
+        Weights of the classes in the loss, by label, at least 0; classes that are not named
+        have a weight of 1; "balanced" is inverse to their frequencies. For multilabel y,
+        weights of the samples that have a label, by its column; with "balanced", the
+        samples that have a label weigh as much in its loss as those that do not.
     calibrate : bool, default=True
         Whether a fit ends with a temperature [7]_: all outputs are divided by one number,
-        so that the probabilities are as sure as they are right on the validation data, of
-        `validation_split` or X_val. Without any nothing is changed.
+        the one with the least loss on the validation data, those of `validation_split` or
+        X_val. Without validation data nothing is changed.
     augment : str or list of str, default=None
         Random changes of the training samples, in this order: "crop" (shifts of up to 4
         pixels over a reflected border, fewer on small samples), "flip" (of the last
@@ -696,9 +696,9 @@ class ResNetClassifier(_Classifier):
         What predictions see of images and volumes beside the samples as they are; they
         average over all views: "crop" (shifts by one pixel along each axis and back: 5
         views of an image), "flip" (of the last axis: 2 views), or both (10). A prediction
-        takes as many times longer. Use what the network was trained with (`augment`):
-        other views can make predictions worse, shifts those of small images above all.
-        Features, temperatures and scores of a training are of the samples as they are.
+        takes as many times longer. Use what the network was trained with (`augment`): other
+        views can make predictions worse, shifts those of small images above all. `embed`,
+        the temperature and the scores during training use the samples as they are.
     optimizer : {"sgd", "heavy_ball", "adamw"}, default="sgd"
         SGD with Nesterov momentum, with the plain momentum of [1]_, or AdamW.
     lr : float or "auto", default="auto"
@@ -729,18 +729,18 @@ default="one_cycle"
         larger sides of an image or volume, else 1; it warns of shapes that can be read
         in two ways.
     scale : {"standard", "robust"} or None, default="standard"
-        How each channel (each feature of a row) is shifted and scaled, by statistics of
-        the training part: "standard" to mean 0 and deviation 1; "robust" by its median and
-        the distance of its quartiles, and then smoothly into (-3, 3), for values of which
-        a few lie far out (section 3 of [6]_).
+        How each channel (each feature of a row) is shifted and scaled, by statistics of the
+        training part: "standard" to mean 0 and deviation 1; "robust" by its median and the
+        distance of its quartiles, and then squashed smoothly into (-3, 3), for features
+        with a few values that lie far out (section 3 of [6]_).
     validation_split : "auto", float, splitter, list of a pair of index arrays, or None, \
 default="auto"
         Part of the training data that is held out to validate on. With "auto" and
         `calibrate`, each network of an ensemble for rows is validated on a fold of its own,
-        and trained on the others. In all other cases "auto" and None hold nothing out, but
-        a tenth where a callback monitors validation and X_val is not given. A fraction
-        and folds are drawn by class, or by `groups`. Of a splitter each network gets
-        another split, one network the first.
+        and trained on the others. In all other cases "auto" and None hold out nothing,
+        except a tenth where a callback monitors validation and X_val is not given. A
+        fraction and folds are drawn by class, or by `groups`. With a splitter each network
+        of an ensemble gets another split, and a single network the first.
     callbacks : list of skorch callbacks or of (str, callback) pairs, default=None
         Such as `EarlyStopping`. Copies of them take part in the fit. Those with hooks for
         batches make it slower. Parameters of a named one are set, and searched, as
@@ -759,13 +759,13 @@ default="auto"
         Whether training runs a network compiled by `torch.compile`, which takes about a
         minute at the first batch.
     warm_start : bool, default=False
-        Whether fit goes on from the weights of the last fit, on its device. Parameters
+        Whether `fit` starts from the weights of the last fit, on its device. Parameters
         that shape the network or its input must be as they were then.
     checkpoint : path-like, default=None
-        File in which `fit` and `partial_fit` keep what they have reached, or a folder in
-        which each fit has a file of its own. The same call on the same data goes on from
-        it, after Ctrl-C or the end of its process, to the same model, and returns at
-        once when it was done, with ``random_state=None`` too. Written at ends of epochs,
+        File in which `fit` and `partial_fit` save their state, or a folder in which each
+        fit has a file of its own. After Ctrl-C or the end of its process, the same call on
+        the same data resumes from it and ends with the same model. After a fit that was
+        done it returns at once, with ``random_state=None`` too. Written at ends of epochs,
         for at most about 1 % of the time. Needs skops; the only callback whose state it
         holds is `EarlyStopping`.
     random_state : int, RandomState instance or None, default=None
@@ -888,11 +888,11 @@ class WideResNetClassifier(_Classifier):
         four stages. "auto" takes "imagenet" for sides of at least 64 where `depth` is
         one of its depths.
     embedding : {"periodic", "piecewise_linear"} or None, default=None
-        What the network reads beside each number of a row, after `scale`: nothing,
-        8 cosines of it, whose frequencies are learned, or its place in each of 16 bins
+        What the network reads beside each number of a row, after `scale`: nothing, 8
+        cosines of it, whose frequencies are learned, or its place in each of 16 bins
         between quantiles of the training samples [5]_. It helps where y jumps at some
         values of a feature and there are thousands of rows; with a few hundred it fits
-        noise. Of rows only.
+        noise. For rows only.
     dropout : float, default=0.0
         Probability, in [0, 1), of dropping a value before the last convolution of a
         branch.
@@ -924,14 +924,14 @@ class WideResNetClassifier(_Classifier):
         Share of each label, in [0, 1), that is spread over all classes in training; for
         multilabel y, over the presence and the absence of the label.
     class_weight : dict or "balanced", default=None
-        Weights of the classes in the loss, by label, at least 0 and 1 for those that are
-        not named; "balanced" is inverse to their frequencies. For multilabel y, weights
-        of the samples that have a label, by its column; "balanced" gives those that have
-        it, in the loss of that label, the weight of those that have it not.
+        Weights of the classes in the loss, by label, at least 0; classes that are not named
+        have a weight of 1; "balanced" is inverse to their frequencies. For multilabel y,
+        weights of the samples that have a label, by its column; with "balanced", the
+        samples that have a label weigh as much in its loss as those that do not.
     calibrate : bool, default=True
         Whether a fit ends with a temperature [7]_: all outputs are divided by one number,
-        so that the probabilities are as sure as they are right on the validation data, of
-        `validation_split` or X_val. Without any nothing is changed.
+        the one with the least loss on the validation data, those of `validation_split` or
+        X_val. Without validation data nothing is changed.
     augment : str or list of str, default=None
         Random changes of the training samples, in this order: "crop" (shifts of up to 4
         pixels over a reflected border, fewer on small samples), "flip" (of the last
@@ -941,9 +941,9 @@ class WideResNetClassifier(_Classifier):
         What predictions see of images and volumes beside the samples as they are; they
         average over all views: "crop" (shifts by one pixel along each axis and back: 5
         views of an image), "flip" (of the last axis: 2 views), or both (10). A prediction
-        takes as many times longer. Use what the network was trained with (`augment`):
-        other views can make predictions worse, shifts those of small images above all.
-        Features, temperatures and scores of a training are of the samples as they are.
+        takes as many times longer. Use what the network was trained with (`augment`): other
+        views can make predictions worse, shifts those of small images above all. `embed`,
+        the temperature and the scores during training use the samples as they are.
     optimizer : {"sgd", "heavy_ball", "adamw"}, default="sgd"
         SGD with Nesterov momentum, with the plain momentum of [1]_, or AdamW.
     lr : float or "auto", default="auto"
@@ -974,18 +974,18 @@ default="one_cycle"
         larger sides of an image or volume, else 1; it warns of shapes that can be read
         in two ways.
     scale : {"standard", "robust"} or None, default="standard"
-        How each channel (each feature of a row) is shifted and scaled, by statistics of
-        the training part: "standard" to mean 0 and deviation 1; "robust" by its median and
-        the distance of its quartiles, and then smoothly into (-3, 3), for values of which
-        a few lie far out (section 3 of [6]_).
+        How each channel (each feature of a row) is shifted and scaled, by statistics of the
+        training part: "standard" to mean 0 and deviation 1; "robust" by its median and the
+        distance of its quartiles, and then squashed smoothly into (-3, 3), for features
+        with a few values that lie far out (section 3 of [6]_).
     validation_split : "auto", float, splitter, list of a pair of index arrays, or None, \
 default="auto"
         Part of the training data that is held out to validate on. With "auto" and
         `calibrate`, each network of an ensemble for rows is validated on a fold of its own,
-        and trained on the others. In all other cases "auto" and None hold nothing out, but
-        a tenth where a callback monitors validation and X_val is not given. A fraction
-        and folds are drawn by class, or by `groups`. Of a splitter each network gets
-        another split, one network the first.
+        and trained on the others. In all other cases "auto" and None hold out nothing,
+        except a tenth where a callback monitors validation and X_val is not given. A
+        fraction and folds are drawn by class, or by `groups`. With a splitter each network
+        of an ensemble gets another split, and a single network the first.
     callbacks : list of skorch callbacks or of (str, callback) pairs, default=None
         Such as `EarlyStopping`. Copies of them take part in the fit. Those with hooks for
         batches make it slower. Parameters of a named one are set, and searched, as
@@ -1004,13 +1004,13 @@ default="auto"
         Whether training runs a network compiled by `torch.compile`, which takes about a
         minute at the first batch.
     warm_start : bool, default=False
-        Whether fit goes on from the weights of the last fit, on its device. Parameters
+        Whether `fit` starts from the weights of the last fit, on its device. Parameters
         that shape the network or its input must be as they were then.
     checkpoint : path-like, default=None
-        File in which `fit` and `partial_fit` keep what they have reached, or a folder in
-        which each fit has a file of its own. The same call on the same data goes on from
-        it, after Ctrl-C or the end of its process, to the same model, and returns at
-        once when it was done, with ``random_state=None`` too. Written at ends of epochs,
+        File in which `fit` and `partial_fit` save their state, or a folder in which each
+        fit has a file of its own. After Ctrl-C or the end of its process, the same call on
+        the same data resumes from it and ends with the same model. After a fit that was
+        done it returns at once, with ``random_state=None`` too. Written at ends of epochs,
         for at most about 1 % of the time. Needs skops; the only callback whose state it
         holds is `EarlyStopping`.
     random_state : int, RandomState instance or None, default=None
@@ -1132,11 +1132,11 @@ class ResNetRegressor(_Regressor):
         four stages. "auto" takes "imagenet" for sides of at least 64 where `depth` is
         one of its depths.
     embedding : {"periodic", "piecewise_linear"} or None, default=None
-        What the network reads beside each number of a row, after `scale`: nothing,
-        8 cosines of it, whose frequencies are learned, or its place in each of 16 bins
+        What the network reads beside each number of a row, after `scale`: nothing, 8
+        cosines of it, whose frequencies are learned, or its place in each of 16 bins
         between quantiles of the training samples [5]_. It helps where y jumps at some
         values of a feature and there are thousands of rows; with a few hundred it fits
-        noise. Of rows only.
+        noise. For rows only.
     dropout : float, default=0.0
         Probability, in [0, 1), of dropping a value before the last convolution of a
         branch.
@@ -1180,9 +1180,9 @@ default="squared_error"
         What predictions see of images and volumes beside the samples as they are; they
         average over all views: "crop" (shifts by one pixel along each axis and back: 5
         views of an image), "flip" (of the last axis: 2 views), or both (10). A prediction
-        takes as many times longer. Use what the network was trained with (`augment`):
-        other views can make predictions worse, shifts those of small images above all.
-        Features, temperatures and scores of a training are of the samples as they are.
+        takes as many times longer. Use what the network was trained with (`augment`): other
+        views can make predictions worse, shifts those of small images above all. `embed`
+        and the scores during training use the samples as they are.
     optimizer : {"sgd", "heavy_ball", "adamw"}, default="sgd"
         SGD with Nesterov momentum, with the plain momentum of [1]_, or AdamW.
     lr : float or "auto", default="auto"
@@ -1213,16 +1213,16 @@ default="one_cycle"
         larger sides of an image or volume, else 1; it warns of shapes that can be read
         in two ways.
     scale : {"standard", "robust"} or None, default="standard"
-        How each channel (each feature of a row) is shifted and scaled, by statistics of
-        the training part: "standard" to mean 0 and deviation 1; "robust" by its median and
-        the distance of its quartiles, and then smoothly into (-3, 3), for values of which
-        a few lie far out (section 3 of [6]_).
+        How each channel (each feature of a row) is shifted and scaled, by statistics of the
+        training part: "standard" to mean 0 and deviation 1; "robust" by its median and the
+        distance of its quartiles, and then squashed smoothly into (-3, 3), for features
+        with a few values that lie far out (section 3 of [6]_).
     validation_split : "auto", float, splitter, list of a pair of index arrays, or None, \
 default="auto"
         Part of the training data that is held out to validate on. "auto" and None hold
-        nothing out, unless a callback monitors validation and X_val is not given: then
-        0.1. A fraction is drawn at random, or by `groups`. Of a splitter each network of
-        an ensemble gets another split, one network the first.
+        nothing out, unless a callback monitors validation and X_val is not given: then 0.1.
+        A fraction is drawn at random, or by `groups`. With a splitter each network of an
+        ensemble gets another split, one network the first.
     callbacks : list of skorch callbacks or of (str, callback) pairs, default=None
         Such as `EarlyStopping`. Copies of them take part in the fit. Those with hooks for
         batches make it slower. Parameters of a named one are set, and searched, as
@@ -1241,13 +1241,13 @@ default="auto"
         Whether training runs a network compiled by `torch.compile`, which takes about a
         minute at the first batch.
     warm_start : bool, default=False
-        Whether fit goes on from the weights of the last fit, on its device. Parameters
+        Whether `fit` starts from the weights of the last fit, on its device. Parameters
         that shape the network or its input must be as they were then.
     checkpoint : path-like, default=None
-        File in which `fit` and `partial_fit` keep what they have reached, or a folder in
-        which each fit has a file of its own. The same call on the same data goes on from
-        it, after Ctrl-C or the end of its process, to the same model, and returns at
-        once when it was done, with ``random_state=None`` too. Written at ends of epochs,
+        File in which `fit` and `partial_fit` save their state, or a folder in which each
+        fit has a file of its own. After Ctrl-C or the end of its process, the same call on
+        the same data resumes from it and ends with the same model. After a fit that was
+        done it returns at once, with ``random_state=None`` too. Written at ends of epochs,
         for at most about 1 % of the time. Needs skops; the only callback whose state it
         holds is `EarlyStopping`.
     random_state : int, RandomState instance or None, default=None
@@ -1361,11 +1361,11 @@ class WideResNetRegressor(_Regressor):
         four stages. "auto" takes "imagenet" for sides of at least 64 where `depth` is
         one of its depths.
     embedding : {"periodic", "piecewise_linear"} or None, default=None
-        What the network reads beside each number of a row, after `scale`: nothing,
-        8 cosines of it, whose frequencies are learned, or its place in each of 16 bins
+        What the network reads beside each number of a row, after `scale`: nothing, 8
+        cosines of it, whose frequencies are learned, or its place in each of 16 bins
         between quantiles of the training samples [5]_. It helps where y jumps at some
         values of a feature and there are thousands of rows; with a few hundred it fits
-        noise. Of rows only.
+        noise. For rows only.
     dropout : float, default=0.0
         Probability, in [0, 1), of dropping a value before the last convolution of a
         branch.
@@ -1408,9 +1408,9 @@ default="squared_error"
         What predictions see of images and volumes beside the samples as they are; they
         average over all views: "crop" (shifts by one pixel along each axis and back: 5
         views of an image), "flip" (of the last axis: 2 views), or both (10). A prediction
-        takes as many times longer. Use what the network was trained with (`augment`):
-        other views can make predictions worse, shifts those of small images above all.
-        Features, temperatures and scores of a training are of the samples as they are.
+        takes as many times longer. Use what the network was trained with (`augment`): other
+        views can make predictions worse, shifts those of small images above all. `embed`
+        and the scores during training use the samples as they are.
     optimizer : {"sgd", "heavy_ball", "adamw"}, default="sgd"
         SGD with Nesterov momentum, with the plain momentum of [1]_, or AdamW.
     lr : float or "auto", default="auto"
@@ -1441,16 +1441,16 @@ default="one_cycle"
         larger sides of an image or volume, else 1; it warns of shapes that can be read
         in two ways.
     scale : {"standard", "robust"} or None, default="standard"
-        How each channel (each feature of a row) is shifted and scaled, by statistics of
-        the training part: "standard" to mean 0 and deviation 1; "robust" by its median and
-        the distance of its quartiles, and then smoothly into (-3, 3), for values of which
-        a few lie far out (section 3 of [6]_).
+        How each channel (each feature of a row) is shifted and scaled, by statistics of the
+        training part: "standard" to mean 0 and deviation 1; "robust" by its median and the
+        distance of its quartiles, and then squashed smoothly into (-3, 3), for features
+        with a few values that lie far out (section 3 of [6]_).
     validation_split : "auto", float, splitter, list of a pair of index arrays, or None, \
 default="auto"
         Part of the training data that is held out to validate on. "auto" and None hold
-        nothing out, unless a callback monitors validation and X_val is not given: then
-        0.1. A fraction is drawn at random, or by `groups`. Of a splitter each network of
-        an ensemble gets another split, one network the first.
+        nothing out, unless a callback monitors validation and X_val is not given: then 0.1.
+        A fraction is drawn at random, or by `groups`. With a splitter each network of an
+        ensemble gets another split, one network the first.
     callbacks : list of skorch callbacks or of (str, callback) pairs, default=None
         Such as `EarlyStopping`. Copies of them take part in the fit. Those with hooks for
         batches make it slower. Parameters of a named one are set, and searched, as
@@ -1469,13 +1469,13 @@ default="auto"
         Whether training runs a network compiled by `torch.compile`, which takes about a
         minute at the first batch.
     warm_start : bool, default=False
-        Whether fit goes on from the weights of the last fit, on its device. Parameters
+        Whether `fit` starts from the weights of the last fit, on its device. Parameters
         that shape the network or its input must be as they were then.
     checkpoint : path-like, default=None
-        File in which `fit` and `partial_fit` keep what they have reached, or a folder in
-        which each fit has a file of its own. The same call on the same data goes on from
-        it, after Ctrl-C or the end of its process, to the same model, and returns at
-        once when it was done, with ``random_state=None`` too. Written at ends of epochs,
+        File in which `fit` and `partial_fit` save their state, or a folder in which each
+        fit has a file of its own. After Ctrl-C or the end of its process, the same call on
+        the same data resumes from it and ends with the same model. After a fit that was
+        done it returns at once, with ``random_state=None`` too. Written at ends of epochs,
         for at most about 1 % of the time. Needs skops; the only callback whose state it
         holds is `EarlyStopping`.
     random_state : int, RandomState instance or None, default=None

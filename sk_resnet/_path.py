@@ -72,7 +72,7 @@ def regularization_path(
     Parameters
     ----------
     estimator : ResNetClassifier, ResNetRegressor or a wide one
-        Parameters of the models; itself it stays as it is.
+        Has the parameters of the models, and is not changed.
     X : array-like of shape (n_samples, ...)
         Training samples.
     y : array-like of shape (n_samples,) or (n_samples, n_outputs)
@@ -80,17 +80,17 @@ def regularization_path(
     l1s : sequence of float
         Strengths, at least 0, in any order.
     X_val : array-like, default=None
-        Samples to measure the score on. None holds a fifth of X out, by class where y
-        has one label a sample.
+        Samples to measure the score on. None holds out a fifth of X, by class where y has
+        one label a sample.
     y_val : array-like, default=None
         Their labels or numbers.
     direction : {"increasing", "decreasing"}, default="increasing"
         Whether the path goes from weak to strong, or from strong to weak.
     warm_start : bool, default=True
-        Whether each model starts from the weights of the one before, and so goes on for
-        `max_epochs` more. With False all start from new weights, and train at once: as
-        one network where they can be, as under joblib's backend "fused". Each is then
-        what ``fit`` alone makes of its strength, up to rounding.
+        Whether each model starts from the weights of the one before, and trains for
+        `max_epochs` more. With False all start from new weights, and train at once: as one
+        network where they can be, as under joblib's backend "fused". Each is then the model
+        that a ``fit`` of its own gives, up to rounding.
     sample_weight : array-like of shape (n_samples,), default=None
         Weights of the training samples.
 

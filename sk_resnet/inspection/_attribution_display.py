@@ -112,9 +112,9 @@ class AttributionDisplay:
 
         Attributed is the log-odds of the class or label, ``log(p / (1 - p))`` of the
         probability p that the estimator predicts, or the number that it predicts, in the
-        units of y. It is all that the estimator does: scaling, temperature, the average
-        over an ensemble; only the views of `test_time_augmentation` are left out, from the
-        score and from the choice of the most probable class.
+        units of y. It includes all that the estimator does: scaling, temperature, the
+        average over an ensemble; only the views of `test_time_augmentation` are left out,
+        from the score and from the choice of the most probable class.
 
         Parameters
         ----------
@@ -145,7 +145,7 @@ class AttributionDisplay:
             side. Features of rows are occluded one by one.
         stage : int, default=None
             Stage of the network whose activations Grad-CAM weighs; None takes the last.
-            Earlier ones are finer, and know less of classes.
+            Earlier ones are finer, but have less to do with the classes.
         shown : sequence of int or mask of shape (n_samples,), default=None
             Samples to draw, see `plot`.
         ax : array of matplotlib Axes, default=None
@@ -209,7 +209,7 @@ class AttributionDisplay:
         """Draw some samples with their attributions; red speaks for the target.
 
         Rows are bars with the value of each feature, series are lines that are coloured
-        where they matter, images are grey under colours, and volumes are cut three times
+        where they matter, images are grey under colours, and volumes are three slices
         through the place that matters most.
 
         Parameters
