@@ -107,6 +107,7 @@ sphinx_gallery_conf = {
     "write_computation_times": False,
     "capture_repr": ("_repr_html_",),
     "image_scrapers": (keep_first_panel,),
+    "remove_config_comments": True,
 }
 suppress_warnings = ["config.cache"]
 

@@ -46,6 +46,7 @@ with tempfile.TemporaryDirectory() as folder:
 # %%
 # A path of strengths: each model starts from the weights of the one before.
 
+# sphinx_gallery_thumbnail_number = 2
 path = regularization_path(
     ResNetClassifier(8, **{**settings, "max_epochs": 4}),
     X_train,
