@@ -61,7 +61,14 @@ from sk_resnet._ensemble import (
     settle,
 )
 from sk_resnet._fused import train
-from sk_resnet._input import SCALINGS, InputSpec, ends_in_nan, input_spec, to_numpy
+from sk_resnet._input import (
+    SCALINGS,
+    InputSpec,
+    column_names,
+    ends_in_nan,
+    input_spec,
+    to_numpy,
+)
 from sk_resnet._machine import out_of_memory_named, resolve_device
 from sk_resnet._model import Model
 from sk_resnet._net import DivergenceError, member_seed
@@ -471,6 +478,7 @@ class BaseResNet(CallbackSupportMixin, Model, ABC):
                 "target y is None."
             )
         X_name, y_name = names
+        target_names = column_names(y)
         y = self._array_of_y(y, y_name)
         if not isinstance(X, Samples):
             X = self._validated(X, reset=reset, name=X_name)
@@ -481,7 +489,12 @@ class BaseResNet(CallbackSupportMixin, Model, ABC):
         check_numbers(X, X_name)
         if X.ndim != 2 and reset:
             self.__dict__.pop("n_features_in_", None)
-        return X, self._checked_y(y, y_name)
+        y = self._checked_y(y, y_name)
+        if reset:
+            self.__dict__.pop("target_names_", None)
+            if target_names is not None and y.ndim == 2:
+                self.target_names_ = target_names
+        return X, y
 
     def _array_of_y(self, y: Any, name: str) -> Any:
         """Dense or sparse array of y, without missing values."""

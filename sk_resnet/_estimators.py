@@ -783,6 +783,8 @@ default="auto"
         Number of features, where X has two dimensions.
     feature_names_in_ : ndarray of shape (n_features,)
         Names of the columns, where X is a table with names that are all strings.
+    target_names_ : ndarray of shape (n_labels,)
+        Names of the columns of y, where y is a table with names that are all strings.
     input_shape_ : tuple of int
         Shape of one sample.
     net_ : skorch.NeuralNet
@@ -1028,6 +1030,8 @@ default="auto"
         Number of features, where X has two dimensions.
     feature_names_in_ : ndarray of shape (n_features,)
         Names of the columns, where X is a table with names that are all strings.
+    target_names_ : ndarray of shape (n_labels,)
+        Names of the columns of y, where y is a table with names that are all strings.
     input_shape_ : tuple of int
         Shape of one sample.
     net_ : skorch.NeuralNet
@@ -1263,6 +1267,8 @@ default="auto"
         Number of features, where X has two dimensions.
     feature_names_in_ : ndarray of shape (n_features,)
         Names of the columns, where X is a table with names that are all strings.
+    target_names_ : ndarray of shape (n_outputs,)
+        Names of the columns of y, where y is a table with names that are all strings.
     input_shape_ : tuple of int
         Shape of one sample.
     net_ : skorch.NeuralNet
@@ -1491,6 +1497,8 @@ default="auto"
         Number of features, where X has two dimensions.
     feature_names_in_ : ndarray of shape (n_features,)
         Names of the columns, where X is a table with names that are all strings.
+    target_names_ : ndarray of shape (n_outputs,)
+        Names of the columns of y, where y is a table with names that are all strings.
     input_shape_ : tuple of int
         Shape of one sample.
     net_ : skorch.NeuralNet

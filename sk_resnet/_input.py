@@ -402,6 +402,14 @@ def to_numpy(X: Any) -> Any:
     return (X.float() if X.dtype == torch.bfloat16 else X).numpy()  # NumPy has no bfloat16
 
 
+def column_names(table: Any) -> NDArray[np.object_] | None:
+    """Names of the columns of a table where all are strings, else None."""
+    names = list(getattr(table, "columns", ()))
+    if not names or not all(isinstance(name, str) for name in names):
+        return None
+    return np.array(names, dtype=object)
+
+
 def chunks(X: NDArray[Any]) -> Iterator[slice]:
     """Slices of rows that stay under `CHUNK_BYTES` in float64."""
     row_bytes = 8 * max(1, math.prod(X.shape[1:]))

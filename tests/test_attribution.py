@@ -7,17 +7,19 @@ import joblib
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 import torch
 from scipy.ndimage import uniform_filter
 from scipy.special import expit, log_expit, logit, logsumexp, softmax
-from sklearn.exceptions import NotFittedError
+from sklearn.exceptions import DataConversionWarning, NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from torch.utils.data import TensorDataset
 
+import sk_resnet
 from sk_resnet import (
     ResNetClassifier,
     ResNetEmbedder,
@@ -798,6 +800,49 @@ def test_titles_say_what_was_explained():
 def test_targets_have_the_name_of_their_kind(kind, name):
     model, X = fitted(kind)
     assert explain(model, X[:1]).axes_[0].get_title().startswith(name)
+
+
+@pytest.mark.parametrize(
+    ("kind", "titles"),
+    [
+        ("label sets", ("label wet: ", "label hot: ")),
+        ("numbers", ("output b: ", "output a: ")),
+    ],
+)
+@pytest.mark.parametrize("library", [pd, pl], ids=["pandas", "polars"])
+def test_columns_of_y_are_named(kind, titles, library, tmp_path):
+    rng = np.random.default_rng(0)
+    X, make, target = rng.normal(size=(24, 3)), *KINDS[kind]
+    y = target(np.arange(24) % 3, rng)
+    names = ["hot", "wet", "windy"] if kind == "label sets" else ["a", "b"]
+    columns = dict(zip(names, y.T, strict=True))
+    model = make(4, **SMALL).fit(X, library.DataFrame(columns))
+    assert model.target_names_.tolist() == names
+    sk_resnet.save(model, tmp_path / "model.skr")
+    target = [title.split()[1][:-1] for title in titles]
+    for kept in (model, sk_resnet.load(tmp_path / "model.skr")):
+        shown = [ax.get_title() for ax in explain(kept, X[:2], target=target).axes_]
+        for title, start in zip(shown, titles, strict=True):
+            assert title.startswith(start)
+    # Numbers still do, and a fit on an array forgets the names.
+    by_name = explain(model, X[:2], target=names[1])
+    assert by_name.targets.tolist() == [1, 1]
+    np.testing.assert_array_equal(
+        by_name.attributions, explain(model, X[:2], target=1).attributions
+    )
+    with pytest.raises(ValueError, match=rf"'{names[-1]}'\], got 'cold'"):
+        explain(model, X[:2], target="cold")
+    assert not hasattr(model.fit(X, y), "target_names_")
+
+
+def test_names_that_are_not_all_strings_are_not_kept():
+    X = np.random.default_rng(0).normal(size=(24, 3))
+    table = pd.DataFrame((X > 0).astype(int))
+    assert not hasattr(ResNetClassifier(4, **SMALL).fit(X, table), "target_names_")
+    one = pd.DataFrame({"a": np.arange(24) % 2})
+    with pytest.warns(DataConversionWarning):
+        model = ResNetClassifier(4, **SMALL).fit(X, one)
+    assert not hasattr(model, "target_names_")
 
 
 def test_the_only_output_of_a_regressor_is_its_prediction():

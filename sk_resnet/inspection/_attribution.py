@@ -186,7 +186,8 @@ def attributed(
         )
     outputs = _outputs_of(network, spec, torch.device(net.device))
     if target is not None:
-        places = _places(net.target, target, len(x))
+        names = getattr(estimator, "target_names_", None)
+        places = _places(net.target, target, len(x), names)
     else:
         places = _most_probable(net.target, outputs, x, net.batch_size)
     question = Question(
@@ -338,9 +339,14 @@ def _names(target: Target) -> NDArray[Any]:
     return np.arange(target.n_outputs) if target.classes is None else target.classes
 
 
-def _places(target: Target, given: Any, n: int) -> Tensor:
-    """Output to explain of each sample."""
+def _places(
+    target: Target, given: Any, n: int, names: NDArray[np.object_] | None
+) -> Tensor:
+    """Output to explain of each sample; `names` are those of the columns of y."""
     known = _names(target).tolist()
+    place_of = {one: place for place, one in enumerate(known)}
+    if names is not None:
+        place_of |= {name: place for place, name in enumerate(names)}
     wanted = np.asarray(given)
     if wanted.shape not in ((), (n,)):
         raise ValueError(
@@ -349,9 +355,9 @@ def _places(target: Target, given: Any, n: int) -> Tensor:
         )
     listed = np.broadcast_to(wanted, n).tolist()
     for one in listed:
-        if one not in known:
-            raise ValueError(f"target must be among {_shown(known)}, got {one!r}.")
-    return torch.tensor([known.index(one) for one in listed])
+        if one not in place_of:
+            raise ValueError(f"target must be among {_shown(list(place_of))}, got {one!r}.")
+    return torch.tensor([place_of[one] for one in listed])
 
 
 def _shown(values: list[Any], most: int = 10) -> str:

@@ -43,6 +43,8 @@ class AttributionDisplay:
         Class, label or output that was explained in each sample.
     target_name : {"class", "label", "output", "prediction"}, default="class"
         What targets are; "prediction" stands for the only output of a regressor.
+    target_names : array-like of shape (n_labels,) or (n_outputs,), default=None
+        Names of all labels or outputs, by number, for the titles.
     method : str, default="integrated_gradients"
         How the attributions were found.
     feature_names : array-like of shape (n_features,), default=None
@@ -79,6 +81,7 @@ class AttributionDisplay:
         scores: ArrayLike,
         targets: ArrayLike,
         target_name: str = "class",
+        target_names: ArrayLike | None = None,
         method: str = "integrated_gradients",
         feature_names: ArrayLike | None = None,
     ) -> None:
@@ -87,6 +90,7 @@ class AttributionDisplay:
         self.scores = np.asarray(scores)
         self.targets = np.asarray(targets)
         self.target_name = target_name
+        self.target_names = target_names
         self.method = method
         self.feature_names = feature_names
         if method not in METHODS:
@@ -132,9 +136,9 @@ class AttributionDisplay:
             - "occlusion" [3]_ is what the score loses when the baseline covers a part.
             - "saliency" [4]_ is the absolute gradient of the score, by unit of X.
         target : label, int or array-like of shape (n_samples,), default=None
-            Class, or number of a label or output, to explain: one for all samples, or one
-            for each. None takes the most probable class or label of each sample, and the
-            first output of a regressor.
+            Class, or name or number of a label or output, to explain: one for all samples,
+            or one for each. Names are those of the columns of y in fit. None takes the most
+            probable class or label of each sample, and the first output of a regressor.
         baseline : float or array-like of the shape of a sample, default=None
             Sample without evidence, in the units of X. None takes the mean of each channel
             in the training set, its median with ``scale="robust"``, 0 with ``scale=None``.
@@ -195,6 +199,7 @@ class AttributionDisplay:
             scores=found.scores,
             targets=found.targets,
             target_name=network.net_.target.output_name,
+            target_names=getattr(network, "target_names_", None),
             method=method,
             feature_names=names,
         )
@@ -244,6 +249,8 @@ class AttributionDisplay:
 
     def _title(self, i: int) -> str:
         target, score = self.targets[i], self.scores[i]
+        if self.target_names is not None:
+            target = np.asarray(self.target_names)[target]
         if self.target_name == "prediction":
             return f"prediction: {_number(score)}"
         if self.target_name == "output":
