@@ -40,11 +40,13 @@ def fitted_temperature(
         total = 0.5 * (log_temperature / PRIOR_DEVIATION) ** 2
         for out, own in parts:
             cooled = torch.from_numpy(target.averaged(out / np.exp(log_temperature)))
-            losses = target.losses(cooled.float(), own.y.cpu())
-            total += float(losses.double().dot(own.weight.cpu().double()))
+            # In float64: the least of rounded losses lies anywhere near the true one.
+            y = own.y.cpu()
+            losses = target.losses(cooled, y.double() if y.is_floating_point() else y)
+            total += float(losses.dot(own.weight.cpu().double()))
         return total / n
 
-    found = minimize_scalar(loss, bounds=BOUNDS, method="bounded")
+    found = minimize_scalar(loss, bounds=BOUNDS, method="bounded", options={"xatol": 1e-8})
     best = float(np.exp(found.x))
     return best if shares_one else of_average(best)
 

@@ -54,6 +54,18 @@ def test_the_temperature_of_labels_that_are_not_exclusive():
     assert found == pytest.approx(2, rel=0.05)
 
 
+@pytest.mark.parametrize("make", [Labels, LabelSets])
+def test_rounding_moves_no_temperature(make):
+    rng = np.random.default_rng(0)
+    outputs = 2 * rng.normal(size=(200, 2)).astype(np.float32)
+    y = rng.integers(0, 2, 200 if make is Labels else (200, 2))
+    y = y if make is Labels else y.astype(np.float32)
+    target = make(np.arange(2))
+    rounded = [outputs, *(np.nextafter(outputs, x) for x in (-np.inf, np.inf))]
+    found = [fitted_temperature([x], [validation_set(y)], target) for x in rounded]
+    np.testing.assert_allclose(found, found[0], rtol=1e-6)
+
+
 def test_folds_stop_short_of_what_a_common_set_tells():
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(8_000, 2))
