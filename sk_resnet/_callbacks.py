@@ -3,6 +3,7 @@
 import copy
 import math
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -332,6 +333,13 @@ class CtrlC:
     def __exit__(self, *exception: object) -> None:
         if self._previous is not None:
             signal.signal(signal.SIGINT, self._previous)
+
+
+def interrupt_of_main_thread() -> KeyboardInterrupt | None:
+    """Ctrl-C that the main thread handles, as it does while it waits for its threads."""
+    found = sys._current_exceptions().get(threading.main_thread().ident or 0)
+    error = found[1] if isinstance(found, tuple) else found  # so before Python 3.12
+    return error if isinstance(error, KeyboardInterrupt) else None
 
 
 def as_callbacks(items: Any) -> list[Any]:

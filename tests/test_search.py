@@ -1034,7 +1034,7 @@ model = ResNetClassifier(4, max_epochs=100_000, batch_size=16, n_estimators=1)
 objective = CrossValidationObjective(model, X, np.arange(60) % 2, space={})
 print("begin", flush=True)
 try:
-    optuna.create_study(direction="maximize").optimize(objective, n_trials=1)
+    optuna.create_study(direction="maximize").optimize(objective, 9, n_jobs={n_jobs})
 except KeyboardInterrupt:
     print("interrupted", flush=True)
 """
@@ -1042,16 +1042,23 @@ except KeyboardInterrupt:
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="sends a signal")
-def test_ctrl_c_ends_a_study():
-    process = subprocess.Popen(
-        [sys.executable, "-c", CTRL_C], stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout.readline() == "begin\n"
-    time.sleep(3)
-    process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=100)
-    assert out == "interrupted\n"
-    assert process.returncode == 0
+@pytest.mark.parametrize("n_jobs", [1, 4])
+def test_ctrl_c_ends_a_study(n_jobs):
+    rng = np.random.default_rng(n_jobs)
+    for _ in range(int(os.environ.get("REPEATS", "1"))):
+        script = CTRL_C.replace("{n_jobs}", str(n_jobs))
+        process = subprocess.Popen(
+            [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdout.readline() == "begin\n"
+        time.sleep(rng.uniform(1, 5))
+        process.send_signal(signal.SIGINT)
+        try:
+            out, _ = process.communicate(timeout=100)
+        finally:
+            process.kill()
+        assert out == "interrupted\n"
+        assert process.returncode == 0
 
 
 def test_divergence_fails_the_trial_and_the_study_goes_on(data):

@@ -9,7 +9,7 @@ import pickle
 import secrets
 import shutil
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import fields
@@ -24,7 +24,7 @@ from sklearn.metrics import check_scoring
 from sklearn.model_selection import check_cv
 from sklearn.utils import check_consistent_length, check_random_state, indexable
 
-from sk_resnet._callbacks import CallbackError, CtrlC
+from sk_resnet._callbacks import CallbackError, CtrlC, interrupt_of_main_thread
 from sk_resnet._compat_sklearn import rows_of
 from sk_resnet._data import DEFAULT_FRACTION
 from sk_resnet._fused import Meeting, is_in_task, present_settings, same_settings
@@ -71,10 +71,25 @@ def _new_meeting(linger: float = 0.0) -> Meeting:
     return meeting
 
 
+def _wait(futures: Sequence[Future[None]]) -> None:
+    """Wait for the folds of a trial, or for Ctrl-C.
+
+    Trials that run beside each other are no part of the main thread, where alone Ctrl-C
+    arrives. Optuna waits there for their end, which may be hours away.
+    """
+    earlier = interrupt_of_main_thread()
+    while wait(futures, SECONDS_OF_WAITING).not_done:
+        interrupt = interrupt_of_main_thread()
+        if interrupt is not None and interrupt is not earlier:
+            raise KeyboardInterrupt
+
+
 # Parameters beside those of an `Architecture` that not every network or sample fits.
 SHAPED_BY = ("l1_structure", "augment", "test_time_augmentation", "input_shape")
 # What ends a trial, not the study, where drawn parameters may be behind it.
 FAILS_A_TRIAL = (DivergenceError, ArchitectureError, CallbackError)
+# Between two looks at whether Ctrl-C came in the main thread.
+SECONDS_OF_WAITING = 0.5
 # Of a trial: a score takes as long as some training steps.
 MOST_REPORTS = 14
 # Seconds that a sampler may take between two trials which run beside others.
@@ -310,7 +325,7 @@ class CrossValidationObjective:
             try:
                 for fold in range(n):
                     futures.append(threads.submit(fit, fold))
-                wait(futures)
+                _wait(futures)
             except BaseException as error:  # Ctrl-C, or a thread that cannot start
                 unit.fail(error)
                 for fold in range(len(futures), n):
