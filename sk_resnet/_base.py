@@ -332,8 +332,7 @@ class BaseResNet(CallbackSupportMixin, Model, ABC):
             checkpoint = self._checkpoint(seed, inputs, callbacks, continues=continues)
             if checkpoint is not None:
                 seed = checkpoint.values["seed"]
-                if checkpoint.fitted is not None:
-                    checkpoint.check_time(self.max_seconds)
+                if checkpoint.is_done(self.max_seconds):
                     return self._take_fitted(checkpoint, callbacks)
             limits = [] if self.max_seconds is None else [TimeLimit(self.max_seconds)]
             callbacks = [*callbacks, *limits]
@@ -359,8 +358,6 @@ class BaseResNet(CallbackSupportMixin, Model, ABC):
                     self._train_by(recipes, data, callbacks, followers, checkpoint)
                     self._calibrate(data)
             if checkpoint is not None:
-                if any(limit.came.is_set() for limit in limits):
-                    checkpoint.values["ended_after"] = self.max_seconds
                 self._finish(checkpoint)
         return self
 
@@ -402,6 +399,8 @@ class BaseResNet(CallbackSupportMixin, Model, ABC):
             if recipe.l1:
                 settle(self.nets_, recipe.lr)
                 self._update()
+            if checkpoint and checkpoint.is_paused:
+                checkpoint = None  # which goes on with this training, not the next
 
     # Checkpoints
 
@@ -429,7 +428,7 @@ class BaseResNet(CallbackSupportMixin, Model, ABC):
             for name, value in self.__getstate__().items()
             if name.endswith("_") or name in ("_saved", "_seed", "_sklearn_version")
         }
-        checkpoint.finish(fitted, self.nets_)
+        checkpoint.finish(fitted, self.nets_, self.max_seconds)
 
     def _take_fitted(self, checkpoint: Checkpoint, callbacks: list[Any]) -> "BaseResNet":
         """Become what an earlier run of the fit ended with."""
@@ -438,7 +437,7 @@ class BaseResNet(CallbackSupportMixin, Model, ABC):
         self.__setstate__({**parameters, **(checkpoint.fitted or {}), **open_callbacks})
         recipe = self._recipe(1, self.batch_size_, "constant")
         heard = self._heard(callbacks, [])
-        for place, state in checkpoint.states.items():
+        for place, state in checkpoint.ended.items():
             net = self.nets_[place]
             restore(net, state, recipe)
             net.take_callbacks(heard)

@@ -194,15 +194,17 @@ class TimeLimit(Callback):
     Copies count from the same start: members that train one after the other share it.
     """
 
+    has_stopped = False
+
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self.start = time.monotonic()
-        self.came = threading.Event()
 
-    def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
-        """Stop where the time is up."""
-        if time.monotonic() - self.start >= self.seconds:
-            self.came.set()
+    def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
+        """Stop where the time is up; a training that is done needs no stop."""
+        is_up = time.monotonic() - self.start >= self.seconds
+        if is_up and net.n_epochs_done < net.recipe.n_epochs:
+            self.has_stopped = True
             raise KeyboardInterrupt  # skorch's way to stop
 
 

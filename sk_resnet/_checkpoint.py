@@ -33,17 +33,21 @@ class Checkpoint:
     """File of one fit, with the states of its networks by their number.
 
     `values` are those of the estimator: its seed, the training that it is in (the second
-    is the fine-tuning), and what it had when that began.
+    is the fine-tuning), and what it had when that began. `fitted` and `ended` are the model
+    and the networks that a fit ended with. One whose time was up has `states` as well, from
+    which it goes on when it is given more.
     """
 
     path: Path
     identity: dict[str, str]
     values: dict[str, Any] = field(default_factory=dict)
     states: dict[int, Snapshot] = field(default_factory=dict)
+    ended: dict[int, Snapshot] = field(default_factory=dict)
     fitted: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         self._lock, self._has_warned, self.is_written = threading.Lock(), False, False
+        self.is_paused = False
         self._next = time.monotonic() + SECONDS_TO_FIRST
 
     @property
@@ -60,15 +64,12 @@ class Checkpoint:
                 "give validation_split a splitter with a random_state."
             )
 
-    def check_time(self, max_seconds: float | None) -> None:
-        """Refuse more time for a fit that came to its end when its time was up."""
-        had = self.values.get("ended_after")
+    def is_done(self, max_seconds: float | None) -> bool:
+        """Whether an earlier run ended the fit, and more time would not take it further."""
+        had = self.values.pop("ended_after", None)
         if had is not None and (max_seconds is None or max_seconds > had):
-            raise ValueError(
-                f"The checkpoint {self.path} is of a fit that ended after "
-                f"max_seconds={had}: set max_seconds to that to get its model, or delete "
-                "the file to start anew with more time."
-            )
+            self.fitted, self.ended = None, {}
+        return self.fitted is not None
 
     def is_past(self, stage: int) -> bool:
         """Whether an earlier run came to the end of that training."""
@@ -135,10 +136,12 @@ class Checkpoint:
                 "identity": self.identity,
                 **self.values,
                 "states": {place: state.values for place, state in self.states.items()},
+                "ended": {place: state.values for place, state in self.ended.items()},
             }
             arrays = {
-                f"{place}.{name}": array
-                for place, state in self.states.items()
+                f"{kind}.{place}.{name}": array
+                for kind, of in (("states", self.states), ("ended", self.ended))
+                for place, state in of.items()
                 for name, array in state.arrays.items()
             }
             return {
@@ -148,13 +151,22 @@ class Checkpoint:
                 "fitted": self.fitted,
             }
 
-    def finish(self, fitted: dict[str, Any], nets: Sequence[ResidualNet]) -> None:
+    def finish(
+        self,
+        fitted: dict[str, Any],
+        nets: Sequence[ResidualNet],
+        max_seconds: float | None,
+    ) -> None:
         """Write what a fit ended with, and what a further training goes on from."""
         self.fitted = fitted
-        self.states = {
+        self.ended = {
             place: take_snapshot(net, state_by_name(net), held=0)
             for place, net in enumerate(nets)
         }
+        if self.is_paused:
+            self.values["ended_after"] = max_seconds
+        else:
+            self.states = {}
         self.write()
 
 
@@ -247,12 +259,14 @@ def open_checkpoint(
             )
         plain = json.loads(content["plain"])
         earlier = plain.pop("identity")
-        arrays: dict[str, dict[str, Any]] = {}
+        arrays: dict[tuple[str, str], dict[str, Any]] = {}
         for name, array in content["arrays"].items():
-            place, _, rest = name.partition(".")
-            arrays.setdefault(place, {})[rest] = array
-        states = plain.pop("states")
-        new.states = {int(k): Snapshot(values, arrays[k]) for k, values in states.items()}
+            kind, place, rest = name.split(".", 2)
+            arrays.setdefault((kind, place), {})[rest] = array
+        new.states, new.ended = (
+            {int(k): Snapshot(v, arrays[kind, k]) for k, v in plain.pop(kind).items()}
+            for kind in ("states", "ended")
+        )
         new.values, new.fitted = plain, content["fitted"]
     except BROKEN as error:
         raise ModelFileError(

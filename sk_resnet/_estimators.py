@@ -715,7 +715,8 @@ default="one_cycle"
         would make fewer than 500 steps: on fewer than about 1,000 samples.
     max_seconds : float, default=None
         Seconds after which `fit` stops training at the end of an epoch, before the
-        learning rate has come down. None sets no limit.
+        learning rate has come down. None sets no limit. With a `checkpoint`, the same fit
+        with a larger one goes on from there.
     batch_size : int or "auto", default="auto"
         Samples in a step, at least 2; "auto" takes 8 to 128, a power of two: about a
         quarter of up to 128 samples, then 32, and a sixteenth of more than 512.
@@ -962,7 +963,8 @@ default="one_cycle"
         would make fewer than 500 steps: on fewer than about 1,000 samples.
     max_seconds : float, default=None
         Seconds after which `fit` stops training at the end of an epoch, before the
-        learning rate has come down. None sets no limit.
+        learning rate has come down. None sets no limit. With a `checkpoint`, the same fit
+        with a larger one goes on from there.
     batch_size : int or "auto", default="auto"
         Samples in a step, at least 2; "auto" takes 8 to 128, a power of two: about a
         quarter of up to 128 samples, then 32, and a sixteenth of more than 512.
@@ -1203,7 +1205,8 @@ default="one_cycle"
         would make fewer than 500 steps: on fewer than about 1,000 samples.
     max_seconds : float, default=None
         Seconds after which `fit` stops training at the end of an epoch, before the
-        learning rate has come down. None sets no limit.
+        learning rate has come down. None sets no limit. With a `checkpoint`, the same fit
+        with a larger one goes on from there.
     batch_size : int or "auto", default="auto"
         Samples in a step, at least 2; "auto" takes 8 to 128, a power of two: about a
         quarter of up to 128 samples, then 32, and a sixteenth of more than 512.
@@ -1433,7 +1436,8 @@ default="one_cycle"
         would make fewer than 500 steps: on fewer than about 1,000 samples.
     max_seconds : float, default=None
         Seconds after which `fit` stops training at the end of an epoch, before the
-        learning rate has come down. None sets no limit.
+        learning rate has come down. None sets no limit. With a `checkpoint`, the same fit
+        with a larger one goes on from there.
     batch_size : int or "auto", default="auto"
         Samples in a step, at least 2; "auto" takes 8 to 128, a power of two: about a
         quarter of up to 128 samples, then 32, and a sixteenth of more than 512.

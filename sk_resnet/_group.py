@@ -96,10 +96,16 @@ class Group:
         if self.device.type == "cuda" and whole.spec.n_dims < 3:
             whole.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         state = whole.state_dict()
+        # Their counters are one, which is none of those that ended in an earlier run.
+        going_on = [i for i, member in enumerate(self.members) if member.is_training]
+        for name, w in networks[going_on[0]].state_dict().items():
+            if w.ndim == 0:
+                state[name].copy_(w)
         for i, network in enumerate(networks):
             # Not load_state_dict, which takes as long as several steps.
             for name, w in network.state_dict(keep_vars=True).items():
-                w.data = slice_of(state[name], len(networks), i, i + 1)
+                if w.ndim or i in going_on:
+                    w.data = slice_of(state[name], len(networks), i, i + 1)
         self.network = whole
         self._parts = {(0, len(networks)): self._trainable(whole, self.members)}
         self._steps: dict[Any, Callable[..., None]] = {}
@@ -189,26 +195,33 @@ class Group:
         Once several fits have been written together, so is their last epoch: a fit that has
         ended could not go on with the others.
         """
-        given = [(m, m.progress) for m in by_member if m.progress is not None]
-        every = {id(p.checkpoint): p.checkpoint for _, p in given}
+        given = [m.progress for m in by_member if m.progress is not None]
+        every = {id(p.checkpoint): p.checkpoint for p in given}
         ends_together = is_last and len(every) > 1
-        if not any(
+        is_due = any(
             checkpoint.is_due() or (ends_together and checkpoint.is_written)
             for checkpoint in every.values()
-        ):
-            return
+        )
+        if is_due or (is_last and given):  # other groups of an ensemble may follow
+            self.keep(by_member, [m for m in by_member if m.is_training], n_done)
+        if is_due:
+            first, *others = every.values()
+            first.write(others)
+
+    def keep(self, by_member: list[Member], going_on: list[Member], n_done: int) -> None:
+        """Bring what is reached behind so many epochs into the checkpoints."""
         rates = dict(zip(self.members, self.rates(), strict=True))
-        for member, progress in given:
-            if member.is_training:
+        for member in by_member:
+            if member.progress is None:
+                continue
+            if member in going_on:
                 member.keep(self._optimizer_state(member), rates[member])
-            elif progress.state is not None:
-                progress.state.values["is_present"] = member in rates
+            state = member.progress.state
+            if state is not None and state.has_ended:
+                state.values["is_present"] = member in rates
                 # Its batches were still drawn while it had a place.
-                progress.state.arrays.update(generators(member.net))
-            if progress.state is not None:
-                progress.state.values["n_done"] = n_done
-        first, *others = every.values()
-        first.write(others)
+                state.arrays.update(generators(member.net))
+                state.values["n_done"] = n_done
 
     def _optimizer_state(self, member: Member) -> dict[str, dict[str, Any]]:
         """What the optimizer holds of a member, by the names of its parameters."""

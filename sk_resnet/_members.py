@@ -141,8 +141,9 @@ def _train_part(
                     member.n_done, member.lr = n_done, rates[member]
                 return False
             check()
-            training = _going_on(group, training)
             n_done += 1
+            _pause(group, by_member, training, n_done)
+            training = _going_on(group, training)
             is_last = not training or n_done == group.n_epochs
             group.write_due(by_member, n_done, is_last=is_last)
     finally:
@@ -152,6 +153,18 @@ def _train_part(
 
 def _would_fit_in_parts(training: list[Member], error: BaseException) -> bool:
     return len(training) > 1 and lacks_memory(error)
+
+
+def _pause(
+    group: Group, by_member: list[Member], training: list[Member], n_done: int
+) -> None:
+    """Keep what members have reached whose time is up, to go on from with more."""
+    paused = [m for m in training if m.progress is not None and m.net.is_paused]
+    if paused:
+        group.keep(by_member, [*paused, *(m for m in training if m.is_training)], n_done)
+    for member in paused:
+        assert member.progress is not None
+        member.progress.checkpoint.is_paused = True
 
 
 def _going_on(group: Group, training: list[Member]) -> list[Member]:
@@ -164,7 +177,7 @@ def _going_on(group: Group, training: list[Member]) -> list[Member]:
     group.drop_ended(left)
     for member in ended:
         held = member.end()
-        if isinstance(held, int):
+        if isinstance(held, int) and not member.net.is_paused:
             lr = float(member.net.optimizer_.param_groups[0]["lr"])
             member.keep(state_by_name(member.net), lr, held)
     return left

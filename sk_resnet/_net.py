@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 from sk_resnet._augment import View, unchanged
 from sk_resnet._batches import ArrayDataset, Batch, Batches
-from sk_resnet._callbacks import held_epoch, wants_batches
+from sk_resnet._callbacks import TimeLimit, held_epoch, wants_batches
 from sk_resnet._compat_skorch import BareNet
 from sk_resnet._compat_torch import Contents
 from sk_resnet._data import Data
@@ -135,6 +135,12 @@ class ResidualNet(BareNet):
     def n_epochs_done(self) -> int:
         """Epochs of this training that came to their end."""
         return sum("dur" in row for row in self.history[self.n_epochs_before :])
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether a limit of time ended this training before its last epoch."""
+        limits = [one for _, one in self.callbacks_ if isinstance(one, TimeLimit)]
+        return any(limit.has_stopped for limit in limits)
 
     @property
     def is_in_epoch(self) -> bool:

@@ -76,6 +76,8 @@ class Training:
         """
         net, state, began = self.net, self.state, self.began
         if state is not None and state.has_ended:
+            net.take_callbacks(self.callbacks)
+            restore_callbacks(net, state)
             return int(state.values["held"])
         training, validation = net.prepare(
             self.data,
@@ -97,7 +99,8 @@ class Training:
         finally:
             net.module_.eval()
         held = net.end(self.data.training)
-        self._keep(began, held)
+        if not net.is_paused:
+            self._keep(began, held)
         return held
 
     def _new_run(self, n_batches: int, is_cancelled: Callable[[], bool]) -> Run:
@@ -142,6 +145,9 @@ class Training:
         except KeyboardInterrupt:
             if run.is_interrupted() or net.n_epochs_done == 0:
                 raise
+            if net.is_paused and self.progress:  # before callbacks put weights back
+                self._keep(began)
+                self.progress.checkpoint.is_paused = True
         finally:
             net.forget_unfinished_epoch()
 

@@ -311,18 +311,45 @@ def test_a_fit_goes_on_with_another_limit_of_time(tmp_path, more):
     assert_same(model, ResNetClassifier(**parameters).fit(ROWS, CLASSES))
 
 
-def test_a_fit_that_its_time_ended_is_not_taken_for_a_longer_one(tmp_path):
-    model = ResNetClassifier(**SMALL, checkpoint=tmp_path / "c", max_seconds=1e-9)
+@pytest.mark.parametrize("name", FITS.keys() - {"without a seed"})
+def test_a_fit_whose_time_was_up_goes_on_with_more_to_the_same_bits(name, tmp_path):
+    changes, *data = FITS[name]
+    parameters = {**SMALL, **changes}
+    expected = ResNetClassifier(**parameters).fit(*data)
+    model = ResNetClassifier(**parameters, checkpoint=tmp_path / "c")
+    for n in range(1, 5):  # each runs out of time at once, and has done one epoch more
+        limit = n * 1e-9
+        ended = clone(model).set_params(max_seconds=limit).fit(*data)
+        assert len(ended.history_) == n + (ended.finetune_epochs > 0)
+        again = clone(model).set_params(max_seconds=limit / 2).fit(*data)
+        assert_same(again, ended)  # what it has is what was asked for
+    assert_same(model.set_params(max_seconds=1000).fit(*data), expected)
+
+
+def test_groups_whose_time_was_up_go_on_with_more(tmp_path, monkeypatch):
+    monkeypatch.setattr(_fused, "MOST_ON_CPU", 2)
+    parameters = {**SMALL, "n_estimators": 5, "max_epochs": 12, "random_state": 2}
+    parameters["callbacks"] = [EarlyStopping(patience=1)]
+    expected = ResNetClassifier(**parameters).fit(ROWS, CLASSES)
+    assert min(expected.best_epoch_) < max(expected.best_epoch_)
+    model = ResNetClassifier(**parameters, checkpoint=tmp_path / "c")
+    for n in range(1, 13):
+        model.set_params(max_seconds=n * 1e-9).fit(ROWS, CLASSES)
+        assert model.n_epochs_ <= n
+    assert_same(model.set_params(max_seconds=None).fit(ROWS, CLASSES), expected)
+
+
+@pytest.mark.parametrize("n_estimators", [1, 3])
+def test_a_fit_that_came_to_its_end_with_its_time_is_done(
+    n_estimators, tmp_path, monkeypatch
+):
+    parameters = {**SMALL, "n_estimators": n_estimators, "max_epochs": 1}
+    model = ResNetClassifier(**parameters, checkpoint=tmp_path / "c", max_seconds=1e-9)
     model.fit(ROWS, CLASSES)
-    before = (tmp_path / "c").read_bytes()
-    assert model.n_epochs_ == 1
-    for less in (1e-9, 1e-10):  # what it has is what was asked for
-        assert clone(model).set_params(max_seconds=less).fit(ROWS, CLASSES).n_epochs_ == 1
+    monkeypatch.setattr(base, "train", None)
     for more in (1.0, None):
         longer = clone(model).set_params(max_seconds=more)
-        with pytest.raises(ValueError, match="ended after max_seconds=1e-09: set"):
-            longer.fit(ROWS, CLASSES)
-    assert (tmp_path / "c").read_bytes() == before
+        assert_same(longer.fit(ROWS, CLASSES), model)
 
 
 def test_what_changes_nothing_may_change(tmp_path):
@@ -401,7 +428,7 @@ def test_a_fused_search_that_is_killed_goes_on_to_the_same_bits(n_writes, tmp_pa
         np.testing.assert_array_equal(found.cv_results_[name], expected.cv_results_[name])
     assert_same(found.best_estimator_, expected.best_estimator_)
     for file in tmp_path.iterdir():
-        states = json.loads(_checkpoint.read_archive(file, "checkpoint")["plain"])["states"]
+        states = json.loads(_checkpoint.read_archive(file, "checkpoint")["plain"])["ended"]
         assert [len(state["history"]) for state in states.values()] == [6, 6]
     assert found.best_estimator_.n_epochs_ == 6
 
