@@ -41,6 +41,7 @@ from sklearn.model_selection import (
 )
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
+from skorch import callbacks as skorch_callbacks
 from skorch.callbacks import Callback
 
 import sk_resnet
@@ -1122,6 +1123,44 @@ def test_a_drawn_callback_that_cannot_be_fails_the_trial_only(data, parameter):
     states = [trial.state for trial in study.trials]
     assert states == [TrialState.FAIL, TrialState.COMPLETE]
     assert reason in study.trials[0].user_attrs["error"]
+
+
+OF_SKORCH = {
+    "threshold_mode": (skorch_callbacks.EarlyStopping(), ["none", "rel"]),
+    "monitor": (skorch_callbacks.EarlyStopping(), ["valid_auc", "train_loss"]),
+    "policy": (skorch_callbacks.LRScheduler("StepLR", step_size=1), ["Steps", "StepLR"]),
+    "gradient_clip_value": (skorch_callbacks.GradientNormClipping(), ["x", 1.0]),
+}
+
+
+@pytest.mark.parametrize("parameter", OF_SKORCH)
+def test_a_drawn_callback_of_skorch_that_cannot_be_fails_the_trial_only(data, parameter):
+    callback, choices = OF_SKORCH[parameter]
+    name = f"model__callbacks__one__{parameter}"
+    model = pipeline(callbacks=[("one", callback)])
+    objective = CrossValidationObjective(
+        model, *data, space={name: CategoricalDistribution(choices)}, cv=2
+    )
+    study = optuna.create_study(direction="maximize")
+    for choice in choices:
+        study.enqueue_trial({name: choice})
+    with pytest.warns(UserWarning, match="Trial 0: .* of a callback: "):
+        study.optimize(objective, n_trials=2)
+    states = [trial.state for trial in study.trials]
+    assert states == [TrialState.FAIL, TrialState.COMPLETE]
+    assert " of a callback: " in study.trials[0].user_attrs["error"]
+
+
+def test_errors_beside_a_drawn_callback_end_the_study(data):
+    model = pipeline(callbacks=[("one", skorch_callbacks.EarlyStopping("train_loss"))])
+    space = {"model__callbacks__one__patience": CategoricalDistribution([2, 3])}
+
+    def score(model, X, y):
+        raise ValueError("of the score")
+
+    objective = CrossValidationObjective(model, *data, space=space, cv=2, scoring=score)
+    with pytest.raises(ValueError, match="of the score"):
+        optuna.create_study(direction="maximize").optimize(objective, n_trials=1)
 
 
 def test_a_callback_that_cannot_be_and_is_not_drawn_ends_the_study(data):

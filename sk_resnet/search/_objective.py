@@ -8,6 +8,7 @@ import os
 import pickle
 import secrets
 import shutil
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -23,6 +24,7 @@ from sklearn.base import BaseEstimator, clone, is_classifier
 from sklearn.metrics import check_scoring
 from sklearn.model_selection import check_cv
 from sklearn.utils import check_consistent_length, check_random_state, indexable
+from skorch.exceptions import SkorchException
 
 from sk_resnet._callbacks import CallbackError, CtrlC, interrupt_of_main_thread
 from sk_resnet._compat_sklearn import rows_of
@@ -90,6 +92,17 @@ SHAPED_BY = ("l1_structure", "augment", "test_time_augmentation", "input_shape")
 FAILS_A_TRIAL = (DivergenceError, ArchitectureError, CallbackError)
 # Between two looks at whether Ctrl-C came in the main thread.
 SECONDS_OF_WAITING = 0.5
+# What callbacks of others raise for parameters that cannot be.
+OF_CALLBACKS = (
+    SkorchException,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    RuntimeError,
+    AssertionError,
+)
 # Of a trial: a score takes as long as some training steps.
 MOST_REPORTS = 14
 # Seconds that a sampler may take between two trials which run beside others.
@@ -291,6 +304,21 @@ class CrossValidationObjective:
             self._prefix + name in self.space for name in names
         )
 
+    def _is_of_drawn_callback(self, error: BaseException) -> bool:
+        """Whether it was raised within a callback whose parameters are drawn."""
+        start, given = f"{self._prefix}callbacks__", self.estimator.get_params()
+        names = {
+            k.removeprefix(start).split("__")[0] for k in self.space if k.startswith(start)
+        }
+        drawn = tuple(
+            kind if isinstance(kind, type) else type(kind)
+            for kind in (given[f"{start}{name}"] for name in names)
+        )
+        frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
+        return isinstance(error, OF_CALLBACKS) and any(
+            isinstance(frame.f_locals.get("self"), drawn) for frame in frames
+        )
+
     def _fit_folds(
         self, trial: BaseTrial, parameters: dict[str, Any], folder: Path | None
     ) -> tuple[list[float], list[int]]:
@@ -337,6 +365,9 @@ class CrossValidationObjective:
             raise KeyboardInterrupt
         if unit.error is not None:
             try:
+                if self._is_of_drawn_callback(unit.error):
+                    reason = f"{type(unit.error).__name__} of a callback: {unit.error}"
+                    raise CallbackError(reason) from unit.error
                 raise unit.error
             finally:  # or its traceback would keep itself, and the data, alive
                 unit.error = None
