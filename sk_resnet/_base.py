@@ -301,7 +301,8 @@ class BaseResNet(CallbackSupportMixin, Model, ABC):
         -----
         An error before the first epoch is done leaves the estimator as it was, with the
         model of an earlier fit. So does a training that diverges. Ctrl-C and errors of
-        callbacks after that keep the epochs that are done.
+        callbacks after that keep the epochs that are done, and of an ensemble the members
+        that have done one.
         """
         inputs = {
             "X": X,
@@ -625,6 +626,11 @@ class BaseResNet(CallbackSupportMixin, Model, ABC):
             )
         # A network that compact() cut counts as the one that it was cut from.
         network = replace(self.net_.module_.spec, cut_to=None)
+        if self.n_estimators not in ("auto", network.members):
+            raise ValueError(
+                "Training goes on with the networks of the earlier fit, of which there are "
+                f"{network.members}: set n_estimators={network.members}, or {START_ANEW}"
+            )
         if (
             spec != earlier
             or self.scale != earlier.scaling
@@ -736,9 +742,21 @@ class BaseResNet(CallbackSupportMixin, Model, ABC):
         finally:  # also after Ctrl-C: the epochs that are done stay usable
             self.history_, lengths = joined_history(self.history_, nets)
             self.n_epochs_ = len(self.history_)
-            held = lengths if held is None else held
+            if held is None:
+                self._drop_untrained(lengths)
+                held = [n for n in lengths if n] or lengths
             self.best_epoch_ = held[0] if len(held) == 1 else np.array(held)
             self._update()
+
+    def _drop_untrained(self, lengths: list[int]) -> None:
+        """Leave out members that had done no epoch when the fit was ended."""
+        trained = [net for net, n in zip(self.nets_, lengths, strict=True) if n]
+        if 0 < len(trained) < len(lengths):
+            net, modules = self.net_, [one.module_ for one in trained]
+            self._adopt(modules, net.input_spec, net.target, torch.device(net.device))
+            self.nets_ = trained
+            if len(trained) == 1:
+                self.net_ = trained[0]
 
     def _heard(self, callbacks: list[Any], followers: list[Any]) -> list[Any]:
         """Callbacks that each member gets."""

@@ -224,3 +224,53 @@ def test_forks_behind_a_fit_predict_and_fit():
         check=True,
     )
     assert done.stdout == "done\n"
+
+
+class CtrlCAt(Callback):
+    """Sends Ctrl-C behind so many epochs of members that train one after the other."""
+
+    def __init__(self, n_left):
+        self.n_left = n_left  # a list, which copies share
+
+    def on_epoch_end(self, net, **kwargs):
+        self.n_left[0] -= 1
+        if self.n_left[0] == 0:
+            signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize(("n_epochs", "lengths"), [(2, 2), (4, [3, 1]), (7, [3, 3, 1])])
+def test_ctrl_c_leaves_an_ensemble_of_those_that_were_trained(n_epochs, lengths):
+    whole = clone(ONE).set_params(n_estimators=3, max_epochs=3, calibrate=False)
+    whole.set_params(callbacks=[CtrlCAt([99])]).fit(X, Y)
+    model = clone(whole).set_params(callbacks=[CtrlCAt([n_epochs])])
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(X, Y)
+    np.testing.assert_array_equal(model.best_epoch_, lengths)
+    n_left = np.size(lengths)
+    assert len(model.nets_) == model.module_.spec.members == n_left
+    alone = [net.outputs(X) for net in model.nets_]
+    np.testing.assert_allclose(
+        model.net_.outputs(X).reshape(n_left, *alone[0].shape), alone, rtol=1e-4, atol=1e-5
+    )
+    for net, expected, n in zip(
+        model.nets_, whole.nets_[:n_left], np.atleast_1d(lengths), strict=True
+    ):
+        if n == 3:
+            assert_equal(
+                net.module_.state_dict().values(), expected.module_.state_dict().values()
+            )
+    model.set_params(warm_start=True, callbacks=None)
+    if n_left < 3:
+        with pytest.raises(ValueError, match=f"set n_estimators={n_left}, or"):
+            model.fit(X, Y)
+    model.set_params(n_estimators=n_left).fit(X, Y)
+    assert len(model.nets_) == n_left
+    assert model.score(X, Y) > 0.8
+
+
+def test_ctrl_c_in_a_further_fit_leaves_all_members():
+    model = clone(ONE).set_params(n_estimators=3, max_epochs=3, warm_start=True)
+    model.fit(X, Y).set_params(callbacks=[CtrlCAt([2])])
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(X, Y)
+    np.testing.assert_array_equal(model.best_epoch_, [5, 3, 3])
