@@ -733,7 +733,9 @@ default="one_cycle"
         How each channel (each feature of a row) is shifted and scaled, by statistics of the
         training part: "standard" to mean 0 and deviation 1; "robust" by its median and the
         distance of its quartiles, and then squashed smoothly into (-3, 3), for features
-        with a few values that lie far out (section 3 of [6]_).
+        with a few values that lie far out (section 3 of [6]_). None is
+        for values of about size 1 around 0: networks hardly learn from others, and numbers
+        that are far from 0 for their spread lose their places in the bins of `embedding`.
     validation_split : "auto", float, splitter, list of a pair of index arrays, or None, \
 default="auto"
         Part of the training data that is held out to validate on. With "auto" and
@@ -981,7 +983,9 @@ default="one_cycle"
         How each channel (each feature of a row) is shifted and scaled, by statistics of the
         training part: "standard" to mean 0 and deviation 1; "robust" by its median and the
         distance of its quartiles, and then squashed smoothly into (-3, 3), for features
-        with a few values that lie far out (section 3 of [6]_).
+        with a few values that lie far out (section 3 of [6]_). None is
+        for values of about size 1 around 0: networks hardly learn from others, and numbers
+        that are far from 0 for their spread lose their places in the bins of `embedding`.
     validation_split : "auto", float, splitter, list of a pair of index arrays, or None, \
 default="auto"
         Part of the training data that is held out to validate on. With "auto" and
@@ -1223,7 +1227,9 @@ default="one_cycle"
         How each channel (each feature of a row) is shifted and scaled, by statistics of the
         training part: "standard" to mean 0 and deviation 1; "robust" by its median and the
         distance of its quartiles, and then squashed smoothly into (-3, 3), for features
-        with a few values that lie far out (section 3 of [6]_).
+        with a few values that lie far out (section 3 of [6]_). None is
+        for values of about size 1 around 0: networks hardly learn from others, and numbers
+        that are far from 0 for their spread lose their places in the bins of `embedding`.
     validation_split : "auto", float, splitter, list of a pair of index arrays, or None, \
 default="auto"
         Part of the training data that is held out to validate on. "auto" and None hold
@@ -1454,7 +1460,9 @@ default="one_cycle"
         How each channel (each feature of a row) is shifted and scaled, by statistics of the
         training part: "standard" to mean 0 and deviation 1; "robust" by its median and the
         distance of its quartiles, and then squashed smoothly into (-3, 3), for features
-        with a few values that lie far out (section 3 of [6]_).
+        with a few values that lie far out (section 3 of [6]_). None is
+        for values of about size 1 around 0: networks hardly learn from others, and numbers
+        that are far from 0 for their spread lose their places in the bins of `embedding`.
     validation_split : "auto", float, splitter, list of a pair of index arrays, or None, \
 default="auto"
         Part of the training data that is held out to validate on. "auto" and None hold

@@ -18,6 +18,8 @@ CHUNK_BYTES = 32 * 2**20
 MOST_FOR_QUANTILES = 2 * 10**6
 # What scaled values stay within, where outliers are not to reach far.
 CLIP = 3.0
+# Whose square is finite in float32; beyond it they are at ±CLIP to the last bit.
+FARTHEST = 1e18
 
 
 @dataclass(frozen=True)
@@ -90,8 +92,11 @@ class InputSpec:
         return np.ascontiguousarray(self.clipped(out), dtype=np.float32)
 
     def clipped(self, x: Any) -> Any:
-        """Scaled values, of which robust ones come close to ±CLIP, but not there."""
-        return x / (1 + (x / CLIP) ** 2) ** 0.5 if self.robust else x
+        """Scaled values, of which robust ones come close to ±CLIP."""
+        if not self.robust:
+            return x
+        x = x.clip(-FARTHEST, FARTHEST)
+        return x / (1 + (x / CLIP) ** 2) ** 0.5
 
     def transform_tensor(self, X: torch.Tensor) -> torch.Tensor:
         """What `transform` gives, in operations of torch that can be exported."""

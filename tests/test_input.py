@@ -259,3 +259,16 @@ def test_photos_are_learned_from_their_colours():
     moved = np.ascontiguousarray(np.moveaxis(X, -1, 1))
     same = first.fit(moved, y).predict_proba(moved)
     np.testing.assert_allclose(model.predict_proba(X), same, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_robust_values_stay_finite_however_far_out_they_lie(dtype):
+    most = float(np.finfo(dtype).max)
+    X = np.random.default_rng(0).normal(size=(50, 2)).astype(dtype)
+    spec = input_spec(X, input_shape=None, channel_axis="auto")
+    spec = with_quantiles(spec, X, np.ones(50))
+    far = np.array([1e9, 1e18, most**0.5, most / 1e3]).astype(dtype)
+    found = spec.transform(np.column_stack([far, -far]))
+    np.testing.assert_allclose(found, [[3, -3]] * 4, rtol=1e-6)
+    found = spec.transform_tensor(torch.tensor(np.column_stack([far, -far])))
+    np.testing.assert_allclose(found, [[3, -3]] * 4, rtol=1e-6)
