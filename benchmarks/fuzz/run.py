@@ -5,8 +5,9 @@
 
 Each file is that of one of four models with a change: of bytes, with the old checksum or a
 new one, of the members of the zip file, of the schema that names types and values, or of an
-array. It must end in a model or in ModelFileError. Any other error, more than ten seconds,
-and more than 200 MB beside the model are faults, and the files of faults are kept.
+array. It must end in a model or in ModelFileError. Any other error, more than ten seconds
+of the processor or a minute, and more than 200 MB beside the model are faults, and their
+files are kept.
 """
 
 import argparse
@@ -49,7 +50,9 @@ JUNK = [
     [[]],
     {"a": 1},
 ]
-MOST_SECONDS, MOST_BYTES = 10, 200 * 2**20
+# Of the processor, and on the clock, where others may use the machine.
+MOST_SECONDS, MOST_SECONDS_TO_WAIT = 10, 60
+MOST_BYTES = 200 * 2**20
 
 
 def models(folder):
@@ -237,7 +240,7 @@ def outcome(path, X):
 
 def too_long(number, frame):
     """End a case that hangs."""
-    raise TimeoutError(f"more than {MOST_SECONDS} seconds")
+    raise TimeoutError("more than ten seconds of the processor, or a minute")
 
 
 def main():
@@ -248,7 +251,8 @@ def main():
     parser.add_argument("--keep", type=Path, default=Path("faults"), help="files of faults")
     add_option(parser, __file__)
     options = parser.parse_args()
-    signal.signal(signal.SIGALRM, too_long)
+    for one in (signal.SIGALRM, signal.SIGPROF):
+        signal.signal(one, too_long)
     rng, found, faults = random.Random(options.seed), Counter(), 0
     longest, before = 0.0, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with tempfile.TemporaryDirectory() as folder:
@@ -261,10 +265,12 @@ def main():
             change = rng.choice(list(CHANGES))
             content = CHANGES[change](rng.choice(list(contents.values())), rng)
             path.write_bytes(content)
-            signal.alarm(MOST_SECONDS)
-            started = time.perf_counter()
+            signal.alarm(MOST_SECONDS_TO_WAIT)
+            signal.setitimer(signal.ITIMER_PROF, MOST_SECONDS)
+            started = time.process_time()
             ends = outcome(path, X)
-            longest = max(longest, time.perf_counter() - started)
+            longest = max(longest, time.process_time() - started)
+            signal.setitimer(signal.ITIMER_PROF, 0)
             signal.alarm(0)
             known = ends == "refused" or ends.startswith("a model")
             found[change, ends if known else "fault"] += 1
