@@ -248,7 +248,7 @@ class ResidualNet(BareNet):
         """Least value of a column so far; epochs of earlier fits may lack it."""
         n = len(self.history)
         row, least = self._least.get(name, (None, None))
-        if n > 1 and row is self.history[n - 2]:
+        if row is self.history[n - 2]:
             return least
         # The first time, or the history is another one since.
         earlier = [past[name] for past in self.history[:-1] if name in past]

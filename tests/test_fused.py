@@ -36,6 +36,7 @@ from skorch.callbacks import Callback
 
 import sk_resnet._fused as fused
 from sk_resnet import EarlyStopping, ResNetClassifier, ResNetRegressor
+from sk_resnet._fused import present_settings, same_settings
 from sk_resnet._group import Group
 
 RNG = np.random.default_rng(0)
@@ -503,3 +504,14 @@ def test_ctrl_c_ends_a_search_and_the_process():
         out, _ = process.communicate(timeout=100)
         assert out == "interrupted\n"
         assert process.returncode == 0
+
+
+def test_threads_have_a_backend_of_their_own():
+    """It holds the call of Parallel that it works for, which may be one of each thread."""
+    with joblib.parallel_config("threading", n_jobs=2):
+        given = present_settings()
+        with same_settings(*given):
+            own = present_settings()[1]
+    assert type(own["backend"]) is type(given[1]["backend"])
+    assert own["backend"] is not given[1]["backend"]
+    assert own["n_jobs"] == 2

@@ -399,6 +399,52 @@ def test_a_member_that_is_too_large_for_memory_fails_alone(monkeypatch):
     assert isinstance(outcomes[1], MemoryError)
 
 
+@pytest.mark.filterwarnings("ignore:.* do not fit into memory")
+def test_an_error_of_one_half_is_none_of_the_other(monkeypatch):
+    models = [ResNetClassifier(**ALONE, random_state=i) for i in range(4)]
+    found = trainings(models, ROWS, CLASSES)
+    last, act = found[-1].net, Group._gradients
+
+    def limited(self, *args):
+        if len(self.members) == 4:
+            raise MemoryError
+        if last in [member.net for member in self.members]:
+            raise RuntimeError("something else")
+        act(self, *args)
+
+    monkeypatch.setattr(Group, "_gradients", limited)
+    outcomes = train_together(found)
+    assert outcomes[:2] == [2, 2]
+    assert [str(outcome) for outcome in outcomes[2:]] == ["something else"] * 2
+
+
+@pytest.mark.filterwarnings("ignore:.* do not fit into memory")
+def test_members_that_ended_take_no_memory_of_a_half(monkeypatch):
+    stop = EarlyStopping("train_loss", patience=1, min_delta=9)  # in the second epoch
+    models = [
+        ResNetClassifier(**{**ALONE, "max_epochs": 4}, random_state=i, callbacks=own)
+        for i, own in enumerate([[stop], None, None])
+    ]
+    found, is_full, gather = trainings(models, ROWS, CLASSES), [], Group._gather
+    do_step = Group._do_step
+
+    def limited_step(self, *args):
+        if len(self.members) == 2:
+            is_full.append(True)
+            raise MemoryError
+        do_step(self, *args)
+
+    def limited_gather(self):
+        if is_full and len(self.members) > 1:
+            raise MemoryError
+        gather(self)
+
+    monkeypatch.setattr(Group, "_do_step", limited_step)
+    monkeypatch.setattr(Group, "_gather", limited_gather)
+    assert train_together(found) == [1, 4, 4]
+    assert is_full
+
+
 def test_other_errors_of_a_group_are_those_of_all(monkeypatch):
     fits(monkeypatch, 0, error=RuntimeError("something else"))
     models = [ResNetClassifier(**ALONE, random_state=i) for i in range(2)]

@@ -421,3 +421,17 @@ def test_the_best_losses_are_those_of_all_epochs_so_far(rows):
         expected = [v < min([np.inf, *losses[:i]]) for i, v in enumerate(losses)]
         assert history[:, f"{name}_best"] == expected
         assert not all(expected)
+
+
+def test_the_best_losses_are_those_of_the_epochs_that_are_left(rows):
+    X, y = rows
+    model = ResNetClassifier(4, max_epochs=6, n_estimators=1, batch_size=16)
+    model.set_params(warm_start=True, random_state=0, schedule="constant").fit(X, y)
+    del model.net_.history[1:]  # as behind Ctrl-C and errors
+    model.set_params(validation_split=0.3, lr=1e-3).fit(X, y)
+    history = model.net_.history
+    losses = history[:, "train_loss"]
+    expected = [v < min([np.inf, *losses[:i]]) for i, v in enumerate(losses)]
+    assert history[:, "train_loss_best"] == expected
+    assert "valid_loss" not in history[0]
+    assert history[1, "valid_loss_best"]
