@@ -428,7 +428,9 @@ def test_the_best_losses_are_those_of_the_epochs_that_are_left(rows):
     model = ResNetClassifier(4, max_epochs=6, n_estimators=1, batch_size=16)
     model.set_params(warm_start=True, random_state=0, schedule="constant").fit(X, y)
     del model.net_.history[1:]  # as behind Ctrl-C and errors
-    model.set_params(validation_split=0.3, lr=1e-3).fit(X, y)
+    model.net_.history[0]["train_loss"] = 100.0
+    others = np.random.default_rng(0).permutation(y)  # whose loss is above those before
+    model.set_params(validation_split=0.3, lr=1e-3).fit(X, others)
     history = model.net_.history
     losses = history[:, "train_loss"]
     expected = [v < min([np.inf, *losses[:i]]) for i, v in enumerate(losses)]
