@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -32,6 +34,7 @@ from sk_resnet import (
     save,
 )
 from sk_resnet import _base as base
+from sk_resnet._group import Group
 from sk_resnet._snapshot import state_by_name
 from sk_resnet.search import CrossValidationObjective, create_study, retry_stale_trials
 
@@ -337,6 +340,38 @@ def test_groups_whose_time_was_up_go_on_with_more(tmp_path, monkeypatch):
         model.set_params(max_seconds=n * 1e-9).fit(ROWS, CLASSES)
         assert model.n_epochs_ <= n
     assert_same(model.set_params(max_seconds=None).fit(ROWS, CLASSES), expected)
+
+
+def test_groups_that_are_done_train_no_more(tmp_path, monkeypatch):
+    monkeypatch.setattr(_checkpoint, "SECONDS_TO_FIRST", 1000)
+    monkeypatch.setattr(_fused, "MOST_ON_CPU", 2)
+    clock, epochs, train = itertools.count(), [], Group.train
+    monkeypatch.setattr(
+        "sk_resnet._callbacks.time", SimpleNamespace(monotonic=lambda: next(clock))
+    )
+    monkeypatch.setattr(Group, "train", lambda *a: (epochs.append(1), train(*a))[1])
+    parameters = {**SMALL, "n_estimators": 4, "max_epochs": 2}
+    model = ResNetClassifier(**parameters, checkpoint=tmp_path / "c", max_seconds=5)
+    model.fit(ROWS, CLASSES)  # a second goes by for each network and epoch
+    assert model.best_epoch_.tolist() == [2, 2, 1, 1]
+    del epochs[:]
+    model.set_params(max_seconds=None).fit(ROWS, CLASSES)
+    assert len(epochs) == 1
+    assert_same(model, ResNetClassifier(**parameters).fit(ROWS, CLASSES))
+
+
+def test_histories_of_finished_fits_are_plain_text(tmp_path):
+    """Which skops takes longer to write than all that a short fit leaves beside it."""
+    parameters = {**SMALL, "n_estimators": 1}
+    n_nodes = []
+    for n_epochs in (2, 9):
+        path = tmp_path / str(n_epochs)
+        changed = {**parameters, "max_epochs": n_epochs, "checkpoint": path}
+        ResNetClassifier(**changed).fit(ROWS, CLASSES)
+        with zipfile.ZipFile(path) as archive:
+            n_nodes.append(archive.read("schema.json").count(b"__class__"))
+            assert sum(name.endswith(".npy") for name in archive.namelist()) < 40
+    assert n_nodes[0] == n_nodes[1]
 
 
 @pytest.mark.parametrize("n_estimators", [1, 3])

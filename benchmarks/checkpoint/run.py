@@ -3,7 +3,8 @@
     python benchmarks/checkpoint/run.py             # cost, and 20 kills
     python benchmarks/checkpoint/run.py --kills 100
 
-The cost is the time of a fit with a checkpoint over that of the same fit without, in turns.
+The cost is the time of a fit with a checkpoint over that of the same fit without, in turns,
+which other processes disturb; and the share of its own time that a fit spends on it.
 For the kills, a process fits an ensemble and gets SIGKILL at a random moment; the next one
 goes on from the checkpoint, until one comes to the end.
 """
@@ -15,7 +16,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import torch
@@ -25,6 +28,9 @@ sys.path.append(str(Path(__file__).parents[1]))
 from results import add_option, mean_of, processor, record
 
 from sk_resnet import ResNetClassifier, load
+from sk_resnet._base import BaseResNet
+from sk_resnet._checkpoint import Checkpoint
+from sk_resnet._group import Group
 
 
 def sets():
@@ -38,14 +44,51 @@ def sets():
     }
 
 
+# What a fit does for its checkpoint alone; some of it within other parts of it.
+PARTS = (
+    (BaseResNet, "_checkpoint"),
+    (BaseResNet, "_finish"),
+    (Checkpoint, "check_rows"),
+    (Checkpoint, "write"),
+    (Group, "write_due"),
+)
+
+
+@contextmanager
+def spent():
+    """Seconds that fits spend on checkpoints within this context."""
+    seconds, is_within = [], []
+
+    def timed(act):
+        def call(*args, **kwargs):
+            if is_within:
+                return act(*args, **kwargs)
+            is_within.append(True)
+            started = time.perf_counter()
+            try:
+                return act(*args, **kwargs)
+            finally:
+                seconds.append(time.perf_counter() - started)
+                is_within.clear()
+
+        return call
+
+    with ExitStack() as stack:
+        for kind, name in PARTS:
+            stack.enter_context(mock.patch.object(kind, name, timed(getattr(kind, name))))
+        yield seconds
+
+
 def cost(options):
     """Print the share of the time that checkpoints add."""
     import skops.io  # noqa: F401 - which takes a second, once in a process
 
     ResNetClassifier(max_epochs=1).fit(*sets()["150 rows"][:2])  # torch's first steps
-    print(f"{'fit':<12} {'without':>9} {'with':>9} {'ratio':>7} {'files of':>10}")
+    print(
+        f"{'fit':<12} {'without':>9} {'with':>9} {'ratio':>7} {'share':>7} {'files of':>10}"
+    )
     for name, (X, y, parameters) in sets().items():
-        ratios, seconds = [], {None: [], True: []}
+        ratios, shares, seconds = [], [], {None: [], True: []}
         for i in range(options.repeats):
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / "fit"
@@ -54,17 +97,20 @@ def cost(options):
                         **parameters, random_state=i, checkpoint=path if kept else None
                     )
                     started = time.perf_counter()
-                    model.fit(X, y)
+                    with spent() as on_checkpoint:
+                        model.fit(X, y)
                     seconds[kept].append(time.perf_counter() - started)
+                    if kept:
+                        shares.append(sum(on_checkpoint) / seconds[kept][-1])
                 n_bytes = path.stat().st_size
             ratios.append(seconds[True][-1] / seconds[None][-1])
         without, kept = (np.median(s) for s in seconds.values())
         print(
             f"{name:<12} {without:7.2f} s {kept:7.2f} s {np.median(ratios):7.3f} "
-            f"{n_bytes / 1e6:7.2f} MB",
+            f"{100 * np.median(shares):5.2f} % {n_bytes / 1e6:7.2f} MB",
             flush=True,
         )
-        measures = {"ratio": mean_of(ratios)}
+        measures = {"ratio": mean_of(ratios), "share": mean_of(shares)}
         record(
             options.json,
             "checkpoint",
