@@ -22,7 +22,7 @@ from sk_resnet._plan import Recipe
 from sk_resnet._snapshot import Snapshot, restore, state_by_name, take_snapshot
 from sk_resnet._state import BROKEN, ModelFileError
 
-CHECKPOINT_FORMAT = 1
+CHECKPOINT_FORMAT = 2
 # Of the time of a fit that its checkpoints may take.
 MOST_SHARE = 0.01
 # Before the first of them: shorter fits are kept at their end alone, as two files would
@@ -267,6 +267,8 @@ def open_checkpoint(
                 f"up to {CHECKPOINT_FORMAT}"
             )
         plain = json.loads(content["plain"])
+        if content["checkpoint"] == 1:
+            _bring_to_format_2(plain, content)
         earlier = plain.pop("identity")
         arrays: dict[tuple[str, int], dict[str, Any]] = {}
         for (kind, place, name), array in _split(plain.pop("layout"), content["arrays"]):
@@ -292,6 +294,20 @@ def open_checkpoint(
             "in which each fit has a file of its own."
         )
     return new
+
+
+def _bring_to_format_2(plain: dict[str, Any], content: dict[str, Any]) -> None:
+    """Name and join arrays as is done now; a fit that is done kept no other states."""
+    fitted = content["fitted"]
+    kind = "states" if fitted is None else "ended"
+    plain |= {"states": {}, "ended": {}, kind: plain["states"]}
+    if fitted is not None:
+        plain["fitted_history"] = fitted.pop("history_")
+    named = []
+    for long_name, array in content["arrays"].items():
+        place, _, name = long_name.partition(".")
+        named.append(((kind, int(place), name), array))
+    plain["layout"], content["arrays"] = _joined(named)
 
 
 # A name, the type of its array, and how many values that has.

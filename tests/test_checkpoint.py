@@ -35,6 +35,7 @@ from sk_resnet import (
 )
 from sk_resnet import _base as base
 from sk_resnet._group import Group
+from sk_resnet._net import ResidualNet
 from sk_resnet._snapshot import state_by_name
 from sk_resnet.search import CrossValidationObjective, create_study, retry_stale_trials
 
@@ -781,3 +782,20 @@ def test_a_warm_start_behind_ctrl_c_leaves_the_checkpoint_of_the_fit(tmp_path):
     np.testing.assert_array_equal(model.predict_proba(ROWS), outputs)
     model.set_params(checkpoint=tmp_path).fit(ROWS, CLASSES)  # with a file of its own
     assert model.n_epochs_ == 9
+
+
+@pytest.mark.parametrize("reached", ["epoch2", "done"])
+def test_checkpoints_of_the_first_format_go_on(reached, tmp_path, monkeypatch):
+    begun, begin = [], ResidualNet.begin_epoch
+    monkeypatch.setattr(
+        ResidualNet, "begin_epoch", lambda net, *of: begun.append(begin(net, *of))
+    )
+    golden, path = Path(__file__).parent / "golden", tmp_path / "file"
+    path.write_bytes((golden / f"format1_{reached}.checkpoint").read_bytes())
+    X, y = np.arange(40.0).reshape(20, 2) % 7, np.arange(20) % 2
+    model = ResNetClassifier(4, width=0.125, max_epochs=4, batch_size=8, n_estimators=1)
+    model.set_params(random_state=0, checkpoint=path).fit(X, y)
+    assert len(begun) == (0 if reached == "done" else 2)
+    assert [row["epoch"] for row in model.history_] == [1, 2, 3, 4]
+    expected = np.load(golden / "format1.checkpoint.npy")
+    np.testing.assert_allclose(model.predict_proba(X), expected, atol=1e-4)
