@@ -371,13 +371,15 @@ class ResidualNet(BareNet):
         views: Sequence[View] = (unchanged,),
     ) -> NDArray[np.float32]:
         """Outputs for each view of the samples, with an axis for the views in front."""
-        dataset, (twin, macs) = self.get_dataset(X), self._prepared()
+        dataset, device, start = self.get_dataset(X), torch.device(self.device), 0
+        # Two threads would copy and compare weights no faster, and then spin.
+        with one_thread(device.type == "cpu"):
+            twin, macs = self._prepared()
         network: Any = twin.features if features else twin
         spec = self.module_.spec
         n_outputs = spec.stages[-1].out_channels if features else spec.n_outputs
         members = () if spec.members == 1 else (spec.members,)
         shape = (len(views), *members, len(dataset), n_outputs)
-        device, start = torch.device(self.device), 0
         # There, or the CPU would wait for each batch of a GPU.
         out = torch.empty(shape, dtype=torch.float32, device=device)
         size = prediction_size(len(dataset), self.batch_size, macs, device)
