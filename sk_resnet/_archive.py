@@ -7,9 +7,10 @@ import os
 import secrets
 import shutil
 import tokenize
+import warnings
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ UNREADABLE = (
     SyntaxError,
     tokenize.TokenError,
     np.exceptions.ComplexWarning,
+    UserWarning,
 )
 
 
@@ -55,7 +57,8 @@ def read_archive(path: Path, key: str) -> dict[str, Any]:
     """Read what `write_archives` wrote, of the kind that has this key."""
     content = checked(path.read_bytes(), path)
     try:
-        found = skops_io().loads(content)
+        with warnings_as_errors():
+            found = skops_io().loads(content)
         if not isinstance(found, dict) or key not in found:
             raise ModelFileError(f"{path} is no {key}.")
         return found
@@ -65,6 +68,16 @@ def read_archive(path: Path, key: str) -> dict[str, Any]:
         raise ModelFileError(
             f"{path} is no {key} that can be read ({type(error).__name__}: {error})."
         ) from error
+
+
+@contextlib.contextmanager
+def warnings_as_errors() -> Iterator[None]:
+    """Refuse arrays of which NumPy warns: none that was written here is so."""
+    with warnings.catch_warnings():
+        # Of a number whose file holds a complex one.
+        warnings.simplefilter("error", np.exceptions.ComplexWarning)
+        warnings.filterwarnings("error", ".*created on Python 2", UserWarning)
+        yield
 
 
 def skops_io() -> Any:

@@ -15,7 +15,14 @@ from sklearn import feature_selection, metrics, model_selection
 from sklearn.gaussian_process import kernels
 from torch.optim import lr_scheduler
 
-from sk_resnet._archive import UNREADABLE, checked, replace_files, sealed, skops_io
+from sk_resnet._archive import (
+    UNREADABLE,
+    checked,
+    replace_files,
+    sealed,
+    skops_io,
+    warnings_as_errors,
+)
 from sk_resnet._base import public_estimators
 from sk_resnet._callbacks import EarlyStopping
 from sk_resnet._embedder import ResNetEmbedder
@@ -246,9 +253,7 @@ def load(path: str | os.PathLike[str], *, trusted: Sequence[str] = ()) -> Any:
                 f"{path} holds types that are not trusted: {refused}. If you know where "
                 "the file comes from, name them in trusted."
             )
-        with warnings.catch_warnings():
-            # Of a number whose file holds a complex one.
-            warnings.simplefilter("error", np.exceptions.ComplexWarning)
+        with warnings_as_errors():
             found = skops_io().loads(content, trusted=[*trusted_types(), *trusted])
         if not hasattr(found, "fit"):
             raise ModelFileError(f"{path} holds no model: a fit may go on from it.")

@@ -446,6 +446,20 @@ def test_complex_numbers_in_place_of_real_ones(saved, tmp_path):
         sk_resnet.load(crafted)
 
 
+def test_headers_of_python_2_are_refused_without_a_warning(saved, tmp_path, recwarn):
+    path, _, _ = saved
+    with zipfile.ZipFile(path) as archive:
+        name = next(name for name in archive.namelist() if name.endswith(".npy"))
+        array = archive.read(name)
+    at = array.index(b"'shape': (") + len(b"'shape': (")
+    end = array.index(b",", at)
+    crafted = array[:end] + b"L" + array[end:].replace(b" \n", b"\n", 1)
+    file = resealed(path, {name: crafted}, tmp_path / "crafted")
+    with pytest.raises(ModelFileError, match="created on Python 2"):
+        sk_resnet.load(file)
+    assert not recwarn
+
+
 def test_flipped_bits_under_a_checksum_that_fits(saved, tmp_path):
     path, _, _ = saved
     content = path.read_bytes()
