@@ -44,6 +44,17 @@ CLASSIFIERS = {
     "CatBoost": "CatBoost",
     "forest": "RandomForest",
 }
+REGRESSORS = {
+    "ResNet": "ResNetRegressor",
+    "RealMLP": "RealMLP-TD",
+    "RTDL": "RTDL ResNet",
+    "MLP": "MLPRegressor",
+    "MLP, y scaled": "MLPRegressor on scaled y",
+    "HistGB": "HistGradientBoostingRegressor",
+    "CatBoost": "CatBoost",
+    "forest": "RandomForestRegressor",
+    "Ridge": "Ridge",
+}
 # Those that need an environment of their own.
 PEERS = ("RealMLP", "RTDL", "CatBoost")
 
@@ -163,20 +174,20 @@ TABLES = {
             "WideResNet, bfloat16": "{WideResNetClassifier bfloat16[accuracy]:.3f}",
         },
     ),
-    "regression": Table(
+    **{
+        f"regression_{measure}": Table(
+            "accuracy",
+            "regression",
+            "set",
+            {short: f"{{{arm}[{measure}]:{form}}}" for short, arm in REGRESSORS.items()},
+        )
+        for measure, form in (("RMSE", "=.4g"), ("R2", "=.3f"))
+    },
+    "regression_ranks": Table(
         "accuracy",
-        "regression",
-        "set",
-        {
-            name: f"{{{name}[R2]:.3f}} ({{{name}[seconds]:.2f}} s)"
-            for name in (
-                "ResNetRegressor",
-                "Ridge",
-                "MLPRegressor",
-                "MLPRegressor on scaled y",
-                "HistGradientBoostingRegressor",
-            )
-        },
+        "regression ranks",
+        "model",
+        {"rank by RMSE": "{all[RMSE]:.2f}", "s a fit": "{all[seconds]:.1f}"},
     ),
     "size": Table(
         "regularization",
@@ -397,7 +408,10 @@ TABLES |= {
 
 
 class Measure:
-    """A measure of a row, as a format string shows it: with its spread, if it has one."""
+    """A measure of a row, as a format string shows it: with its spread, if it has one.
+
+    A format that begins with "=" leaves the spread out.
+    """
 
     def __init__(self, value):
         parts = value if isinstance(value, dict) else {"mean": value}
@@ -405,7 +419,9 @@ class Measure:
         self.spread = parts.get("spread")
 
     def __format__(self, form):
-        shown = [x for x in (self.middle, self.spread) if x is not None]
+        spread = None if form.startswith("=") else self.spread
+        form = form.removeprefix("=")
+        shown = [x for x in (self.middle, spread) if x is not None]
         return " ± ".join(_shown(x, form) for x in shown)
 
 
