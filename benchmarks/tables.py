@@ -92,7 +92,7 @@ TABLES = {
             rows,
             "set",
             {
-                short: f"{{{arm}[{measure}]:.3f}}"
+                short: f"{{{arm}[{measure}]:=.3f}}"
                 for short, arm in CLASSIFIERS.items()
                 if not (rows == "held out" and short in PEERS)
             },
