@@ -328,7 +328,6 @@ def test_linear_layers_of_members_have_the_gradients_of_each_alone(n, trains, bi
     grad = torch.randn(n, 3 * 5, dtype=torch.float64)
     layer(x).backward(grad)
     found = x.grad, *(w.grad for w in layer.parameters())
-    assert all(g.is_contiguous() for g in found[1:] if trains)
     x.grad = None
     layer.zero_grad()
     biases = layer.bias.chunk(3) if bias else [None] * 3
