@@ -200,10 +200,11 @@ class TimeLimit(Callback):
         self.seconds = seconds
         self.start = time.monotonic()
 
-    def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
+    def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
         """Stop where the time is up; a training that is done needs no stop."""
         is_up = time.monotonic() - self.start >= self.seconds
-        if is_up and net.n_epochs_done < net.recipe.n_epochs:
+        training: Any = net  # which skorch's own type does not know
+        if is_up and training.n_epochs_done < training.recipe.n_epochs:
             self.has_stopped = True
             raise KeyboardInterrupt  # skorch's way to stop
 

@@ -698,7 +698,8 @@ class ResNetClassifier(_Classifier):
         views of an image), "flip" (of the last axis: 2 views), or both (10). A prediction
         takes as many times longer. Use what the network was trained with (`augment`): other
         views can make predictions worse, shifts those of small images above all. `embed`,
-        the temperature and the scores during training use the samples as they are.
+        the temperature of classifiers and the scores during training use the samples as
+        they are.
     optimizer : {"sgd", "heavy_ball", "adamw"}, default="sgd"
         SGD with Nesterov momentum, with the plain momentum of [1]_, or AdamW.
     lr : float or "auto", default="auto"
@@ -786,7 +787,7 @@ default="auto"
         Number of features, where X has two dimensions.
     feature_names_in_ : ndarray of shape (n_features,)
         Names of the columns, where X is a table with names that are all strings.
-    target_names_ : ndarray of shape (n_labels,)
+    target_names_ : ndarray of shape (n_columns,)
         Names of the columns of y, where y is a table with names that are all strings.
     input_shape_ : tuple of int
         Shape of one sample.
@@ -948,7 +949,8 @@ class WideResNetClassifier(_Classifier):
         views of an image), "flip" (of the last axis: 2 views), or both (10). A prediction
         takes as many times longer. Use what the network was trained with (`augment`): other
         views can make predictions worse, shifts those of small images above all. `embed`,
-        the temperature and the scores during training use the samples as they are.
+        the temperature of classifiers and the scores during training use the samples as
+        they are.
     optimizer : {"sgd", "heavy_ball", "adamw"}, default="sgd"
         SGD with Nesterov momentum, with the plain momentum of [1]_, or AdamW.
     lr : float or "auto", default="auto"
@@ -1036,7 +1038,7 @@ default="auto"
         Number of features, where X has two dimensions.
     feature_names_in_ : ndarray of shape (n_features,)
         Names of the columns, where X is a table with names that are all strings.
-    target_names_ : ndarray of shape (n_labels,)
+    target_names_ : ndarray of shape (n_columns,)
         Names of the columns of y, where y is a table with names that are all strings.
     input_shape_ : tuple of int
         Shape of one sample.
@@ -1191,8 +1193,9 @@ default="squared_error"
         average over all views: "crop" (shifts by one pixel along each axis and back: 5
         views of an image), "flip" (of the last axis: 2 views), or both (10). A prediction
         takes as many times longer. Use what the network was trained with (`augment`): other
-        views can make predictions worse, shifts those of small images above all. `embed`
-        and the scores during training use the samples as they are.
+        views can make predictions worse, shifts those of small images above all. `embed`,
+        the temperature of classifiers and the scores during training use the samples as
+        they are.
     optimizer : {"sgd", "heavy_ball", "adamw"}, default="sgd"
         SGD with Nesterov momentum, with the plain momentum of [1]_, or AdamW.
     lr : float or "auto", default="auto"
@@ -1276,7 +1279,7 @@ default="auto"
         Number of features, where X has two dimensions.
     feature_names_in_ : ndarray of shape (n_features,)
         Names of the columns, where X is a table with names that are all strings.
-    target_names_ : ndarray of shape (n_outputs,)
+    target_names_ : ndarray of shape (n_columns,)
         Names of the columns of y, where y is a table with names that are all strings.
     input_shape_ : tuple of int
         Shape of one sample.
@@ -1424,8 +1427,9 @@ default="squared_error"
         average over all views: "crop" (shifts by one pixel along each axis and back: 5
         views of an image), "flip" (of the last axis: 2 views), or both (10). A prediction
         takes as many times longer. Use what the network was trained with (`augment`): other
-        views can make predictions worse, shifts those of small images above all. `embed`
-        and the scores during training use the samples as they are.
+        views can make predictions worse, shifts those of small images above all. `embed`,
+        the temperature of classifiers and the scores during training use the samples as
+        they are.
     optimizer : {"sgd", "heavy_ball", "adamw"}, default="sgd"
         SGD with Nesterov momentum, with the plain momentum of [1]_, or AdamW.
     lr : float or "auto", default="auto"
@@ -1509,7 +1513,7 @@ default="auto"
         Number of features, where X has two dimensions.
     feature_names_in_ : ndarray of shape (n_features,)
         Names of the columns, where X is a table with names that are all strings.
-    target_names_ : ndarray of shape (n_outputs,)
+    target_names_ : ndarray of shape (n_columns,)
         Names of the columns of y, where y is a table with names that are all strings.
     input_shape_ : tuple of int
         Shape of one sample.

@@ -426,20 +426,20 @@ def test_members_that_ended_take_no_memory_of_a_half(monkeypatch):
         for i, own in enumerate([[stop], None, None])
     ]
     found, is_full, gather = trainings(models, ROWS, CLASSES), [], Group._gather
-    do_step = Group._do_step
+    step_for = Group._step_for
 
     def limited_step(self, *args):
         if len(self.members) == 2:
             is_full.append(True)
             raise MemoryError
-        do_step(self, *args)
+        return step_for(self, *args)
 
     def limited_gather(self):
         if is_full and len(self.members) > 1:
             raise MemoryError
         gather(self)
 
-    monkeypatch.setattr(Group, "_do_step", limited_step)
+    monkeypatch.setattr(Group, "_step_for", limited_step)
     monkeypatch.setattr(Group, "_gather", limited_gather)
     assert train_together(found) == [1, 4, 4]
     assert is_full
