@@ -241,7 +241,7 @@ def _alone(
 
 # That threads of a cancelled meeting get.
 SECONDS_TO_END = 2.0
-# That a task waits for others to act.
+# That a task waits to act while none that does comes to an end.
 SECONDS_TO_ACT = 1.0
 # With the meeting that fits wait in, whether they are part of a task, its place among the
 # others, and its unit.
@@ -288,7 +288,7 @@ class Meeting:
         # Tasks act in few threads at once, or they would spend more time on waiting for
         # Python's lock than on what they do. Those that wait in a fit are not counted.
         self._n_processors = min(joblib.cpu_count(), torch.get_num_threads())
-        self._may_act, self._n_acting = threading.Condition(), 0
+        self._may_act, self._n_acting, self._n_ended = threading.Condition(), 0, 0
         self.is_cancelled = False
         self.ctrl_c = CtrlC()
 
@@ -354,17 +354,26 @@ class Meeting:
                 self._end_to_act()
 
     def _begin_to_act(self) -> None:
-        """Wait until few others act; not for ever, as one of them may wait for this one."""
+        """Wait until few others act, or none of them comes to an end for a while.
+
+        One of them may wait for this one.
+        """
+
+        def is_free() -> bool:
+            return self._n_acting < self._n_processors or self.is_cancelled
+
         with self._may_act:
-            self._may_act.wait_for(
-                lambda: self._n_acting < self._n_processors or self.is_cancelled,
-                SECONDS_TO_ACT,
-            )
+            n_ended = self._n_ended
+            while not self._may_act.wait_for(is_free, SECONDS_TO_ACT):
+                if self._n_ended == n_ended:
+                    break
+                n_ended = self._n_ended
             self._n_acting += 1
 
     def _end_to_act(self) -> None:
         with self._may_act:
             self._n_acting -= 1
+            self._n_ended += 1
             self._may_act.notify()
 
     def _count_running(self, change: int) -> None:

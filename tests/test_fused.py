@@ -23,6 +23,7 @@ from sklearn.model_selection import (
     GridSearchCV,
     HalvingGridSearchCV,
     RandomizedSearchCV,
+    ShuffleSplit,
     cross_val_predict,
     cross_validate,
     learning_curve,
@@ -361,22 +362,25 @@ def test_a_task_within_a_task_is_one(monkeypatch):
         assert clone(MODEL).fit(X, Y).n_epochs_ == 2
 
 
-def test_few_tasks_act_at_once(monkeypatch):
+# The second: many tasks, which take longer together than one waits where none ends.
+@pytest.mark.parametrize(("n_tasks", "seconds", "wait"), [(8, 0.02, 600), (16, 0.1, 0.5)])
+def test_few_tasks_act_at_once(monkeypatch, n_tasks, seconds, wait):
     monkeypatch.setattr(joblib, "cpu_count", lambda: 2)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    monkeypatch.setattr(fused, "SECONDS_TO_ACT", 600)
+    monkeypatch.setattr(fused, "SECONDS_TO_ACT", wait)
     acting, most = [0], [0]
 
     def score(model, X, y):
         acting[0] += 1
         most[0] = max(most[0], acting[0])
-        time.sleep(0.02)
+        time.sleep(seconds)
         acting[0] -= 1
         return 1.0
 
-    with joblib.parallel_config("fused", n_jobs=8):
-        cross_validate(MODEL, X, Y, cv=8, scoring=score)
-    assert most[0] <= 2  # of eight that have their models at the same time
+    with joblib.parallel_config("fused", n_jobs=n_tasks):
+        cv = ShuffleSplit(n_tasks, test_size=0.2, random_state=0)
+        cross_validate(MODEL, X, Y, cv=cv, scoring=score)
+    assert most[0] <= 2  # of those that have their models at the same time
 
 
 def test_tasks_may_wait_for_each_other(monkeypatch):
