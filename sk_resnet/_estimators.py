@@ -770,8 +770,8 @@ default="auto"
         fit has a file of its own. After Ctrl-C or the end of its process, the same call on
         the same data resumes from it and ends with the same model. After a fit that was
         done it returns at once, with ``random_state=None`` too. Written at ends of epochs,
-        for at most about 1 % of the time. Needs skops; the only callback whose state it
-        holds is `EarlyStopping`.
+        for at most about 1 % of the time, and at the end of the fit, for some 35 ms. Needs
+        skops; the only callback whose state it holds is `EarlyStopping`.
     random_state : int, RandomState instance or None, default=None
         Source of the initial weights, the order of the samples, dropout, augmentation
         and split. An int gives the same result on the same machine with the same number
@@ -1021,8 +1021,8 @@ default="auto"
         fit has a file of its own. After Ctrl-C or the end of its process, the same call on
         the same data resumes from it and ends with the same model. After a fit that was
         done it returns at once, with ``random_state=None`` too. Written at ends of epochs,
-        for at most about 1 % of the time. Needs skops; the only callback whose state it
-        holds is `EarlyStopping`.
+        for at most about 1 % of the time, and at the end of the fit, for some 35 ms. Needs
+        skops; the only callback whose state it holds is `EarlyStopping`.
     random_state : int, RandomState instance or None, default=None
         Source of the initial weights, the order of the samples, dropout, augmentation
         and split. An int gives the same result on the same machine with the same number
@@ -1264,8 +1264,8 @@ default="auto"
         fit has a file of its own. After Ctrl-C or the end of its process, the same call on
         the same data resumes from it and ends with the same model. After a fit that was
         done it returns at once, with ``random_state=None`` too. Written at ends of epochs,
-        for at most about 1 % of the time. Needs skops; the only callback whose state it
-        holds is `EarlyStopping`.
+        for at most about 1 % of the time, and at the end of the fit, for some 35 ms. Needs
+        skops; the only callback whose state it holds is `EarlyStopping`.
     random_state : int, RandomState instance or None, default=None
         Source of the initial weights, the order of the samples, dropout, augmentation
         and split. An int gives the same result on the same machine with the same number
@@ -1498,8 +1498,8 @@ default="auto"
         fit has a file of its own. After Ctrl-C or the end of its process, the same call on
         the same data resumes from it and ends with the same model. After a fit that was
         done it returns at once, with ``random_state=None`` too. Written at ends of epochs,
-        for at most about 1 % of the time. Needs skops; the only callback whose state it
-        holds is `EarlyStopping`.
+        for at most about 1 % of the time, and at the end of the fit, for some 35 ms. Needs
+        skops; the only callback whose state it holds is `EarlyStopping`.
     random_state : int, RandomState instance or None, default=None
         Source of the initial weights, the order of the samples, dropout, augmentation
         and split. An int gives the same result on the same machine with the same number
