@@ -78,7 +78,8 @@ def to_onnx(
     -------
     onnx.ModelProto
         With the outputs "label" and "probabilities" of a classifier, or "variable" of a
-        regressor or transformer, the names that skl2onnx gives.
+        regressor or `ResNetEmbedder`. The names are those that skl2onnx gives: of a column
+        transformer "transformed_column", of a union "union".
 
     Raises
     ------
