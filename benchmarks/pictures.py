@@ -57,7 +57,8 @@ def number(measure):
 class Dots:
     """A row for each case, with the measure of each arm; or its ratio to that of `over`.
 
-    `arms` has the name and the measure of an arm in the results, by its name here.
+    `arms` has the name and the measure of an arm in the results, by its name here; `row` is
+    the height of a row.
     """
 
     title: str
@@ -66,6 +67,7 @@ class Dots:
     arms: dict[str, tuple[str, str]]
     axis: Axis
     over: tuple[str, str] | None = None
+    row: int = LINE
 
     def values(self):
         """Value of each arm by case and by its name here."""
@@ -88,17 +90,33 @@ class Dots:
         values = self.values()
         parts, top = legend(list(self.arms), theme)
         start = 16 + LETTER * max(map(len, values))
-        end, bottom = WIDTH - 20, top + LINE * len(values)
+        end, bottom = WIDTH - 20, top + self.row * len(values)
         parts += axis_below(self.axis, start, end, top, bottom, theme)
         places = {name: place for place, name in enumerate(self.arms)}
         for i, (case, known) in enumerate(values.items()):
-            y = top + LINE * (i + 0.5)
+            y = top + self.row * (i + 0.5)
             parts.append(text(start - 10, y + 5, case, theme, anchor="end"))
-            for name, value in reversed(known.items()):
-                x = self.axis.place(value, start, end)
-                title = f"{case}, {name}: {value:.3g}"
-                parts.append(mark(places[name], x, y, theme, title))
+            at = {name: self.axis.place(value, start, end) for name, value in known.items()}
+            for name, shift in apart(at, self.row - 10).items():
+                title = f"{case}, {name}: {known[name]:.3g}"
+                parts.append(mark(places[name], at[name], y + shift, theme, title))
         return bottom + 48, parts
+
+
+def apart(at, height):
+    """How far marks of a row move up or down, so that none hides another.
+
+    Marks that are closer than their width stand below each other, `height` apart at most.
+    """
+    shifts, group = {}, []
+    for name in sorted(at, key=at.get):
+        if group and at[name] - at[group[-1]] > 9:
+            group = []
+        group.append(name)
+        step = min(7, height / max(len(group) - 1, 1))
+        for place, one in enumerate(group):
+            shifts[one] = step * (place - (len(group) - 1) / 2)
+    return shifts
 
 
 @dataclass(frozen=True)
@@ -231,6 +249,7 @@ PICTURES = {
             "published ResNet or CNN": (RESNET, "published"),
         },
         Axis("accuracy; more is better", (0.4, 0.6, 0.8, 1), 0.38, 1.01),
+        row=30,
     ),
     "tables": Dots(
         "Log-loss of three models over that of ResNetClassifier",

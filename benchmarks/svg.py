@@ -10,8 +10,11 @@ from html import escape
 
 WIDTH = 480
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, Helvetica, Arial, sans-serif"
-# Height of a line of text; width of a letter, of which no font should need more.
+# Height of a line of text; width of a letter, of which no font needs more in the mean.
 LINE, LETTER = 22, 8.4
+# Letters that are narrower or wider than others, by their width in a wide font.
+WIDTHS = dict.fromkeys("ijl.,;:'|", 4.0) | dict.fromkeys("frt -()", 5.0)
+WIDTHS |= dict.fromkeys("ABCDEGHNOPQRSTUVXY%", 9.6) | dict.fromkeys("mwMW", 12.5)
 # Outlines of marks around (0, 0), so that colours are not all that tells arms apart.
 SHAPES = (
     "M-5,0a5,5 0 1,0 10,0a5,5 0 1,0 -10,0z",
@@ -51,6 +54,11 @@ class Axis:
         held = (self.low, min(max(x, self.low), self.high), self.high)
         low, x, high = map(math.log, held) if self.is_log else held
         return start + (end - start) * (x - low) / (high - low)
+
+
+def length(words):
+    """About how long a line of text is, so that gaps between words look equal."""
+    return sum(WIDTHS.get(letter, 8.4) for letter in words)
 
 
 def text(x, y, words, theme, *, anchor="start", size=14, weight=400, color=None):
@@ -103,11 +111,10 @@ def legend(names, theme):
     """Names of the arms behind their marks, in rows, and the height that they take."""
     parts, x, y = [], 10.0, 14.0
     for place, name in enumerate(names):
-        width = 26 + LETTER * len(name)
-        if x > 10 and x + width > WIDTH:
+        if x > 10 and x + 12 + LETTER * len(name) > WIDTH:
             x, y = 10.0, y + LINE
         parts += [mark(place, x, y, theme), text(x + 12, y + 5, name, theme)]
-        x += width
+        x += 34 + length(name)
     return parts, y + 16
 
 

@@ -155,6 +155,16 @@ def test_marks_stand_where_the_results_say(pictures):
     assert low - high == pytest.approx((54.25 - 8.9) * per_cent, abs=0.2)
 
 
+def test_marks_that_would_hide_each_other_move_apart(pictures):
+    shifts = pictures.apart({"a": 50.0, "b": 52.0, "c": 90.0, "d": 45.0}, 12)
+    assert shifts == {"d": -6, "a": 0, "b": 6, "c": 0}
+    assert pictures.apart({"a": 10, "b": 10}, 12) == {"a": -3.5, "b": 3.5}
+
+
+def test_words_of_narrow_letters_are_shorter_than_those_of_wide_ones(svg):
+    assert svg.length("ill") < svg.length("abc") < svg.length("MWm")
+
+
 def test_a_picture_that_is_old_or_missing_is_found_and_drawn(
     pictures, tmp_path, monkeypatch, capsys
 ):
