@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from overlays import Attributions
 from results import ROOT, read
 from svg import (
     LETTER,
@@ -237,6 +238,10 @@ PICTURES = {
         "members",
         "wine",
         "36 points × 5 folds on wine; seconds of one core",
+    ),
+    "attributions": Attributions(
+        "What speaks for a class in an image, a row and a series",
+        ROOT / "benchmarks" / "inspection" / "attributions.json",
     ),
     "accuracy": Dots(
         "Accuracy of models at their defaults",

@@ -26,16 +26,31 @@ SHAPES = (
 
 @dataclass(frozen=True)
 class Theme:
-    """Colours on one background; `series` in the order of a picture's arms."""
+    """Colours on one background.
+
+    `series` are in the order of a picture's arms, `signs` are of what speaks for something
+    and against it.
+    """
 
     ink: str
     faint: str
     series: tuple[str, ...]
+    signs: tuple[str, str]
 
 
 THEMES = {
-    "": Theme("#24292f", "#d0d7de", ("#0a6ebd", "#d9690f", "#57853b", "#8a63c9")),
-    "-dark": Theme("#e6edf3", "#444c56", ("#58b0f5", "#f79a52", "#8fc46c", "#b99af0")),
+    "": Theme(
+        "#24292f",
+        "#d0d7de",
+        ("#0a6ebd", "#d9690f", "#57853b", "#8a63c9"),
+        ("#c9202e", "#1b6cb5"),
+    ),
+    "-dark": Theme(
+        "#e6edf3",
+        "#444c56",
+        ("#58b0f5", "#f79a52", "#8fc46c", "#b99af0"),
+        ("#ff6b6b", "#58b0f5"),
+    ),
 }
 
 
@@ -78,11 +93,12 @@ def line(x1, y1, x2, y2, color, width=1):
     )
 
 
-def box(x, y, width, height, color, radius=0):
+def box(x, y, width, height, color, radius=0, *, opacity=1.0):
     """A filled rectangle."""
+    seen = "" if opacity == 1 else f' fill-opacity="{opacity:.2f}"'
     return (
         f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" '
-        f'rx="{radius}" fill="{color}"/>'
+        f'rx="{radius}" fill="{color}"{seen}/>'
     )
 
 
@@ -93,10 +109,14 @@ def squares(corners, width, height, color):
     return f'<path d="{outlines}" fill="{color}"/>'
 
 
-def path(points, color):
+def path(points, color, *, opacity=1.0):
     """A line through points."""
     through = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-    return f'<polyline points="{through}" fill="none" stroke="{color}" stroke-width="2"/>'
+    seen = "" if opacity == 1 else f' stroke-opacity="{opacity:.2f}"'
+    return (
+        f'<polyline points="{through}" fill="none" stroke="{color}" '
+        f'stroke-width="2"{seen}/>'
+    )
 
 
 def mark(place, x, y, theme, title=""):

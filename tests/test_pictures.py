@@ -52,7 +52,7 @@ def test_contrast_is_that_of_the_standard():
 def test_text_and_marks_can_be_read_on_their_page(svg, suffix):
     theme = svg.THEMES[suffix]
     assert contrast(theme.ink, PAGE_COLORS[suffix]) > 7
-    for color in theme.series:
+    for color in theme.series + theme.signs:
         assert contrast(color, PAGE_COLORS[suffix]) > 3
 
 
@@ -153,6 +153,25 @@ def test_marks_stand_where_the_results_say(pictures):
     per_cent = 200 / 60
     low, high = heights["plain, 20: 8.9"], heights["plain, 56: 54.2"]
     assert low - high == pytest.approx((54.25 - 8.9) * per_cent, abs=0.2)
+
+
+def test_bars_of_a_row_are_its_largest_attributions(pictures, svg):
+    from overlays import bars
+
+    found = {"names": list("abcdefgh"), "attributions": [1, -4, 2, 0.5, 0.1, -3, 2.5, 0]}
+    drawn = bars(found, 0, 0, svg.THEMES[""])
+    names = [
+        ElementTree.fromstring(part).text for part in drawn if part.startswith("<text")
+    ]
+    widths = [
+        float(ElementTree.fromstring(part).get("width"))
+        for part in drawn
+        if part.startswith("<rect")
+    ]
+    assert names == list("bfgcad")
+    assert np.divide(widths, widths[0]) == pytest.approx(
+        [1, 0.75, 0.625, 0.5, 0.25, 0.125], abs=1e-3
+    )
 
 
 def test_marks_that_would_hide_each_other_move_apart(pictures):
