@@ -4,6 +4,7 @@ from importlib.metadata import version as installed_version
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 from docutils import nodes
 from sphinx_gallery.directives import imgsgnode
 from sphinx_gallery.scrapers import matplotlib_scraper
@@ -68,22 +69,36 @@ numpydoc_show_class_members = False
 numpydoc_class_members_toctree = False
 
 
+# Inches of a panel in a thumbnail: in smaller ones letters of 10 points hide the drawing.
+PANEL = (4.2, 2.94)
+
+
 def keep_first_panel(block, variables, conf):
     """Save the figures of an example, and for its thumbnail the first panel of the first.
 
-    The letters of a whole figure are too small in a thumbnail. A panel that takes little of
-    its figure, such as one image of many, says too little.
+    Or the first panel of the figure that the example names by its number. The letters of a
+    whole figure are too small in a thumbnail, and those of a large panel too. A panel that
+    takes little of its figure, such as one image of many, says too little.
     """
     paths = variables["image_path_iterator"]
-    if len(paths) == 0 and plt.get_fignums():
+    number = variables["file_conf"].get("thumbnail_number", 1)
+    if len(paths) == number - 1 and plt.get_fignums():
         figure = plt.figure(plt.get_fignums()[0])
-        figure.canvas.draw()
-        to_inches = figure.dpi_scale_trans.inverted()
-        panel = figure.axes[0].get_tightbbox().transformed(to_inches).padded(0.08)
-        if panel.width > 0.3 * figure.get_figwidth():
+        panel, size = first_panel(figure), figure.get_size_inches()
+        if panel.width > 0.3 * size[0]:
+            shrunk = np.minimum(1, np.divide(PANEL, (panel.width, panel.height)))
+            figure.set_size_inches(size * shrunk)
             path = paths.image_path.replace("_{0:03}", "_panel")
-            figure.savefig(path, bbox_inches=panel, dpi=150)
+            figure.savefig(path, bbox_inches=first_panel(figure), dpi=150)
+            figure.set_size_inches(size)
     return matplotlib_scraper(block, variables, conf)
+
+
+def first_panel(figure):
+    """Where the first panel of a figure is, in inches."""
+    figure.canvas.draw()
+    box = figure.axes[0].get_tightbbox()
+    return box.transformed(figure.dpi_scale_trans.inverted()).padded(0.08)
 
 
 def show_first_panels(app):

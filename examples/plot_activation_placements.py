@@ -2,8 +2,9 @@
 Where should norms and ReLUs stand in a block?
 ==============================================
 
-He et al. 2016 (arXiv:1603.05027, figure 4) compare five placements of norms and ReLUs. This
-example trains each of them on scanned digits, in a network of 20 layers.
+The place matters in deep networks: He et al. 2016 (arXiv:1603.05027, figure 4) compare
+five placements, and full pre-activation is the best at 110 layers and more. This
+example trains all five on scanned digits, in a network of 20 layers.
 """
 
 import matplotlib.pyplot as plt
@@ -47,9 +48,10 @@ for order in ORDERS:
 
 figure, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
 for order in ORDERS:
-    axes[0].plot(range(1, 7), losses[order])
+    axes[0].plot(range(1, 7), losses[order], label=order)
     axes[1].plot(errors[order], [order] * 2, "o")
 axes[0].set(xlabel="epoch", ylabel="training loss", yscale="log")
+axes[0].legend(loc="lower left", fontsize="small")
 axes[1].set(xlabel="test error")
 axes[1].locator_params(axis="x", nbins=5)
 

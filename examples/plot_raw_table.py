@@ -2,9 +2,9 @@
 Can a network learn from a table of texts, dates and gaps?
 ==========================================================
 
-A network reads numbers. ``tabular_pipeline`` of skrub puts an encoder for every other kind
-of column in front of it. This example leaves out one kind after the other, to see whether
-the network has made use of it.
+A network reads numbers, but ``tabular_pipeline`` of skrub puts an encoder for every
+other kind of column in front of it. This example leaves out one kind after the other,
+to see whether the network has made use of it.
 """
 
 import matplotlib.pyplot as plt
@@ -54,8 +54,8 @@ X.head()
 pipeline
 
 # %%
-# The area under the ROC curve, from three folds. Trees are for comparison: skrub has a
-# pipeline for them too.
+# The area under the ROC curve: small points are the three folds, large ones their mean.
+# Trees are for comparison: skrub has a pipeline for them too.
 
 without = {
     "whole table": [],
@@ -82,7 +82,7 @@ for i, (name, folds) in enumerate(areas.items()):
     axes.plot(folds.mean(axis=1), heights, "os"[i], color=f"C{i}", markersize=9, label=name)
     axes.axvline(folds[0].mean(), color=f"C{i}", linestyle=":", linewidth=1)
 axes.set_yticks(places, list(without))
-axes.set(xlabel="area under the ROC curve, in each fold and in the mean", ylim=(-3.5, 0.5))
+axes.set(xlabel="area under the ROC curve", ylim=(-3.5, 0.5))
 axes.legend(loc="upper left")
 
 # %%

@@ -2,8 +2,9 @@
 What is lost when a worker dies?
 ================================
 
-The storage of a study keeps the trials that have ended, and the parameters of those that
-run. When a worker dies, another one repeats its trial.
+A study loses only the trial that the worker was running, and another worker repeats
+that trial. The storage of a study keeps the trials that have ended, and the parameters
+of those that run.
 """
 
 import tempfile
@@ -104,8 +105,8 @@ for trial in study.trials:
     axes.bar(trial.number, trial.last_step, color=color, label=name.lower())
 axes.axvline(first + 0.5, color="gray", linestyle=":", label="resumed")
 handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
-axes.legend(handles.values(), handles.keys(), loc="upper left", bbox_to_anchor=(1, 1))
-axes.set(xlabel="trial", ylabel="epochs of all three folds")
+axes.legend(handles.values(), handles.keys(), loc="upper center", ncols=2)
+axes.set(xlabel="trial", ylabel="epochs of all three folds", ylim=(0, 9))
 
 # %%
 # Conclusion

@@ -2,9 +2,9 @@
 How do workers of a cluster share a study?
 ==========================================
 
-Two workers of a dask cluster share one Optuna study: each takes its trials from the storage
-of the study. The same lines work on many machines, with the address of their scheduler in
-``Client``, and with PostgreSQL instead of SQLite.
+Workers share the storage of a study, from which each of them takes its trials. Here
+they are two workers of a dask cluster. The same lines work on many machines, with the
+address of their scheduler in ``Client``, and with PostgreSQL instead of SQLite.
 """
 
 import os
@@ -83,8 +83,8 @@ if __name__ == "__main__":
         axes.barh(row, seconds, left=start, color=color, edgecolor="white", label=label)
         axes.text(start + seconds / 2, row, trial.number, ha="center", va="center")
     handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
-    axes.legend(handles.values(), handles.keys(), loc="upper left", bbox_to_anchor=(1, 1))
-    axes.set(xlabel="seconds", title="Trials of the study")
+    axes.legend(handles.values(), handles.keys(), loc="upper right", ncols=2)
+    axes.set(xlabel="seconds", title="Trials of the study", ylim=(-0.5, 2))
     axes.set_yticks(range(len(workers)), [f"worker {i + 1}" for i in range(len(workers))])
 
 # %%
