@@ -2,9 +2,9 @@
 Do the networks of an ensemble disagree where they err?
 =======================================================
 
-For rows the default is an ensemble of eight networks, and ``member_probabilities`` has what
-each of them says. This example counts how many of them name the same digit, and how often
-that digit is wrong.
+An ensemble is seldom wrong where all of its networks agree. For rows the default has
+eight networks, and ``member_probabilities`` has what each of them says. This example
+counts how many of them name the same digit, and how often that digit is wrong.
 """
 
 import matplotlib.pyplot as plt

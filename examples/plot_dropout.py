@@ -2,9 +2,9 @@
 Does dropout help a wide block?
 ===============================
 
-Wide residual networks put dropout between the two convolutions of a block
-(arXiv:1605.07146 §2.4). The paper finds small gains, and losses for some networks. What
-does it change on 200 scanned digits?
+Dropout gains little, says the paper of wide residual networks (arXiv:1605.07146 §2.4).
+It puts dropout between the two convolutions of a block, and finds small gains, and
+losses for some networks. What does it change on 200 scanned digits?
 """
 
 import matplotlib.pyplot as plt

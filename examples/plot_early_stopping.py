@@ -2,8 +2,9 @@
 When does early stopping stop?
 ==============================
 
-`EarlyStopping` holds out a part of the training data and watches the loss on it. When the
-loss no longer improves, it stops and restores the weights of the best epoch.
+`EarlyStopping` stops when the loss on a part of the training data that it holds out no
+longer improves. Then it restores the weights of the best epoch. How many epochs does
+that save?
 """
 
 from sklearn.datasets import load_digits

@@ -2,9 +2,10 @@
 Do the features of a network help with new classes?
 ===================================================
 
-``embed`` returns the features that the last layer of a network reads. This network learns
-the digits 0 to 4. Can another model use its features to tell the digits 5 to 9 apart, with
-ten samples of each?
+Features that were learned on some classes need not suit others. ``embed`` returns the
+features that the last layer of a network reads. This network learns the digits 0 to 4.
+Can another model use its features to tell the digits 5 to 9 apart, with ten samples of
+each?
 """
 
 import matplotlib.pyplot as plt

@@ -2,7 +2,8 @@
 Does one estimator fit tables, series, images and volumes?
 ==========================================================
 
-The number of dimensions of X picks the layers. Everything else stays the same.
+One estimator fits all four: the number of dimensions of X picks the layers, and
+everything else stays the same.
 """
 
 import matplotlib.pyplot as plt

@@ -2,8 +2,8 @@
 What do L1 and L2 do to the weights?
 ====================================
 
-L2 shrinks all weights, and sets none of them to zero. L1 with proximal steps sets most of
-them to exactly zero, which makes the saved file smaller.
+L2 shrinks all weights, and sets none of them to zero. L1 with proximal steps sets most
+of them to exactly zero, which makes the saved file smaller.
 """
 
 import tempfile

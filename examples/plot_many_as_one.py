@@ -2,10 +2,10 @@
 How long do 60 fits take that train as one?
 ===========================================
 
-A grid of 12 points and 5 folds is 60 networks of one architecture. Under joblib's backend
-``"fused"`` the fits of a search wait for each other, and those whose networks have the same
-shape train as one network with groups: each still sees its own samples in its own order, at
-its own learning rate, and with its own penalties.
+Fits of networks of one shape take less time when they train as one. A grid of 12 points
+and 5 folds is 60 such networks. Under joblib's backend ``"fused"`` the fits of a search
+wait for each other, and train as one network with groups. Each of them still sees its
+own samples in its own order, at its own learning rate, and with its own penalties.
 """
 
 import time

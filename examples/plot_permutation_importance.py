@@ -2,9 +2,10 @@
 Which columns of a table does a pipeline need?
 ==============================================
 
-``permutation_importance`` of scikit-learn shuffles one column after the other, and measures
-what the score loses by it. It takes any pipeline, and looks at the columns that went into
-it, before they were encoded and scaled. Does it find which ones the labels were made from?
+A pipeline needs a column if its score falls when the column is shuffled. That is what
+``permutation_importance`` of scikit-learn measures, for one column after the other. It
+takes any pipeline, and shuffles the columns that go into it, before they are encoded
+and scaled. Does it find the columns that the labels were made from?
 """
 
 import matplotlib.pyplot as plt

@@ -2,9 +2,9 @@
 Why do deep plain networks degrade?
 ===================================
 
-He et al. 2015 (arXiv:1512.03385, figure 6) found that plain networks get worse with
-depth, also on the training data, and that residual networks do not. Does the same happen on
-1,797 scanned digits after six epochs?
+Plain networks get worse with depth, also on the training data, and residual networks do
+not: He et al. 2015 (arXiv:1512.03385, figure 6) found it. Does the same happen on 1,797
+scanned digits after six epochs?
 """
 
 import matplotlib.pyplot as plt

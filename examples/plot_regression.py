@@ -2,9 +2,10 @@
 Does a band of quantiles follow the noise?
 ==========================================
 
-The noise of these samples grows from left to right. A regressor with ``loss="quantile"``
-predicts a quantile of y. Two of them, for 5 % and 95 %, give a band that should hold 90 %
-of the samples everywhere.
+Two quantiles give a band that is wide where the noise is large, and narrow where it is
+small. The noise of these samples grows from left to right. A regressor with
+``loss="quantile"`` predicts a quantile of y. Two of them, for 5 % and 95 %, give a band
+that should hold 90 % of the samples everywhere.
 """
 
 import matplotlib.pyplot as plt

@@ -2,8 +2,9 @@
 Which parameters make a network underfit or overfit?
 ====================================================
 
-The displays of scikit-learn show it, over ``width``, ``depth``, ``l1`` and ``l2`` and over
-the number of samples. `diagnose` says it in words.
+Scores in training and in validation tell which do, over ``width``, ``depth``, ``l1``,
+``l2`` and the number of samples. The displays are those of scikit-learn, and `diagnose`
+says it in words.
 """
 
 import matplotlib.pyplot as plt

@@ -2,10 +2,11 @@
 Does a network learn how long a series is, or what is in it?
 ============================================================
 
-Three kinds of waves under noise. In the training set the quick waves happen to be recorded
-for longer. A network that reads the length does well on such a set, and fails where lengths
-say nothing. ``fit`` takes series of unequal length as a list of arrays; here it is compared
-with three ways to bring them to one length.
+From zeros behind short series a network learns their length; from a list of arrays it
+learns what is in them. Here are three kinds of waves under noise. In the training set
+the quick waves happen to be recorded for longer. A network that reads the length does
+well on such a set, and fails where lengths say nothing. Lists are compared with three
+ways to bring series to one length.
 """
 
 import matplotlib.pyplot as plt

@@ -2,9 +2,9 @@
 Wider or deeper?
 ================
 
-A network can spend its parameters on more layers, or on more channels. Zagoruyko &
-Komodakis 2016 (arXiv:1605.07146) found that wider networks train several times faster and
-are as accurate. Does the same hold on scanned digits?
+Wider networks train several times faster than deeper ones, and are as accurate:
+Zagoruyko & Komodakis 2016 (arXiv:1605.07146) found it for networks with as many
+parameters. Does the same hold on scanned digits?
 """
 
 import matplotlib.pyplot as plt
