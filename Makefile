@@ -67,6 +67,7 @@ accuracy: $(STAMP)
 	$(BIN)/python benchmarks/accuracy/run.py --tables
 	$(BIN)/python benchmarks/accuracy/run.py --held-out
 	$(BIN)/python benchmarks/accuracy/run.py --embedding
+	$(BIN)/python benchmarks/accuracy/run.py --penalty
 	$(BIN)/python benchmarks/accuracy/run.py --imbalance
 	$(BIN)/python benchmarks/accuracy/run.py --small
 	test -x $(PEERS)/bin/pip || $(PYTHON) -m venv $(PEERS)

@@ -133,6 +133,15 @@ TABLES = {
             }.items()
         },
     ),
+    "penalty": Table(
+        "accuracy",
+        "penalty",
+        "set",
+        {
+            l2: f"{{l2 {l2}[accuracy]:.3f}}, {{l2 {l2}[log_loss]:.3f}}"
+            for l2 in ("5e-3", "2e-2", "5e-2", "1e-1", "2e-1")
+        },
+    ),
     "imbalance": Table(
         "accuracy",
         "imbalance",

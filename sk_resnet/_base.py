@@ -136,7 +136,7 @@ class BaseResNet(CallbackSupportMixin, Model, ABC):
         "order": [StrOptions({*ORDERS, "auto"})],
         "shortcut": [StrOptions(set(SHORTCUTS))],
         "layout": [StrOptions(set(LAYOUTS))],
-        "embedding": [StrOptions(set(EMBEDDINGS)), None],
+        "embedding": [StrOptions({*EMBEDDINGS, "auto"}), None],
         "dropout": [_share],
         "stochastic_depth": [_share],
         "n_estimators": [_counts, _auto],
@@ -350,7 +350,7 @@ class BaseResNet(CallbackSupportMixin, Model, ABC):
                 self._build(data, batch_size, seed)
             self._views()  # or an error now, not when the network is trained
             if in_part:
-                self._train(data, self._recipe(1, batch_size, "constant"), [], [])
+                self._train(data, self._recipe(n, 1, batch_size, "constant"), [], [])
                 if not continues:
                     self._calibrate(data)
             else:
@@ -436,7 +436,9 @@ class BaseResNet(CallbackSupportMixin, Model, ABC):
         open_callbacks = callback_state(self)
         parameters = self.get_params(deep=False)
         self.__setstate__({**parameters, **(checkpoint.fitted or {}), **open_callbacks})
-        recipe = self._recipe(1, self.batch_size_, "constant")
+        size = self.batch_size_
+        # Only for an optimizer: a further training has a recipe of its own.
+        recipe = self._recipe(size, 1, size, "constant")
         heard = self._heard(callbacks, [])
         for place, state in checkpoint.ended.items():
             net = self.nets_[place]
@@ -669,7 +671,7 @@ class BaseResNet(CallbackSupportMixin, Model, ABC):
         n_epochs = resolve_epochs(self.max_epochs, n, batch_size)
         schedule = "constant" if sets_learning_rate(callbacks) else self.schedule
         return [
-            self._recipe(n_epochs, batch_size, schedule, finetunes=finetunes)
+            self._recipe(n, n_epochs, batch_size, schedule, finetunes=finetunes)
             for n_epochs, finetunes in (
                 (n_epochs, False),
                 (int(self.finetune_epochs), True),
@@ -686,12 +688,19 @@ class BaseResNet(CallbackSupportMixin, Model, ABC):
         return size
 
     def _recipe(
-        self, n_epochs: int, batch_size: int, schedule: str, *, finetunes: bool = False
+        self,
+        n: int,
+        n_epochs: int,
+        batch_size: int,
+        schedule: str,
+        *,
+        finetunes: bool = False,
     ) -> Recipe:
         return make_recipe(
             self.get_params(deep=False),
             FAMILIES[self._family],
             n_dims=self.net_.module_.spec.n_dims,
+            n_samples=n,
             n_epochs=n_epochs,
             batch_size=batch_size,
             schedule=schedule,

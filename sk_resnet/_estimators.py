@@ -43,7 +43,7 @@ class _Classifier(ClassifierMixin, BaseResNet):
         order: str = "auto",
         shortcut: str = "projection",
         layout: str = "auto",
-        embedding: str | None = None,
+        embedding: str | None = "auto",
         dropout: float = 0.0,
         stochastic_depth: float = 0.0,
         n_estimators: int | str = "auto",
@@ -391,7 +391,7 @@ class _Regressor(RegressorMixin, BaseResNet):
         order: str = "auto",
         shortcut: str = "projection",
         layout: str = "auto",
-        embedding: str | None = None,
+        embedding: str | None = "auto",
         dropout: float = 0.0,
         stochastic_depth: float = 0.0,
         n_estimators: int | str = "auto",
@@ -640,12 +640,13 @@ class ResNetClassifier(_Classifier):
         "small" has a 3×3 stem and three stages, "imagenet" a 7×7 stem with pooling and
         four stages. "auto" takes "imagenet" for sides of at least 64 where `depth` is
         one of its depths.
-    embedding : {"periodic", "piecewise_linear"} or None, default=None
+    embedding : {"auto", "periodic", "piecewise_linear"} or None, default="auto"
         What the network reads beside each number of a row, after `scale`: nothing, 8
         cosines of it, whose frequencies are learned, or its place in each of 16 bins
-        between quantiles of the training samples [5]_. It helps where y jumps at some
-        values of a feature and there are thousands of rows; with a few hundred it fits
-        noise. For rows only.
+        between quantiles of the training samples [5]_. Bins help where y jumps at some
+        values of a feature and there are thousands of rows; with a few hundred they fit
+        noise. For rows only. "auto" is "periodic" in `ResNetRegressor` and None in the
+        others.
     dropout : float, default=0.0
         Probability, in [0, 1), of dropping a value before the last convolution of a
         branch.
@@ -670,8 +671,8 @@ class ResNetClassifier(_Classifier):
         `schedule` starts anew. They undo the shrinking of the other weights.
     l2 : float or "auto", default="auto"
         Strength of the L2 penalty on the kernels. "adamw" decays them by lr·l2 instead.
-        "auto" is 0.02 for rows, 1e-4, as in [1]_, for series, and 5e-4 for images and
-        volumes.
+        "auto" is 1e-4, as in [1]_, for series, and 5e-4 for images and volumes; for rows
+        it is 60 over the number of training samples, but at most 0.05.
     l2_on : {"kernels", "all"}, default="kernels"
         Whether `l2` acts on the kernels alone, or on batch norms and biases too, as in
         [3]_.
@@ -893,12 +894,13 @@ class WideResNetClassifier(_Classifier):
         "small" has a 3×3 stem and three stages, "imagenet" a 7×7 stem with pooling and
         four stages. "auto" takes "imagenet" for sides of at least 64 where `depth` is
         one of its depths.
-    embedding : {"periodic", "piecewise_linear"} or None, default=None
+    embedding : {"auto", "periodic", "piecewise_linear"} or None, default="auto"
         What the network reads beside each number of a row, after `scale`: nothing, 8
         cosines of it, whose frequencies are learned, or its place in each of 16 bins
-        between quantiles of the training samples [5]_. It helps where y jumps at some
-        values of a feature and there are thousands of rows; with a few hundred it fits
-        noise. For rows only.
+        between quantiles of the training samples [5]_. Bins help where y jumps at some
+        values of a feature and there are thousands of rows; with a few hundred they fit
+        noise. For rows only. "auto" is "periodic" in `ResNetRegressor` and None in the
+        others.
     dropout : float, default=0.0
         Probability, in [0, 1), of dropping a value before the last convolution of a
         branch.
@@ -1143,12 +1145,13 @@ class ResNetRegressor(_Regressor):
         "small" has a 3×3 stem and three stages, "imagenet" a 7×7 stem with pooling and
         four stages. "auto" takes "imagenet" for sides of at least 64 where `depth` is
         one of its depths.
-    embedding : {"periodic", "piecewise_linear"} or None, default=None
+    embedding : {"auto", "periodic", "piecewise_linear"} or None, default="auto"
         What the network reads beside each number of a row, after `scale`: nothing, 8
         cosines of it, whose frequencies are learned, or its place in each of 16 bins
-        between quantiles of the training samples [5]_. It helps where y jumps at some
-        values of a feature and there are thousands of rows; with a few hundred it fits
-        noise. For rows only.
+        between quantiles of the training samples [5]_. Bins help where y jumps at some
+        values of a feature and there are thousands of rows; with a few hundred they fit
+        noise. For rows only. "auto" is "periodic" in `ResNetRegressor` and None in the
+        others.
     dropout : float, default=0.0
         Probability, in [0, 1), of dropping a value before the last convolution of a
         branch.
@@ -1173,7 +1176,8 @@ class ResNetRegressor(_Regressor):
         `schedule` starts anew. They undo the shrinking of the other weights.
     l2 : float or "auto", default="auto"
         Strength of the L2 penalty on the kernels. "adamw" decays them by lr·l2 instead.
-        "auto" is 0.1 for rows and 1e-4, as in [1]_, for everything else.
+        "auto" is 1e-4, as in [1]_; for rows it is 60 over the number of training samples,
+        but at most 0.3.
     l2_on : {"kernels", "all"}, default="kernels"
         Whether `l2` acts on the kernels alone, or on batch norms and biases too, as in
         [3]_.
@@ -1378,12 +1382,13 @@ class WideResNetRegressor(_Regressor):
         "small" has a 3×3 stem and three stages, "imagenet" a 7×7 stem with pooling and
         four stages. "auto" takes "imagenet" for sides of at least 64 where `depth` is
         one of its depths.
-    embedding : {"periodic", "piecewise_linear"} or None, default=None
+    embedding : {"auto", "periodic", "piecewise_linear"} or None, default="auto"
         What the network reads beside each number of a row, after `scale`: nothing, 8
         cosines of it, whose frequencies are learned, or its place in each of 16 bins
-        between quantiles of the training samples [5]_. It helps where y jumps at some
-        values of a feature and there are thousands of rows; with a few hundred it fits
-        noise. For rows only.
+        between quantiles of the training samples [5]_. Bins help where y jumps at some
+        values of a feature and there are thousands of rows; with a few hundred they fit
+        noise. For rows only. "auto" is "periodic" in `ResNetRegressor` and None in the
+        others.
     dropout : float, default=0.0
         Probability, in [0, 1), of dropping a value before the last convolution of a
         branch.

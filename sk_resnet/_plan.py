@@ -76,12 +76,13 @@ def make_recipe(
     family: Family,
     *,
     n_dims: int,
+    n_samples: int,
     n_epochs: int,
     batch_size: int,
     schedule: str,
     finetunes: bool = False,
 ) -> Recipe:
-    """Recipe of a training over samples with this many spatial dimensions."""
+    """Recipe of a training over so many samples with this many spatial dimensions."""
     optimizer, lr, l2 = (parameters[name] for name in ("optimizer", "lr", "l2"))
     return Recipe(
         n_epochs=n_epochs,
@@ -93,7 +94,7 @@ def make_recipe(
         schedule=schedule,
         l1=0.0 if finetunes else float(parameters["l1"]),
         l1_structure=parameters["l1_structure"],
-        l2=family.defaults(n_dims).l2 if l2 == "auto" else float(l2),
+        l2=family.defaults(n_dims).l2_for(n_samples) if l2 == "auto" else float(l2),
         l2_on=parameters["l2_on"],
         keep_zeros=finetunes,
         augmentations=resolve_augmentations(parameters["augment"], n_dims),

@@ -102,6 +102,13 @@ class Defaults:
     l2: float
     block: str | tuple[int, ...] = "basic"
     n_estimators: int = 1
+    embedding: str | None = None
+    # Strength for all samples together, of which each gets its share; at most `l2`.
+    l2_in_all: float = math.inf
+
+    def l2_for(self, n: int) -> float:
+        """Strength of the L2 penalty for so many training samples."""
+        return min(self.l2, self.l2_in_all / n)
 
 
 @dataclass(frozen=True)
@@ -124,13 +131,15 @@ class Family:
         return (self.rows, self.series, self.images)[min(n_dims, 2)]
 
 
+# Of all rows of a table together: the more there are, the weaker each is penalized.
+L2_IN_ALL = 60
 # Of rows and series, several networks of few layers predict better than a deep one. Series
 # need wide kernels.
 SERIES_KERNELS = (15, 7)
 _WIDE = Defaults(16, 4, "full_preactivation", 5e-4)
 FAMILIES = {
     "resnet": Family(
-        rows=Defaults(8, 1, "original", 2e-2, n_estimators=8),
+        rows=Defaults(8, 1, "original", 5e-2, n_estimators=8, l2_in_all=L2_IN_ALL),
         series=Defaults(8, 1, "original", 1e-4, SERIES_KERNELS, n_estimators=5),
         images=Defaults(20, 1, "original", 5e-4),
         counts_nominally=False,
@@ -149,7 +158,15 @@ FAMILIES = {
     # branch, as in "original", they diverge at the learning rates of classification, and
     # so they do with the many features of wide networks. Rows need a stronger penalty.
     "resnet_of_numbers": Family(
-        rows=Defaults(8, 1, "full_preactivation", 1e-1, n_estimators=8),
+        rows=Defaults(
+            8,
+            1,
+            "full_preactivation",
+            l2=3e-1,
+            n_estimators=8,
+            embedding="periodic",
+            l2_in_all=L2_IN_ALL,
+        ),
         series=Defaults(8, 1, "full_preactivation", 1e-4, SERIES_KERNELS, n_estimators=5),
         images=Defaults(20, 1, "full_preactivation", 1e-4),
         counts_nominally=False,

@@ -358,10 +358,20 @@ def test_what_stands_twice_at_a_place_of_sparse_y_is_added_up():
 def test_auto_is_what_the_family_says(numbers):
     X, y = numbers
     for kind in REGRESSORS:
-        settings = {"max_epochs": 1, "random_state": 0}
+        settings = {"max_epochs": 2, "random_state": 0}
         own = asdict(FAMILIES[kind._family].rows)
-        auto, explicit = kind(**settings), kind(**settings, **own)
-        assert auto.fit(X, y).module_.spec == explicit.fit(X, y).module_.spec
+        own["l2"] = min(own["l2"], own.pop("l2_in_all") / len(X))
+        auto, explicit = kind(**settings).fit(X, y), kind(**settings, **own).fit(X, y)
+        assert auto.module_.spec == explicit.module_.spec
+        assert (auto.predict(X) == explicit.predict(X)).all()
+
+
+def test_many_samples_need_a_weaker_penalty_each():
+    rows = FAMILIES["resnet_of_numbers"].rows
+    assert [rows.l2_for(n) for n in (10, 200, 600, 6000)] == [0.3, 0.3, 0.1, 0.01]
+    rows = FAMILIES["resnet"].rows
+    assert [rows.l2_for(n) for n in (10, 1200, 6000)] == [0.05, 0.05, 0.01]
+    assert FAMILIES["resnet"].images.l2_for(10**6) == 5e-4
 
 
 def test_classes_of_one_signature_have_one_init():

@@ -108,7 +108,7 @@ def test_jumps_are_learned(name):
     X, y = jumps(1200)
     scores = {
         embedding: ResNetClassifier(
-            4, embedding=embedding, n_estimators=2, max_epochs=12, random_state=0
+            4, embedding=embedding, n_estimators=2, max_epochs=12, l2=0.01, random_state=0
         )
         .fit(X[:800], y[:800])
         .score(X[800:], y[800:])

@@ -266,7 +266,7 @@ def test_spaces_read_the_channels_as_fit_does():
 
 @pytest.mark.parametrize(
     ("model", "rows", "images"),
-    [(ResNetClassifier(), 0.2, 0.01), (ResNetRegressor(), 1.0, 0.01)],
+    [(ResNetClassifier(), 0.5, 0.01), (ResNetRegressor(), 1.0, 0.01)],
 )
 def test_penalties_reach_beyond_the_defaults(model, rows, images):
     assert search_space(model)["l2"].high == rows
@@ -365,7 +365,7 @@ def test_studies_start_with_the_parameters_of_the_estimator(data):
     }
     objective = objective_of(data, space=space)
     objective.estimator = model
-    own = {"depth": 10, "lr": 0.1, "l1": 1e-6, "l2": 0.02, "dropout": 0.1}
+    own = {"depth": 10, "lr": 0.1, "l1": 1e-6, "l2": 0.05, "dropout": 0.1}
     assert objective.own_parameters() == {f"model__{k}": v for k, v in own.items()}
     study = create_study(objective=objective)
     drawn = suggest(study.ask(), space)
@@ -629,12 +629,12 @@ def fails(X):
 @pytest.mark.parametrize(
     ("steps", "X", "l2", "depth"),
     [
-        ([TruncatedSVD(3)], sparse.random(40, 10, 0.5, "coo", random_state=0), 0.02, 10),
-        ([TfidfVectorizer(), TruncatedSVD(2)], TEXTS, 0.02, 10),
-        ([DictVectorizer(sparse=False)], DICTS, 0.02, 10),
-        ([FunctionTransformer(moments)], SERIES, 0.02, 10),
+        ([TruncatedSVD(3)], sparse.random(40, 10, 0.5, "coo", random_state=0), 0.05, 10),
+        ([TfidfVectorizer(), TruncatedSVD(2)], TEXTS, 0.05, 10),
+        ([DictVectorizer(sparse=False)], DICTS, 0.05, 10),
+        ([FunctionTransformer(moments)], SERIES, 0.05, 10),
         ([StandardScaler(), FunctionTransformer(squares)], ROWS_OF_64, 5e-4, 26),
-        ([FunctionTransformer(flat), PCA(5)], squares(ROWS_OF_64), 0.02, 10),
+        ([FunctionTransformer(flat), PCA(5)], squares(ROWS_OF_64), 0.05, 10),
         # Nothing is known then, and nothing refused.
         ([FunctionTransformer(fails)], ROWS_OF_64, None, 10),
     ],

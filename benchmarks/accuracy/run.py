@@ -4,6 +4,7 @@
     python benchmarks/accuracy/run.py --only iris,digits --seeds 3
     python benchmarks/accuracy/run.py --tables             # log-loss too: tabular.py
     python benchmarks/accuracy/run.py --embedding          # of the numbers in tables
+    python benchmarks/accuracy/run.py --penalty            # l2 on tables
     python benchmarks/accuracy/run.py --held-out           # where no default was chosen
     python benchmarks/accuracy/run.py --imbalance          # 5 % positives: imbalance.py
     python benchmarks/accuracy/run.py --small              # 40 to 150 rows: small.py
@@ -209,6 +210,7 @@ def main():
     parser.add_argument("--tables", action="store_true", help="log-loss too, many sets")
     parser.add_argument("--held-out", action="store_true", help="tables, other sets")
     parser.add_argument("--embedding", action="store_true", help="of numbers in tables")
+    parser.add_argument("--penalty", action="store_true", help="l2 on tables")
     parser.add_argument("--imbalance", action="store_true", help="5 %% positives")
     parser.add_argument("--small", action="store_true", help="40 to 150 rows")
     parser.add_argument("--only", type=names, default="", help="sets, by comma; or all")
@@ -234,6 +236,10 @@ def main():
         arms = options.arms or [*tabular.EMBEDDED, "HistGradientBoosting"]
         sets = options.only or tabular.JUMPS
         tabular.table(sets, arms, options.seeds, options.json, name="embedding")
+    elif options.penalty:
+        arms = options.arms or tabular.PENALTIES
+        sets = options.only or tabular.NOISY_AND_CLEAR
+        tabular.table(sets, arms, options.seeds, options.json, name="penalty")
     elif options.imbalance:
         sets, arms = options.only or imbalance.PROBLEMS, options.arms or imbalance.MODELS
         imbalance.table(sets, arms, options.seeds, options.json)

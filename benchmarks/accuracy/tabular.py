@@ -140,7 +140,15 @@ EMBEDDED = {
 }
 EMBEDDED["robust scale"] = partial(resnet, scale="robust")
 JUMPS = ["cut", "letter", "banana", "pima"]
-OTHERS = {"WideResNetClassifier": wide, **EMBEDDED}
+# Those of --penalty, on sets that are noisy and on sets whose classes are clear.
+PENALTIES = {
+    f"l2 {l2}": partial(resnet, l2=float(l2))
+    for l2 in ("5e-3", "2e-2", "5e-2", "1e-1", "2e-1")
+}
+NOISY_AND_CLEAR = [
+    "contraceptive", "german", "australian", "twonorm", "digits", "movement_libras"
+]  # fmt: skip
+OTHERS = {"WideResNetClassifier": wide, **EMBEDDED, **PENALTIES}
 
 
 def measure(arm, X, y, seed):

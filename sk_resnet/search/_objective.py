@@ -453,7 +453,8 @@ class CrossValidationObjective:
         net, _ = network_step(self.estimator)
         own: dict[str, Any] = {}
         if self._shape is not None:
-            resolved = resolved_parameters(net, self._shape)
+            n = len(self.folds[0][0])
+            resolved = resolved_parameters(net, self._shape, n)
             own = {self._prefix + name: value for name, value in resolved.items()}
         return nearest_draw(self.space, {**self.estimator.get_params(), **own})
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -105,7 +106,7 @@ def search_space(
         "width": d.CategoricalDistribution(_affordable_widths(net, shape, depths[-1])),
         "dropout": d.FloatDistribution(0.0, 0.5, step=0.1),
         "l1": d.FloatDistribution(1e-7, 1e-3, log=True),
-        "l2": d.FloatDistribution(1e-6, max(1e-2, 10 * own_l2), log=True),
+        "l2": d.FloatDistribution(1e-6, min(1.0, max(1e-2, 10 * own_l2)), log=True),
         "lr": d.FloatDistribution(low, high, log=True),
     }
     return {prefix + name: distribution for name, distribution in space.items()}
@@ -199,10 +200,12 @@ def sample_shape(net: BaseResNet, X: Any) -> tuple[int, ...]:
     return spec.network_shape
 
 
-def resolved_parameters(net: BaseResNet, shape: tuple[int, ...]) -> dict[str, Any]:
-    """Parameters of a network for samples of a shape, with what "auto" stands for."""
+def resolved_parameters(net: BaseResNet, shape: tuple[int, ...], n: int) -> dict[str, Any]:
+    """Parameters of a network for n samples of a shape, with what "auto" stands for."""
     family = FAMILIES[net._family]
-    parameters = resolved(net.get_params(), family.defaults(len(shape) - 1))
+    defaults = family.defaults(len(shape) - 1)
+    defaults = replace(defaults, l2=defaults.l2_for(n))
+    parameters = resolved(net.get_params(), defaults)
     if parameters["lr"] == "auto":
         parameters["lr"] = default_lr(net.optimizer, family)
     return parameters
