@@ -672,7 +672,7 @@ class ResNetClassifier(_Classifier):
     l2 : float or "auto", default="auto"
         Strength of the L2 penalty on the kernels. "adamw" decays them by lr·l2 instead.
         "auto" is 1e-4, as in [1]_, for series, and 5e-4 for images and volumes; for rows
-        it is 60 over the number of training samples, but at most 0.05.
+        it is 60 over the number of training samples of a call, but at most 0.05.
     l2_on : {"kernels", "all"}, default="kernels"
         Whether `l2` acts on the kernels alone, or on batch norms and biases too, as in
         [3]_.
@@ -1176,8 +1176,8 @@ class ResNetRegressor(_Regressor):
         `schedule` starts anew. They undo the shrinking of the other weights.
     l2 : float or "auto", default="auto"
         Strength of the L2 penalty on the kernels. "adamw" decays them by lr·l2 instead.
-        "auto" is 1e-4, as in [1]_; for rows it is 60 over the number of training samples,
-        but at most 0.3.
+        "auto" is 1e-4, as in [1]_; for rows it is 60 over the number of training samples
+        of a call, but at most 0.3.
     l2_on : {"kernels", "all"}, default="kernels"
         Whether `l2` acts on the kernels alone, or on batch norms and biases too, as in
         [3]_.

@@ -273,6 +273,14 @@ def test_penalties_reach_beyond_the_defaults(model, rows, images):
     assert search_space(model, np.zeros((2, 1, 8, 8)))["l2"].high == images
 
 
+def test_the_first_trial_has_the_penalty_of_a_fold():
+    X, y = np.zeros((600, 2)), np.arange(600.0)
+    model = ResNetRegressor()
+    space = {"l2": search_space(model, X)["l2"]}
+    objective = CrossValidationObjective(model, X, y, space=space, cv=3)
+    assert objective.own_parameters()["l2"] == pytest.approx(60 / 400)
+
+
 def test_what_no_depth_fits_says_why():
     with pytest.raises(ValueError, match=r"No depth fits .* stochastic_depth drops"):
         search_space(ResNetClassifier(stochastic_depth=0.1, shortcut="none"))
