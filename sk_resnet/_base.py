@@ -416,6 +416,8 @@ class BaseResNet(CallbackSupportMixin, Model, ABC):
                 "checkpoint must be None where several processes train one network."
             )
         parameters = self.get_params(deep=False)
+        if parameters["embedding"] == "auto":  # earlier versions had no "auto"
+            parameters["embedding"] = FAMILIES[self._family].rows.embedding
         parts = identity_of_fit(parameters, inputs, callbacks, seed=seed)
         if continues:
             parts["model before"] = self.n_epochs_, copied_weights(self.net_)

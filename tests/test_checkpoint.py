@@ -37,6 +37,7 @@ from sk_resnet import _base as base
 from sk_resnet._group import Group
 from sk_resnet._net import ResidualNet
 from sk_resnet._snapshot import state_by_name
+from sk_resnet._spec import Defaults
 from sk_resnet.search import CrossValidationObjective, create_study, retry_stale_trials
 
 RNG = np.random.default_rng(0)
@@ -790,6 +791,8 @@ def test_checkpoints_of_the_first_format_go_on(reached, tmp_path, monkeypatch):
     monkeypatch.setattr(
         ResidualNet, "begin_epoch", lambda net, *of: begun.append(begin(net, *of))
     )
+    # What "auto" stood for then.
+    monkeypatch.setattr(Defaults, "l2_for", lambda defaults, n: 0.02)
     golden, path = Path(__file__).parent / "golden", tmp_path / "file"
     path.write_bytes((golden / f"format1_{reached}.checkpoint").read_bytes())
     X, y = np.arange(40.0).reshape(20, 2) % 7, np.arange(20) % 2
