@@ -115,6 +115,7 @@ TABLES = {
         )
         for name, rows in (
             ("tables", "tables ranks"),
+            ("tables_five", "tables ranks of five"),
             ("held_out", "held out ranks"),
         )
     },

@@ -132,6 +132,9 @@ MODELS = {
     "HistGradientBoosting": lambda seed: HistGradientBoostingClassifier(random_state=seed),
     "RandomForest": lambda seed: RandomForestClassifier(random_state=seed),
 }
+FIVE = [
+    "ResNetClassifier", "MLPClassifier", "HistGradientBoosting", "RealMLP-TD", "RTDL ResNet"
+]  # fmt: skip
 PEERS = {"RealMLP-TD": realmlp, "RTDL ResNet": rtdl, "CatBoost": catboost}
 # Those of --embedding, on sets of which the labels jump or are noisy.
 EMBEDDED = {
@@ -191,12 +194,15 @@ def table(sets, arms, n_seeds, path, *, name="tables"):
             }
             record(path, name, case, arm, measures, seeds=range(n_seeds))
         print(flush=True)
-    record_ranks(path, name)
+    record_ranks(path, name, "ranks")
+    if name == "tables":
+        record_ranks(path, name, "ranks of five", FIVE)
 
 
-def record_ranks(path, name):
+def record_ranks(path, name, table, arms=None):
     """Print and record mean ranks of models, over the sets that all of them have."""
     rows = [row for row in read(path) if row["table"] == name]
+    rows = [row for row in rows if arms is None or row["arm"] in arms]
     by_arm = {}
     for row in rows:
         by_arm.setdefault(row["arm"], {})[row["case"]] = row["measures"]
@@ -230,4 +236,4 @@ def record_ranks(path, name):
                 for value in measures.values()
             )
         )
-        record(path, f"{name} ranks", arm, "all", measures, seeds=rows[0]["seeds"])
+        record(path, f"{name} {table}", arm, "all", measures, seeds=rows[0]["seeds"])
