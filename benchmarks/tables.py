@@ -167,7 +167,7 @@ TABLES = {
         "set",
         {
             f"{n}: ResNet, logistic, SVC": ", ".join(
-                f"{{{arm}[log_loss {n}]:.3f}}"
+                f"{{{arm}[log_loss {n}]:=.3f}}"
                 for arm in ("ResNetClassifier", "LogisticRegression", "SVC")
             )
             for n in (40, 80, 150)
