@@ -25,6 +25,8 @@ if not hasattr(torch.optim.SGD, "_init_group"):
         "functions: install a version that its pyproject.toml names."
     )
 
+# Modules whose attributes do not matter beside their children, or are their hooks.
+WITHOUT_OPTIONS = (nn.Sequential, nn.ModuleList, nn.ReLU, nn.Identity)
 # The operator behind `Tensor.item`.
 READS_A_VALUE = torch.ops.aten._local_scalar_dense.default
 
@@ -36,6 +38,7 @@ __all__ = [
     "WeakIdKeyDictionary",
     "children_of",
     "has_hooks",
+    "is_called_by_torch",
     "is_compilation_error",
     "is_mutable",
     "kernel_of",
@@ -95,12 +98,16 @@ class Contents:
     def __init__(self, module: nn.Module) -> None:
         self.parts = list(module.modules())
         self.types = list(map(type, self.parts))
-        self.dicts = [
-            held
-            for part in self.parts
-            for held in (vars(part), part._parameters, part._buffers, part._modules)
-        ]
-        self.sizes, self.objects = list(map(len, self.dicts)), list(_values(self.dicts))
+        of_all = "_global_forward_hooks", "_global_forward_pre_hooks"
+        self.dicts = [getattr(of_all_modules, name) for name in of_all]
+        for part in self.parts:
+            self.dicts += [vars(part), part._parameters, part._buffers, part._modules]
+            self.dicts += [part._forward_hooks, part._forward_pre_hooks]
+        self.sizes = list(map(len, self.dicts))
+        plain = [vars(part) for part in self.parts if type(part) in WITHOUT_OPTIONS]
+        left_out = set(map(id, plain))
+        self.filled = [held for held in self.dicts if held and id(held) not in left_out]
+        self.objects = list(_values(self.filled))
         tensors = [*module.parameters(), *module.buffers()]
         self.flat = [x for x in tensors if x.is_contiguous()]
         self.others = [(x, x.detach().clone()) for x in tensors if not x.is_contiguous()]
@@ -118,7 +125,7 @@ class Contents:
             module is self.parts[0]
             and list(map(type, self.parts)) == self.types
             and list(map(len, self.dicts)) == self.sizes
-            and all(map(is_, _values(self.dicts), self.objects))
+            and all(map(is_, _values(self.filled), self.objects))
             and _places(self.flat) == self.places
             and self._bytes() == self.bytes
             and all(starmap(torch.equal, self.others))
@@ -142,6 +149,11 @@ def has_hooks(module: nn.Module) -> bool:
         parameter._backward_hooks or parameter._post_accumulate_grad_hooks
         for parameter in module.parameters(recurse=False)
     )
+
+
+def is_called_by_torch(module: nn.Module) -> bool:
+    """Whether a call of a module does more than its class's `forward`."""
+    return has_hooks(module) or "forward" in vars(module)
 
 
 def qualified_name(operator: Any) -> str:

@@ -4,6 +4,7 @@ import copy
 import math
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,16 +21,23 @@ from sk_resnet._compat_skorch import BareNet
 from sk_resnet._compat_torch import Contents
 from sk_resnet._data import Data
 from sk_resnet._input import InputSpec
-from sk_resnet._machine import is_small_work, one_thread, prediction_size
+from sk_resnet._machine import (
+    FEW,
+    fewest_alike,
+    is_small_work,
+    one_thread,
+    prediction_size,
+)
 from sk_resnet._network import inner_kernels, is_finite, kernels
 from sk_resnet._optim import OPTIMIZERS, parameter_groups
 from sk_resnet._plan import Execution, Recipe
 from sk_resnet._processes import rank_and_size
 from sk_resnet._run import BatchHooks, Run, autocast
 from sk_resnet._samples import Samples
-from sk_resnet._surgery import folded, multiply_adds
+from sk_resnet._surgery import flattened, folded, multiply_adds
 from sk_resnet._target import Target
 
+CPU = torch.device("cpu")
 # Training samples whose outputs must be finite when a training ends. They are few because
 # each call of partial_fit predicts them, and it may train on no more than a batch.
 SAMPLES_OF_CHECK = 8
@@ -44,6 +52,19 @@ class DivergenceError(ValueError):
 
 class NonFiniteError(ValueError):
     """Outputs of a network are infinite or NaN."""
+
+
+@dataclass
+class Prepared:
+    """Twin of a network for prediction, and its work for a sample.
+
+    `fewest` samples in a pass get the same bits as in one of `FEW`. It is found when the
+    twin is used again, as that takes a few passes.
+    """
+
+    twin: Any
+    multiply_adds: int
+    fewest: int | None = None
 
 
 class ResidualNet(BareNet):
@@ -67,7 +88,7 @@ class ResidualNet(BareNet):
         self.input_spec, self.target = input_spec, target
         self.shuffle, self.noise = shuffle, noise
         self.n_epochs_before = 0
-        self._kept: tuple[nn.Module, int, Contents] | None = None
+        self._kept: tuple[Prepared, Contents] | None = None
         # By column of the history: the last row that was read, and the least value so far.
         self._least: dict[str, tuple[Any, float | None]] = {}
         super().__init__(module, criterion=nn.Identity, **kwargs)
@@ -331,22 +352,28 @@ class ResidualNet(BareNet):
         outputs = outputs.reshape(-1, *outputs.shape[-2:])
         return outputs[0] if len(outputs) == 1 else self.target.averaged(outputs)
 
-    def _prepared(self) -> tuple[nn.Module, int]:
-        """Twin for prediction and its work for a sample; of small networks they are kept.
-
-        They are made anew when anything in the network has changed.
-        """
+    def _prepared(self) -> Prepared:
+        """What predicts; that of a small network is kept until anything in it changes."""
         kept, network = self._kept, self.module_
-        if kept is not None and kept[2].are_those_of(network):
-            return kept[:2]
+        if kept is not None and kept[1].are_those_of(network):
+            return kept[0]
         self._kept = None
-        twin = folded(network.eval())
         work = multiply_adds(network, self.input_spec.network_shape[1:])
+        made = Prepared(flattened(folded(network.eval())), work)
         n_values = sum(tensor.numel() for tensor in network.state_dict().values())
         # Comparing them would wait for a GPU.
         if 4 * n_values <= MOST_KEPT_BYTES and torch.device(self.device).type == "cpu":
-            self._kept = twin, work, Contents(network)
-        return twin, work
+            self._kept = made, Contents(network)
+        return made
+
+    def _fewest(self, prepared: Prepared) -> int | None:
+        """Samples in a pass of a kept twin that are enough; None where `FEW` are."""
+        if prepared.fewest is None:
+            size = min(FEW, self.batch_size)
+            with one_thread(is_small_work(prepared.multiply_adds * size, CPU)):
+                shape = size, *self.input_spec.network_shape
+                prepared.fewest = fewest_alike(prepared.twin, shape)
+        return prepared.fewest
 
     def outputs(
         self,
@@ -374,15 +401,19 @@ class ResidualNet(BareNet):
         dataset, device, start = self.get_dataset(X), torch.device(self.device), 0
         # Two threads would copy and compare weights no faster, and then spin.
         with one_thread(device.type == "cpu"):
-            twin, macs = self._prepared()
-        network: Any = twin.features if features else twin
+            kept, prepared = self._kept, self._prepared()
+        network = prepared.twin.features if features else prepared.twin
         spec = self.module_.spec
         n_outputs = spec.stages[-1].out_channels if features else spec.n_outputs
         members = () if spec.members == 1 else (spec.members,)
         shape = (len(views), *members, len(dataset), n_outputs)
         # There, or the CPU would wait for each batch of a GPU.
         out = torch.empty(shape, dtype=torch.float32, device=device)
-        size = prediction_size(len(dataset), self.batch_size, macs, device)
+        is_again = self._kept is not None and self._kept is kept
+        pads_less = is_again and len(dataset) < FEW and not (bfloat16 or spec.unequal)
+        fewest = self._fewest(prepared) if pads_less else None
+        macs = prepared.multiply_adds
+        size = prediction_size(len(dataset), self.batch_size, macs, device, fewest=fewest)
         with one_thread(is_small_work(macs * size, device)):
             for x, _ in Batches(dataset, size, device):
                 n = len(x)

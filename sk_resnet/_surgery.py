@@ -1,20 +1,22 @@
 """What is done to finished networks: folded, cut, stacked as members, and counted."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 
-from sk_resnet._compat_torch import children_of, shallow_copy
+from sk_resnet._compat_torch import children_of, is_called_by_torch, shallow_copy
 from sk_resnet._layers import (
     CHANNELS_LAST,
     KERNELS,
     NORM_TYPES,
     Dropout,
+    Linear,
     PaddedConvolution,
 )
 from sk_resnet._network import (
@@ -26,29 +28,31 @@ from sk_resnet._network import (
 )
 
 
-def folded(network: nn.Module) -> nn.Module:
+def folded(network: ResidualNetwork) -> ResidualNetwork:
     """Twin for prediction: batch norms right behind a convolution are folded into it.
 
     Exact up to rounding, in evaluation mode. What cannot be folded is shared. The first
     norm of a pre-activation branch stays: its shortcut reads the same values. ReLUs work
-    in place where they can.
+    in place where they can. Layers with hooks stay as they are.
     """
-    return _folded(network, set(overwriting_relus(network)))
+    twin = _folded(network, set(overwriting_relus(network)))
+    return cast(ResidualNetwork, twin)
 
 
 def _folded(module: nn.Module, overwriting: set[nn.ReLU]) -> nn.Module:
-    if isinstance(module, nn.ReLU):
+    if isinstance(module, nn.ReLU) and not is_called_by_torch(module):
         return nn.ReLU(inplace=module in overwriting)
     children: dict[str, nn.Module] = {}
     before: tuple[str, nn.Module] | None = None
     for name, child in children_of(module).items():
-        if isinstance(module, nn.Sequential) and isinstance(child, NORM_TYPES) and before:
+        is_plain = not is_called_by_torch(child)
+        if before and isinstance(child, NORM_TYPES) and is_plain:
             children[before[0]] = _with_norm(before[1], child)
             before = None
             continue
         children[name] = _folded(child, overwriting)
-        is_kernel = isinstance(child, (*KERNELS, PaddedConvolution))
-        before = (name, child) if is_kernel else None
+        is_kernel = isinstance(child, (*KERNELS, PaddedConvolution)) and is_plain
+        before = (name, child) if is_kernel and isinstance(module, nn.Sequential) else None
     return shallow_copy(module, children=children)
 
 
@@ -64,6 +68,75 @@ def _with_norm(layer: Any, norm: Any) -> nn.Module:
         weight.contiguous(memory_format=layout), requires_grad=weight.requires_grad
     )
     return shallow_copy(layer, parameters={"weight": laid_out, "bias": bias})
+
+
+Step = Callable[[Tensor], Tensor]
+
+
+class _Steps(nn.Module):
+    def __init__(self, steps: list[Step]) -> None:
+        super().__init__()
+        self.steps = steps
+
+    def forward(self, x: Tensor) -> Tensor:
+        for step in self.steps:
+            x = step(x)
+        return x
+
+
+def flattened(network: ResidualNetwork) -> nn.Module:
+    """Twin that calls its layers one after the other, for prediction.
+
+    Of a small network, the calls of modules within modules take longer than the rest.
+    Series of unequal lengths are led past each layer, so that theirs stays as it is.
+    """
+    if network.spec.unequal:
+        return network
+    steps = _steps(network.stem) + _steps(network.stages) + _steps(network.head)
+    replaced = {"stem": _Steps(steps), "stages": nn.ModuleList(), "head": nn.Sequential()}
+    return shallow_copy(network, children=children_of(network) | replaced)
+
+
+def _steps(module: nn.Module) -> list[Step]:
+    """What a module in evaluation mode calls."""
+    if isinstance(module, nn.ModuleList):  # which is no layer
+        return [step for child in module for step in _steps(child)]
+    if is_called_by_torch(module):
+        return [module]
+    if isinstance(module, nn.ReLU):
+        return [torch.relu_ if module.inplace else torch.relu]
+    if isinstance(module, (nn.Identity, Dropout)):
+        return []
+    if isinstance(module, nn.Sequential):
+        return [step for child in module for step in _steps(child)]
+    if isinstance(module, Block):
+        return [_block_step(module)]
+    if type(module) is Linear:
+        weights = {"weight": module.weight, "bias": module.bias}
+        return [partial(nn.functional.linear, **weights)]
+    return [module.forward]
+
+
+def _block_step(block: Block) -> Step:
+    """`Block.forward` in one function."""
+    before, branch, after = map(_steps, (block.before_fork, block.branch, block.after))
+    shortcut = None if block.shortcut is None else _steps(block.shortcut)
+
+    def step(x: Tensor) -> Tensor:
+        for part in before:
+            x = part(x)
+        out = x
+        for part in branch:
+            out = part(out)
+        if shortcut is not None:
+            for part in shortcut:
+                x = part(x)
+            out = out + x
+        for part in after:
+            out = part(out)
+        return out
+
+    return step
 
 
 def multiply_adds(network: ResidualNetwork, sides: tuple[int, ...]) -> int:

@@ -197,6 +197,32 @@ def test_a_sample_alone_is_predicted_as_among_others(shape, block, n_estimators)
     for rows in (slice(0, 1), slice(37, 41), slice(20, 36), slice(50, 90)):
         alone = model.predict_log_proba(X[rows])
         np.testing.assert_allclose(alone, whole[rows], rtol=0, atol=1e-7)
+    # By now the network is kept ready, and passes of fewer samples were tried.
+    for i in range(90):
+        alone = model.predict_log_proba(X[i : i + 1])
+        np.testing.assert_allclose(alone, whole[i : i + 1], rtol=0, atol=1e-7)
+
+
+def test_a_pass_has_as_few_samples_as_give_the_same_bits():
+    class OfSize(torch.nn.Module):
+        """Rounds otherwise in passes of less than some samples."""
+
+        def __init__(self, least):
+            super().__init__()
+            self.least = least
+
+        def forward(self, x):
+            return x.sum(1, keepdim=True) + (1e-6 if len(x) < self.least else 0)
+
+    found = {n: _machine.fewest_alike(OfSize(n), (16, 3)) for n in (1, 2, 3, 8, 9, 16)}
+    assert found == {1: 2, 2: 2, 3: 4, 8: 8, 9: 16, 16: 16}
+    assert _machine.fewest_alike(OfSize(1), (1, 3)) == 1
+    assert _machine.fewest_alike(OfSize(1), (3, 3)) == 2
+    size = _machine.prediction_size
+    assert size(1, 128, 2_000_000, CPU, fewest=4) == 4
+    assert size(4, 128, 2_000_000, CPU, fewest=4) == 4
+    assert size(5, 128, 2_000_000, CPU, fewest=4) == 16
+    assert size(1, 128, 2_000_000, torch.device("cuda"), fewest=4) == 128
 
 
 def test_denormals_are_flushed_in_training_alone():

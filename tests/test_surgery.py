@@ -22,7 +22,7 @@ from sk_resnet._optim import OPTIMIZERS
 from sk_resnet._penalty import STRUCTURES, sparsity
 from sk_resnet._spec import ORDERS, SHORTCUTS
 from sk_resnet._state import weights_to_arrays
-from sk_resnet._surgery import compacted, folded, multiply_adds
+from sk_resnet._surgery import compacted, flattened, folded, multiply_adds
 
 SHAPES = {0: (6,), 1: (2, 11), 2: (2, 9, 9), 3: (2, 5, 5, 5)}
 
@@ -195,6 +195,8 @@ def test_folding_batch_norms_keeps_the_outputs(order, block, n_dims, shortcut):
         expected = network(x)
         twin = folded(network)
         torch.testing.assert_close(twin(x), expected, rtol=1e-4, atol=1e-5)
+        assert torch.equal(flattened(twin)(x), twin(x))
+        assert torch.equal(flattened(twin).features(x), twin.features(x))
     assert torch.equal(x, kept)  # ReLUs in place write over nothing that is read again
     count = sum("Norm" in type(layer).__name__ for layer in network.modules())
     left = sum("Norm" in type(layer).__name__ for layer in twin.modules())
@@ -283,6 +285,47 @@ def test_predictions_see_every_change_of_a_network(rows, change):
     model.net_._kept = None
     np.testing.assert_array_equal(found, model.predict_proba(X))
     assert np.abs(found - before).max() > 1e-3
+
+
+def doubled(module, x, output=None):
+    return 2 * (x[0] if output is None else output)
+
+
+HOOKS = {
+    "of a layer": lambda m: m.classifier.register_forward_hook(doubled),
+    "of an activation": lambda m: m.stem.relu1.register_forward_hook(doubled),
+    "of a norm": lambda m: m.stem.norm1.register_forward_hook(doubled),
+    "of a convolution": lambda m: m.stem.conv1.register_forward_hook(
+        lambda module, x, output: output + torch.arange(output.shape[1])
+    ),
+    "of a block": lambda m: m.stages[0][0].register_forward_hook(doubled),
+    "of a stage, before": lambda m: m.stages[0].register_forward_pre_hook(doubled),
+    "of all modules": lambda m: nn.modules.module.register_module_forward_hook(
+        lambda module, x, output: 2 * output if module.training is m.training else None
+    ),
+}
+
+
+@pytest.mark.parametrize("place", HOOKS)
+def test_predictions_call_the_hooks_of_users_and_forget_removed_ones(rows, place):
+    X, y = rows
+    model = ResNetClassifier(4, max_epochs=1, n_estimators=1, random_state=0).fit(X, y)
+    before = model.predict_proba(X)
+    hook = HOOKS[place](model.module_)
+    try:
+        changed = model.predict_proba(X)
+    finally:
+        hook.remove()
+    assert np.abs(changed - before).max() > 1e-3
+    np.testing.assert_array_equal(model.predict_proba(X), before)
+
+
+def test_predictions_call_a_forward_that_a_layer_was_given(rows):
+    X, y = rows
+    model = ResNetClassifier(4, max_epochs=1, n_estimators=1, random_state=0).fit(X, y)
+    before = model.predict_proba(X)
+    model.module_.stem.relu1.forward = torch.zeros_like
+    assert np.abs(model.predict_proba(X) - before).max() > 1e-3
 
 
 def test_a_network_in_training_mode_predicts_in_evaluation_mode(rows):
