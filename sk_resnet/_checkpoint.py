@@ -19,10 +19,18 @@ from sk_resnet._callbacks import follows_estimator
 from sk_resnet._input import to_numpy
 from sk_resnet._net import ResidualNet
 from sk_resnet._plan import Recipe
-from sk_resnet._snapshot import Snapshot, restore, state_by_name, take_snapshot
-from sk_resnet._state import BROKEN, ModelFileError
+from sk_resnet._snapshot import (
+    Snapshot,
+    restore,
+    state_by_name,
+    take_snapshot,
+    whole_weights,
+)
+from sk_resnet._spec import NetworkSpec
+from sk_resnet._state import BROKEN, ModelFileError, network_without_memory
 
-CHECKPOINT_FORMAT = 2
+# 2: one array of each type; 3: the weights of the model are in those of its networks alone.
+CHECKPOINT_FORMAT = 3
 # Of the time of a fit that its checkpoints may take.
 MOST_SHARE = 0.01
 # Before the first of them: shorter fits are kept at their end alone, as two files would
@@ -49,7 +57,7 @@ class Checkpoint:
 
     def __post_init__(self) -> None:
         self._lock, self._has_warned, self.is_written = threading.Lock(), False, False
-        self.is_paused = False
+        self.is_paused, self.n_networks = False, 0
         self._next = time.monotonic() + SECONDS_TO_FIRST
 
     @property
@@ -88,6 +96,7 @@ class Checkpoint:
 
         Returns the history of the fit before the training began.
         """
+        self.n_networks = len(nets)
         if stage == self.values.get("stage", -1):
             for place, state in self.states.items():
                 restore(nets[place], state, recipe)
@@ -151,8 +160,16 @@ class Checkpoint:
             ]
             plain["layout"], arrays = _joined(named)
             fitted = None if self.fitted is None else dict(self.fitted)
-            if fitted is not None:  # skops takes a tenth of a millisecond for each epoch
+            if fitted is not None:
+                # skops takes a tenth of a millisecond for each epoch, and for each array.
                 plain["fitted_history"] = fitted.pop("history_")
+                saved = fitted["_saved"]
+                plain["network"] = saved["network"]
+                fitted["_saved"] = {
+                    name: saved[name]
+                    for name in saved
+                    if name not in ("network", "weights")
+                }
             return {
                 "checkpoint": CHECKPOINT_FORMAT,
                 "plain": json.dumps(plain),
@@ -280,8 +297,14 @@ def open_checkpoint(
         new.fitted = content["fitted"]
         if new.fitted is not None:
             new.fitted["history_"] = plain.pop("fitted_history")
+            if content["checkpoint"] > 2:
+                network = plain.pop("network")
+                whole = network_without_memory(NetworkSpec.from_dict(network))
+                states = [state for _, state in sorted(new.ended.items())]
+                weights = whole_weights(whole, states)
+                new.fitted["_saved"] |= {"network": network, "weights": weights}
         new.values = plain
-    except BROKEN as error:
+    except (*BROKEN, RuntimeError, MemoryError) as error:
         raise ModelFileError(
             f"{target} is no checkpoint that can be read ({error}): delete it to start "
             "anew, or name another file."

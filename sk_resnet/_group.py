@@ -195,14 +195,20 @@ class Group:
         Once several fits have been written together, so is their last epoch: a fit that has
         ended could not go on with the others.
         """
-        given = [m.progress for m in by_member if m.progress is not None]
-        every = {id(p.checkpoint): p.checkpoint for p in given}
+        given = [m.progress.checkpoint for m in by_member if m.progress is not None]
+        every = {id(checkpoint): checkpoint for checkpoint in given}
         ends_together = is_last and len(every) > 1
         is_due = any(
             checkpoint.is_due() or (ends_together and checkpoint.is_written)
             for checkpoint in every.values()
         )
-        if is_due or (is_last and given):  # other groups of an ensemble may follow
+        # Other networks of an ensemble may train on, or these when they get more time.
+        goes_on = any(
+            checkpoint.is_paused
+            or checkpoint.n_networks > sum(one is checkpoint for one in given)
+            for checkpoint in every.values()
+        )
+        if is_due or (is_last and goes_on):
             self.keep(by_member, [m for m in by_member if m.is_training], n_done)
         if is_due:
             first, *others = every.values()

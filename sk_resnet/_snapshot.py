@@ -1,13 +1,13 @@
 """Snapshots: what the training of one network has reached, and the way back to it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer, lr_scheduler
 
 from sk_resnet._callbacks import OncePerEpoch
@@ -118,11 +118,11 @@ def _dtype(tensor: Tensor) -> str:
 
 def _flat(prefix: str, tensors: Any) -> dict[str, NDArray[Any]]:
     """All values of tensors in a row, by their type."""
-    by_type: dict[str, list[NDArray[Any]]] = {}
+    by_type: dict[np.dtype[Any], list[NDArray[Any]]] = {}  # their names take long to get
     for tensor in tensors:
         values = tensor.detach().cpu().numpy().reshape(-1)
-        by_type.setdefault(str(values.dtype), []).append(values)
-    return {f"{prefix}.{name}": np.concatenate(v) for name, v in by_type.items()}
+        by_type.setdefault(values.dtype, []).append(values)
+    return {f"{prefix}.{dtype}": np.concatenate(v) for dtype, v in by_type.items()}
 
 
 class _Values:
@@ -138,6 +138,18 @@ class _Values:
         stop = self.places[dtype] = start + int(np.prod(shape, dtype=int))
         values = self.arrays[f"{self.prefix}.{dtype}"][start:stop]
         return torch.from_numpy(values.reshape(tuple(shape)).copy())
+
+
+def whole_weights(network: nn.Module, members: Sequence[Snapshot]) -> dict[str, Any]:
+    """Parameters and buffers by name, for a network of these members."""
+    values = [_Values("weights", member.arrays) for member in members]
+    found = {}
+    for name, tensor in network.state_dict().items():
+        # All but counters hold the members along their first axis.
+        shape = tensor.shape and (tensor.shape[0] // len(members), *tensor.shape[1:])
+        own = [of_one.take(_dtype(tensor), shape).numpy() for of_one in values]
+        found[name] = np.concatenate(own) if shape else own[0]
+    return found
 
 
 @torch.no_grad()

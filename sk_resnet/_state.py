@@ -3,10 +3,10 @@
 import math
 import warnings
 from collections.abc import Mapping
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
+import sklearn
 import torch
 from torch import nn
 
@@ -63,8 +63,6 @@ def restored(
         if stored is None:  # up to format 2 all y were labels
             stored = {"kind": "labels", "classes": classes}
         target = target_from_dict(stored)
-        if sum(stage.n_blocks for stage in spec.stages) > MOST_BLOCKS:
-            raise ModelFileError("The model has more blocks than a network may have.")
         if target.n_outputs != spec.n_outputs:
             raise ModelFileError(
                 f"The model has {spec.n_outputs} outputs, but its target needs "
@@ -75,7 +73,7 @@ def restored(
             raise ModelFileError(
                 "The model describes a y that its network does not predict."
             )
-        network = build_network(spec)
+        network = network_without_memory(spec)
         _check_shapes(network, saved["weights"])
         arrays_to_weights(network, unpacked(saved["weights"]), device)
         if not is_finite(network):
@@ -88,6 +86,13 @@ def restored(
             "again from where it came."
         ) from error
     return network, input_spec, target
+
+
+def network_without_memory(spec: NetworkSpec) -> ResidualNetwork:
+    """Network of a file on the meta device; an error where it has too many blocks."""
+    if sum(stage.n_blocks for stage in spec.stages) > MOST_BLOCKS:
+        raise ModelFileError("The model has more blocks than a network may have.")
+    return build_network(spec)
 
 
 def _check_input(input_spec: InputSpec, network: NetworkSpec) -> None:
@@ -131,9 +136,9 @@ def versions() -> dict[str, str]:
     """Versions that a saved model depends on."""
     return {
         "sk_resnet": __version__,
-        "torch": version("torch").partition("+")[0],
-        "scikit-learn": version("scikit-learn"),
-        "numpy": version("numpy"),
+        "torch": torch.__version__.partition("+")[0],
+        "scikit-learn": sklearn.__version__,
+        "numpy": np.__version__,
     }
 
 

@@ -786,7 +786,13 @@ def test_a_warm_start_behind_ctrl_c_leaves_the_checkpoint_of_the_fit(tmp_path):
 
 
 @pytest.mark.parametrize("reached", ["epoch2", "done"])
-def test_checkpoints_of_the_first_format_go_on(reached, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("version", "parameters"),
+    [(1, {"n_estimators": 1}), (2, {"n_estimators": 2, "l2": 0.02})],
+)
+def test_checkpoints_of_all_formats_go_on(
+    version, parameters, reached, tmp_path, monkeypatch
+):
     begun, begin = [], ResidualNet.begin_epoch
     monkeypatch.setattr(
         ResidualNet, "begin_epoch", lambda net, *of: begun.append(begin(net, *of))
@@ -794,11 +800,11 @@ def test_checkpoints_of_the_first_format_go_on(reached, tmp_path, monkeypatch):
     # What "auto" stood for then.
     monkeypatch.setattr(Defaults, "l2_for", lambda defaults, n: 0.02)
     golden, path = Path(__file__).parent / "golden", tmp_path / "file"
-    path.write_bytes((golden / f"format1_{reached}.checkpoint").read_bytes())
+    path.write_bytes((golden / f"format{version}_{reached}.checkpoint").read_bytes())
     X, y = np.arange(40.0).reshape(20, 2) % 7, np.arange(20) % 2
-    model = ResNetClassifier(4, width=0.125, max_epochs=4, batch_size=8, n_estimators=1)
-    model.set_params(random_state=0, checkpoint=path).fit(X, y)
-    assert len(begun) == (0 if reached == "done" else 2)
+    model = ResNetClassifier(4, width=0.125, max_epochs=4, batch_size=8, random_state=0)
+    model.set_params(**parameters, checkpoint=path).fit(X, y)
+    assert len(begun) == (0 if reached == "done" else 2 * model.n_estimators)
     assert [row["epoch"] for row in model.history_] == [1, 2, 3, 4]
-    expected = np.load(golden / "format1.checkpoint.npy")
+    expected = np.load(golden / f"format{version}.checkpoint.npy")
     np.testing.assert_allclose(model.predict_proba(X), expected, atol=1e-4)
