@@ -28,27 +28,52 @@ def fitted_temperature(
     a fold of its own, T of single members is too high for their average, which is less sure
     already: see `of_average`.
     """
-    target = target.to(torch.device("cpu"))
     shares_one = all(own is validation[0] for own in validation)
     if shares_one:
         parts = [(np.stack(outputs), validation[0])]
     else:
         parts = [(out[None], own) for out, own in zip(outputs, validation, strict=True)]
+    best = _best_temperature(parts, target)
+    return best if shares_one else of_average(best)
+
+
+def calibrated_loss(
+    outputs: NDArray[np.float32], validation: ArrayDataset, target: Target
+) -> float:
+    """Mean loss at the temperature that the same samples tell.
+
+    It judges how well classes are told apart, not how sure predictions are: Berta et al.
+    2025, arXiv:2501.19195.
+    """
+    part = outputs[None], validation
+    return _loss_at(_best_temperature([part], target), *part, target) / len(validation)
+
+
+def _best_temperature(
+    parts: Sequence[tuple[NDArray[np.float32], ArrayDataset]], target: Target
+) -> float:
+    """Temperature for outputs (members, n, outputs), of several sets of samples."""
     n = sum(len(own) for _, own in parts)
 
     def loss(log_temperature: float) -> float:
-        total = 0.5 * (log_temperature / PRIOR_DEVIATION) ** 2
-        for out, own in parts:
-            cooled = torch.from_numpy(target.averaged(out / np.exp(log_temperature)))
-            # In float64: the least of rounded losses lies anywhere near the true one.
-            y = own.y.cpu()
-            losses = target.losses(cooled, y.double() if y.is_floating_point() else y)
-            total += float(losses.dot(own.weight.cpu().double()))
-        return total / n
+        temperature = np.exp(log_temperature)
+        prior = 0.5 * (log_temperature / PRIOR_DEVIATION) ** 2
+        return (prior + sum(_loss_at(temperature, *part, target) for part in parts)) / n
 
     found = minimize_scalar(loss, bounds=BOUNDS, method="bounded", options={"xatol": 1e-8})
-    best = float(np.exp(found.x))
-    return best if shares_one else of_average(best)
+    return float(np.exp(found.x))
+
+
+def _loss_at(
+    temperature: float, outputs: NDArray[np.float32], own: ArrayDataset, target: Target
+) -> float:
+    """Loss of all samples together, of the average of members."""
+    cooled = torch.from_numpy(target.averaged(outputs / temperature))
+    # In float64: the least of rounded losses lies anywhere near the true one.
+    y = own.y.cpu()
+    on_cpu = target.to(torch.device("cpu"))
+    losses = on_cpu.losses(cooled, y.double() if y.is_floating_point() else y)
+    return float(losses.dot(own.weight.cpu().double()))
 
 
 def of_average(temperature: float) -> float:

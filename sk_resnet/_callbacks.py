@@ -41,7 +41,9 @@ class EarlyStopping(Callback):
     ----------
     monitor : str, default="valid_loss"
         Column of ``history_`` to watch. A name that ends in ``loss`` is minimised,
-        every other is maximised.
+        every other is maximised. "valid_calibrated_loss" is that of a classifier whose
+        outputs are divided by the best temperature of each epoch [2]_. It is recorded
+        where a callback monitors it, and takes a further pass over the validation set.
     patience : int, default=10
         Epochs without improvement after which training stops, at least 1.
     min_delta : float, default=0.0
@@ -72,7 +74,10 @@ class EarlyStopping(Callback):
 
     References
     ----------
-    L. Prechelt, Early Stopping - But When?, Neural Networks: Tricks of the Trade, 1998.
+    .. [1] L. Prechelt, Early Stopping - But When?, Neural Networks: Tricks of the Trade,
+       1998.
+    .. [2] E. Berta et al., Rethinking Early Stopping: Refine, Then Calibrate, 2025,
+       arXiv:2501.19195.
 
     Examples
     --------
@@ -170,6 +175,10 @@ def shown_row(record: dict[str, Any]) -> dict[str, Any]:
     """Row of skorch's history as `history_` shows it."""
     names = [n for n in record if n != "batches" and not n.endswith(HIDDEN)]
     return {RENAMED.get(n, n): record[n] for n in names}
+
+
+# Recorded for callbacks that monitor it.
+CALIBRATED = "valid_calibrated_loss"
 
 
 def monitored(callback: Callback, monitor: str, record: dict[str, Any]) -> float:

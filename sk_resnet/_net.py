@@ -16,7 +16,8 @@ from torch.optim import Optimizer
 
 from sk_resnet._augment import View, unchanged
 from sk_resnet._batches import ArrayDataset, Batch, Batches
-from sk_resnet._callbacks import TimeLimit, held_epoch, wants_batches
+from sk_resnet._calibration import calibrated_loss
+from sk_resnet._callbacks import CALIBRATED, TimeLimit, held_epoch, wants_batches
 from sk_resnet._compat_skorch import BareNet
 from sk_resnet._compat_torch import Contents
 from sk_resnet._data import Data
@@ -149,8 +150,18 @@ class ResidualNet(BareNet):
         self, training: Batches, validation: Batches | None, seconds: float
     ) -> None:
         """Close the row, and tell the callbacks, which may stop the training."""
+        if validation is not None and self._records_calibrated:
+            dataset = validation.dataset
+            loss = calibrated_loss(self.outputs(dataset), dataset, self.target)
+            self.history.record(CALIBRATED, loss)
         self.history.record("dur", seconds)
         self.notify("on_epoch_end", **_datasets(training, validation))
+
+    @property
+    def _records_calibrated(self) -> bool:
+        """Whether a callback monitors the calibrated loss, of a classifier."""
+        watched = [getattr(one, "monitor", None) for _, one in self.callbacks_]
+        return CALIBRATED in watched and self.target.estimator_type == "classifier"
 
     @property
     def n_epochs_done(self) -> int:

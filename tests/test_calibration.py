@@ -12,7 +12,7 @@ from sklearn.model_selection import PredefinedSplit, StratifiedKFold, train_test
 import sk_resnet
 from sk_resnet import EarlyStopping, ResNetClassifier, ResNetRegressor
 from sk_resnet._batches import ArrayDataset
-from sk_resnet._calibration import fitted_temperature, of_average
+from sk_resnet._calibration import calibrated_loss, fitted_temperature, of_average
 from sk_resnet._data import FOLDS, fold_rows, training_data
 from sk_resnet._input import input_spec
 from sk_resnet._target import Labels, LabelSets
@@ -252,3 +252,44 @@ def test_the_default_is_an_ensemble_for_rows_and_one_network_for_images(images, 
     assert len(fitted.nets_) == fitted.module_.spec.members == 8
     assert fitted.member_probabilities(rows[0]).shape == (8, 60, 3)
     assert len(ResNetClassifier(8, max_epochs=1).fit(*images).nets_) == 1
+
+
+def test_the_calibrated_loss_is_that_at_the_temperature_and_the_same_for_every_scale():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(2000, 3))
+    y = (logits + rng.gumbel(size=logits.shape)).argmax(1)
+    target = Labels(np.arange(3))
+    at_one = log_loss(y, special.softmax(logits, axis=1))
+    for factor in (0.3, 1.0, 5.0):
+        outputs = (factor * logits).astype(np.float32)
+        found = calibrated_loss(outputs, validation_set(y), target)
+        temperature = fitted_temperature([outputs], [validation_set(y)], target)
+        expected = log_loss(y, special.softmax(outputs.astype(float) / temperature, axis=1))
+        assert found == pytest.approx(expected, rel=1e-6)
+        assert found == pytest.approx(at_one, rel=5e-3)
+
+
+@pytest.mark.parametrize("n_estimators", [1, 3])
+def test_early_stopping_watches_the_calibrated_loss(n_estimators):
+    X, y = noisy()
+    stop = EarlyStopping("valid_calibrated_loss", patience=100)
+    found = model(n_estimators=n_estimators, callbacks=[stop]).fit(X, y, X_val=X, y_val=y)
+    assert all("valid_calibrated_loss" in row for row in found.history_)
+    # It leaves the training alone, and is never above the loss.
+    plain = model(n_estimators=n_estimators).fit(X, y, X_val=X, y_val=y)
+    for row, other in zip(found.history_, plain.history_, strict=True):
+        assert row["train_loss"] == other["train_loss"]
+        assert row["valid_loss"] == other["valid_loss"]
+        assert "valid_calibrated_loss" not in other
+        if n_estimators == 1:
+            assert row["valid_calibrated_loss"] < row["valid_loss"] + 1e-3
+    if n_estimators == 1:
+        least = min(found.history_, key=lambda row: row["valid_calibrated_loss"])
+        assert found.best_epoch_ == least["epoch"]
+
+
+def test_the_calibrated_loss_is_of_classifiers_alone():
+    X, y = noisy()
+    stop = EarlyStopping("valid_calibrated_loss")
+    with pytest.raises(ValueError, match="monitors 'valid_calibrated_loss', which is not"):
+        ResNetRegressor(4, max_epochs=2, callbacks=[stop]).fit(X, y.astype(float))
