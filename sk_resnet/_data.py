@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.model_selection import GroupShuffleSplit, check_cv
+from sklearn.model_selection import GroupShuffleSplit, PredefinedSplit, check_cv
 
 from sk_resnet._batches import ArrayDataset
 from sk_resnet._compat_sklearn import check_sample_weight
@@ -233,8 +233,9 @@ def split_rows(
     """
     n, rng = len(X), np.random.default_rng(seed)
     if isinstance(split, list):
-        pairs = [_checked_pair(split, n)]
+        pairs = [_only_pair(split)]
     elif not isinstance(split, float):
+        _check_folds(split, n)
         pairs = list(islice(check_cv(split).split(X, y, groups), n_members))
     elif groups is None:
         valid = target.hold_out(encoded, split, rng)
@@ -243,6 +244,7 @@ def split_rows(
         by_group = GroupShuffleSplit(1, test_size=split, random_state=seed)
         pairs = [next(by_group.split(X, y, groups))]
     shown = f"validation_split={'a list' if isinstance(split, list) else split}"
+    pairs = [_row_numbers(pair, n) for pair in pairs]
     for train, valid in pairs:
         if len(valid) == 0:
             raise ValueError(
@@ -250,7 +252,7 @@ def split_rows(
                 "for training: use more samples, or X_val and y_val."
             )
         target.check_training_part(encoded[train], shown)
-    return [(np.asarray(train), np.asarray(valid)) for train, valid in pairs]
+    return pairs
 
 
 def fold_rows(
@@ -286,13 +288,33 @@ def _folds(
     return fold
 
 
-def _checked_pair(split: list[Any], n: int) -> tuple[Rows, Rows]:
+def _only_pair(split: list[Any]) -> Any:
     if len(split) != 1 or not isinstance(split[0], (tuple, list)) or len(split[0]) != 2:
         raise ValueError(
             "validation_split as a list must hold one pair of index arrays, [(train, "
             f"validation)], got {len(split)} item(s): use the first pair, or a splitter."
         )
-    parts = [np.asarray(part) for part in split[0]]
+    return split[0]
+
+
+def _check_folds(splitter: Any, n: int) -> None:
+    """Refuse folds of other samples; of fewer they would leave out the rest in silence."""
+    if isinstance(splitter, PredefinedSplit) and len(splitter.test_fold) != n:
+        raise ValueError(
+            f"PredefinedSplit must hold the folds of the {n} samples, got those of "
+            f"{len(splitter.test_fold)}: in a cross-validation use another splitter."
+        )
+
+
+def _row_numbers(pair: Any, n: int) -> tuple[Rows, Rows]:
+    """Numbers of rows for training and for validation, given as such or as masks."""
+    parts = [np.asarray(part) for part in pair]
+    for part in parts:
+        if part.dtype == bool and part.shape != (n,):
+            raise ValueError(
+                f"validation_split must hold masks of the {n} samples, got one of shape "
+                f"{part.shape}: make them for the X that fit gets."
+            )
     parts = [np.flatnonzero(part) if part.dtype == bool else part for part in parts]
     # An empty list is an array of floats; float rows in a full one are a mistake.
     parts = [part if part.size else part.astype(np.intp) for part in parts]

@@ -12,6 +12,7 @@ import scipy.sparse
 import torch
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import PredefinedSplit, cross_val_score
 from skorch.callbacks import Callback, PrintLog
 
 import sk_resnet
@@ -250,6 +251,56 @@ def test_errors_of_numbers_to_validate_on_name_them(rows):
 def test_lists_of_rows_for_validation(rows, split, match):
     with pytest.raises(ValueError, match=match):
         fit(*rows, validation_split=split)
+
+
+def masks(n):
+    return [(np.arange(n) < 45, np.arange(n) >= 45)]
+
+
+class Gives:
+    """Splitter that gives these pairs, whatever the samples are."""
+
+    def __init__(self, *pairs):
+        self.pairs = pairs
+
+    def get_n_splits(self, X=None, y=None, groups=None):
+        return len(self.pairs)
+
+    def split(self, X, y=None, groups=None):
+        return iter(self.pairs)
+
+
+@pytest.mark.parametrize(
+    ("split", "match"),
+    [
+        (masks(59), r"masks of the 60 samples, got one of shape \(59,\)"),
+        (masks(61), r"masks of the 60 samples, got one of shape \(61,\)"),
+        (Gives(*masks(59)), r"masks of the 60 samples, got one of shape \(59,\)"),
+        (Gives((range(50), range(50, 70))), "of the 60 samples, got int64 from 0 to 69"),
+        (PredefinedSplit(np.arange(70) % 5), "folds of the 60 samples, got those of 70"),
+        (PredefinedSplit(np.arange(50) % 5), "folds of the 60 samples, got those of 50"),
+    ],
+    ids=["short masks", "long masks", "short masks of a splitter", "rows", "long", "short"],
+)
+@pytest.mark.parametrize("n_estimators", [1, 3])
+def test_splits_of_other_samples(rows, split, match, n_estimators):
+    with pytest.raises(ValueError, match=match):
+        fit(*rows, validation_split=split, n_estimators=n_estimators)
+
+
+def test_folds_of_all_samples_within_a_cross_validation(rows):
+    X, y = rows
+    model = ResNetClassifier(**ROWS, validation_split=PredefinedSplit(np.arange(60) % 5))
+    with pytest.raises(ValueError, match="folds of the 40 samples, got those of 60"):
+        cross_val_score(model, X, y, cv=3, error_score="raise")
+
+
+def test_splitters_may_give_masks(rows):
+    model = fit(*rows, validation_split=Gives(*masks(60)))
+    np.testing.assert_array_equal(
+        model.predict_proba(rows[0]),
+        fit(*rows, validation_split=masks(60)).predict_proba(rows[0]),
+    )
 
 
 def test_shapes_at_prediction(images):
