@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from skorch.dataset import Dataset
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from sk_resnet._augment import Augmentation, mixed_targets
 from sk_resnet._input import InputSpec, chunks, places_for_quantiles, quantiles
@@ -35,7 +35,7 @@ class ArrayDataset(Dataset):
         weight: NDArray[Any] | None = None,
         rows: NDArray[np.intp] | None = None,
     ) -> None:
-        self.X, self.spec = X, spec
+        self.samples, self.spec = X, spec
         self.rows = np.arange(len(X)) if rows is None else rows
         y = np.zeros(len(self.rows), dtype=np.int64) if y is None else y
         weight = np.ones(len(self.rows)) if weight is None else weight / weight.mean()
@@ -47,14 +47,19 @@ class ArrayDataset(Dataset):
         return len(self.rows)
 
     @property
+    def X(self) -> "ArrayDataset":
+        """What skorch's scorers predict for, beside `y`; they find it by this name."""
+        return self
+
+    @property
     def n_bytes(self) -> int:
         """Size of all samples as the network gets them."""
-        return 4 * len(self) * math.prod(self.X.shape[1:])
+        return 4 * len(self) * math.prod(self.samples.shape[1:])
 
     def edges(self, n_bins: int) -> Tensor:
         """Quantiles (n_bins + 1, features) of network input that part it into bins."""
-        places = places_for_quantiles(len(self), math.prod(self.X.shape[1:]))
-        x = self.spec.transform(self.X[self.rows[places]])
+        places = places_for_quantiles(len(self), math.prod(self.samples.shape[1:]))
+        x = self.spec.transform(self.samples[self.rows[places]])
         weight = self.weight.cpu().numpy()[places]
         shares = [i / n_bins for i in range(n_bins + 1)]
         return torch.from_numpy(quantiles(x, shares, weight))
@@ -68,16 +73,18 @@ class ArrayDataset(Dataset):
         if self.resident is not None and self.resident.device == device:
             return  # for another member of an ensemble
         self.y, self.weight = self.y.to(device), self.weight.to(device)
-        is_bytes = self.X.dtype == np.uint8
+        is_bytes = self.samples.dtype == np.uint8
         if (self.n_bytes // 4 if is_bytes else self.n_bytes) > RESIDENT_BYTES:
             return
         if is_bytes:
-            samples = np.ascontiguousarray(self.spec.channels_first(self.X[self.rows]))
+            samples = np.ascontiguousarray(
+                self.spec.channels_first(self.samples[self.rows])
+            )
         else:
-            shape = self.spec.channels_first(self.X[:1]).shape[1:]
+            shape = self.spec.channels_first(self.samples[:1]).shape[1:]
             samples = np.empty((len(self), *shape), dtype=np.float32)
             for part in chunks(samples):
-                samples[part] = self.spec.transform(self.X[self.rows[part]])
+                samples[part] = self.spec.transform(self.samples[self.rows[part]])
         self.resident = torch.from_numpy(samples).to(device)
         if is_bytes and self.spec.mean is not None:
             assert self.spec.scale is not None
@@ -91,7 +98,7 @@ class ArrayDataset(Dataset):
         """Network input of the samples at these places."""
         if self.resident is None:
             rows = self.rows[places.cpu().numpy()]
-            x = torch.from_numpy(self.spec.transform(self.X[rows]))
+            x = torch.from_numpy(self.spec.transform(self.samples[rows]))
             return x.to(places.device)
         x = self.resident[places]
         if x.dtype != torch.uint8:

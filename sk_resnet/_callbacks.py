@@ -14,11 +14,19 @@ from typing import Any
 
 from sklearn.callback import CallbackContext
 from skorch import NeuralNet
-from skorch.callbacks import Callback, LRScheduler
+from skorch.callbacks import (
+    BatchScoring,
+    Callback,
+    EpochScoring,
+    LRScheduler,
+    PassthroughScoring,
+)
 from skorch.history import History
 from torch import Tensor
 from tqdm import tqdm
 
+# Of skorch; without samples to validate on they record nothing, in silence.
+SCORINGS = (EpochScoring, BatchScoring, PassthroughScoring)
 BATCH_HOOKS = ("on_batch_begin", "on_batch_end", "on_grad_computed")
 
 
@@ -481,4 +489,19 @@ def monitors_validation(callbacks: list[Any]) -> bool:
         monitor = getattr(callback, "monitor", None)
         if isinstance(monitor, str) and monitor.startswith("valid"):
             return True
+        if isinstance(callback, SCORINGS) and not callback.on_train:
+            return True
     return False
+
+
+def check_passed_on(callback: Callback, record: dict[str, Any]) -> None:
+    """Refuse to pass on a score that no batch has, which skorch leaves out in silence."""
+    if not isinstance(callback, PassthroughScoring):
+        return
+    scores = {name for batch in record["batches"] for name in batch}
+    if callback.name not in scores:
+        names = sorted(name for name in scores if not name.endswith("batch_size"))
+        raise CallbackError(
+            f"PassthroughScoring passes on {callback.name!r}, which no batch has: use one "
+            f"of {names}, or a BatchScoring of that name before it."
+        )

@@ -743,9 +743,9 @@ default="auto"
         Part of the training data that is held out to validate on. With "auto" and
         `calibrate`, each network of an ensemble for rows is validated on a fold of its own,
         and trained on the others. In all other cases "auto" and None hold out nothing,
-        except a tenth where a callback monitors validation and X_val is not given. A
-        fraction and folds are drawn by class, or by `groups`. With a splitter each network
-        of an ensemble gets another split, and a single network the first.
+        except a tenth where a callback monitors or scores validation and X_val is not
+        given. A fraction and folds are drawn by class, or by `groups`. With a splitter each
+        network of an ensemble gets another split, and a single network the first.
     callbacks : list of skorch callbacks or of (str, callback) pairs, default=None
         Such as `EarlyStopping`. Copies of them take part in the fit. Those with hooks for
         batches make it slower. Parameters of a named one are set, and searched, as
@@ -995,9 +995,9 @@ default="auto"
         Part of the training data that is held out to validate on. With "auto" and
         `calibrate`, each network of an ensemble for rows is validated on a fold of its own,
         and trained on the others. In all other cases "auto" and None hold out nothing,
-        except a tenth where a callback monitors validation and X_val is not given. A
-        fraction and folds are drawn by class, or by `groups`. With a splitter each network
-        of an ensemble gets another split, and a single network the first.
+        except a tenth where a callback monitors or scores validation and X_val is not
+        given. A fraction and folds are drawn by class, or by `groups`. With a splitter each
+        network of an ensemble gets another split, and a single network the first.
     callbacks : list of skorch callbacks or of (str, callback) pairs, default=None
         Such as `EarlyStopping`. Copies of them take part in the fit. Those with hooks for
         batches make it slower. Parameters of a named one are set, and searched, as
@@ -1240,9 +1240,9 @@ default="one_cycle"
     validation_split : "auto", float, splitter, list of a pair of index arrays, or None, \
 default="auto"
         Part of the training data that is held out to validate on. "auto" and None hold
-        nothing out, unless a callback monitors validation and X_val is not given: then 0.1.
-        A fraction is drawn at random, or by `groups`. With a splitter each network of an
-        ensemble gets another split, one network the first.
+        nothing out, unless a callback monitors or scores validation and X_val is not given:
+        then 0.1. A fraction is drawn at random, or by `groups`. With a splitter each
+        network of an ensemble gets another split, one network the first.
     callbacks : list of skorch callbacks or of (str, callback) pairs, default=None
         Such as `EarlyStopping`. Copies of them take part in the fit. Those with hooks for
         batches make it slower. Parameters of a named one are set, and searched, as
@@ -1475,9 +1475,9 @@ default="one_cycle"
     validation_split : "auto", float, splitter, list of a pair of index arrays, or None, \
 default="auto"
         Part of the training data that is held out to validate on. "auto" and None hold
-        nothing out, unless a callback monitors validation and X_val is not given: then 0.1.
-        A fraction is drawn at random, or by `groups`. With a splitter each network of an
-        ensemble gets another split, one network the first.
+        nothing out, unless a callback monitors or scores validation and X_val is not given:
+        then 0.1. A fraction is drawn at random, or by `groups`. With a splitter each
+        network of an ensemble gets another split, one network the first.
     callbacks : list of skorch callbacks or of (str, callback) pairs, default=None
         Such as `EarlyStopping`. Copies of them take part in the fit. Those with hooks for
         batches make it slower. Parameters of a named one are set, and searched, as

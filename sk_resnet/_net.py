@@ -17,7 +17,13 @@ from torch.optim import Optimizer
 from sk_resnet._augment import View, unchanged
 from sk_resnet._batches import ArrayDataset, Batch, Batches
 from sk_resnet._calibration import calibrated_loss
-from sk_resnet._callbacks import CALIBRATED, TimeLimit, held_epoch, wants_batches
+from sk_resnet._callbacks import (
+    CALIBRATED,
+    TimeLimit,
+    check_passed_on,
+    held_epoch,
+    wants_batches,
+)
 from sk_resnet._compat_skorch import BareNet
 from sk_resnet._compat_torch import Contents
 from sk_resnet._data import Data
@@ -150,6 +156,8 @@ class ResidualNet(BareNet):
         self, training: Batches, validation: Batches | None, seconds: float
     ) -> None:
         """Close the row, and tell the callbacks, which may stop the training."""
+        for _, callback in self.callbacks_:
+            check_passed_on(callback, self.history[-1])
         if validation is not None and self._records_calibrated:
             dataset = validation.dataset
             loss = calibrated_loss(self.outputs(dataset), dataset, self.target)

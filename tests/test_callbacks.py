@@ -3,6 +3,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from skorch.callbacks import BatchScoring, EpochScoring, PassthroughScoring
 from torch import nn
 
 from sk_resnet import EarlyStopping, ResNetClassifier, _callbacks
@@ -110,3 +111,63 @@ def test_the_names_to_monitor_are_those_of_the_history(rows, n_estimators):
     model.set_params(callbacks=[EarlyStopping("dur")])
     with pytest.raises(ValueError, match=re.escape(f"use one of {sorted(names)}, and")):
         model.fit(*rows)
+
+
+def net_loss(net, X, y):
+    return float(net.get_loss(net.forward(X), y))
+
+
+SCORINGS = {
+    "epoch": EpochScoring("f1_macro", name="scored", lower_is_better=False),
+    "epoch anew": EpochScoring("f1_macro", name="scored", use_caching=False),
+    "function": EpochScoring(net_loss, name="scored", use_caching=False),
+    "batch": BatchScoring("accuracy", name="scored"),
+    "loss": PassthroughScoring("valid_loss"),
+}
+
+
+@pytest.mark.parametrize("n_estimators", [1, 2])
+@pytest.mark.parametrize("split", ["auto", None, 0.2])
+@pytest.mark.parametrize("name", SCORINGS)
+def test_scores_of_skorch_come_from_samples_that_are_held_out(
+    rows, name, split, n_estimators
+):
+    settings = {**SETTINGS, "n_estimators": n_estimators, "validation_split": split}
+    model = ResNetClassifier(**settings, callbacks=[SCORINGS[name]]).fit(*rows)
+    assert all("valid_loss" in row for row in model.history_)
+    if name != "loss":
+        assert all(np.isfinite(row["scored"]) for row in model.history_)
+
+
+@pytest.mark.parametrize("on_train", [False, True])
+def test_a_scorer_gets_the_samples_and_y_of_its_part(rows, on_train):
+    X, y = rows
+    split = [(np.arange(40), np.arange(40, 60))]
+    found = []
+
+    def compare(net, of_part, y_of_part):
+        found.append((len(of_part), y_of_part))
+        return net_loss(net, of_part, y_of_part)
+
+    scoring = EpochScoring(compare, name="scored", use_caching=False, on_train=on_train)
+    model = ResNetClassifier(**SETTINGS, validation_split=split, callbacks=[scoring])
+    expected = y[:40] if on_train else y[40:]
+    for row, (n, given) in zip(model.fit(X, y).history_, found, strict=True):
+        assert n == len(expected)
+        np.testing.assert_array_equal(given, expected)
+        if not on_train:
+            assert row["scored"] == pytest.approx(row["valid_loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["valid_f1", "train_accuracy"])
+def test_a_score_that_no_batch_has_is_named(rows, name):
+    scoring = PassthroughScoring(name, on_train=name.startswith("train"))
+    with pytest.raises(ValueError, match=f"passes on '{name}', .* use one of .*_loss'"):
+        ResNetClassifier(**SETTINGS, callbacks=[scoring]).fit(*rows)
+
+
+def test_scores_of_the_training_hold_nothing_out(rows):
+    scoring = EpochScoring("accuracy", name="scored", on_train=True)
+    model = ResNetClassifier(**SETTINGS, callbacks=[scoring]).fit(*rows)
+    assert model.history_[0].keys() >= {"scored"}
+    assert "valid_loss" not in model.history_[0]
