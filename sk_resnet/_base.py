@@ -1,5 +1,6 @@
 """What all estimators share: the rules of their parameters, and fit in four acts."""
 
+import copy
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ from sk_resnet._callbacks import (
     TimeLimit,
     as_callbacks,
     callback_parameters,
+    deep_copied,
     epoch_progress,
     follows_estimator,
     monitors_validation,
@@ -222,6 +224,21 @@ class BaseResNet(CallbackSupportMixin, Model, ABC):
             items = own.get("callbacks", self.callbacks)
             own["callbacks"] = with_parameters(items, of_callbacks)
         return super().set_params(**own)
+
+    def __sklearn_clone__(self) -> "BaseResNet":
+        # scikit-learn copies one callback after the other, and what one holds of another
+        # anew; a copy of all keeps that they belong together.
+        bare = object.__new__(type(self))
+        bare.__dict__.update(vars(self), callbacks=None)
+        new: BaseResNet = super(BaseResNet, bare).__sklearn_clone__()
+        new.callbacks = deep_copied(self.callbacks)
+        return new
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "BaseResNet":
+        deep_copied(self.callbacks, memo)  # or an error that names one
+        new = memo[id(self)] = object.__new__(type(self))
+        new.__setstate__(copy.deepcopy(self.__getstate__(), memo))
+        return new
 
     # What y is: subclasses say
 

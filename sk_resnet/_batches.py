@@ -47,9 +47,10 @@ class ArrayDataset(Dataset):
         return len(self.rows)
 
     @property
-    def X(self) -> "ArrayDataset":
-        """What skorch's scorers predict for, beside `y`; they find it by this name."""
-        return self
+    def X(self) -> NDArray[Any]:
+        """Samples of these rows, as callbacks of skorch find them beside `y`."""
+        is_whole = len(self.rows) == len(self.samples)
+        return self.samples if is_whole else self.samples[self.rows]
 
     @property
     def n_bytes(self) -> int:

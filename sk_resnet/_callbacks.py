@@ -363,13 +363,11 @@ def interrupt_of_main_thread() -> KeyboardInterrupt | None:
 
 
 def as_callbacks(items: Any) -> list[Any]:
-    """Callbacks, alone or as (name, callback); classes are instantiated."""
+    """Callbacks, alone or as (name, callback); classes and functions are called."""
     _check_names(items)
     result = []
     for item in items or []:
-        callback = item[1] if _is_pair(item) else item
-        if isinstance(callback, type):
-            callback = callback()
+        callback = _made(item[1] if _is_pair(item) else item)
         if not isinstance(callback, Callback):
             raise ValueError(
                 "callbacks must be skorch callbacks, or pairs of a name and a callback, "
@@ -378,6 +376,43 @@ def as_callbacks(items: Any) -> list[Any]:
             )
         result.append((item[0], callback) if _is_pair(item) else callback)
     return result
+
+
+def _made(given: Any) -> Any:
+    """Callback, which a class or a function may stand for."""
+    return given() if callable(given) and not isinstance(given, Callback) else given
+
+
+def copied_callbacks(items: list[Any]) -> list[Any]:
+    """Shallow copies of callbacks; one that holds another holds its copy."""
+    alone = [item[1] if _is_pair(item) else item for item in items]
+    copies = {id(callback): copy.copy(callback) for callback in alone}
+    for callback in copies.values():
+        for name, value in list(vars(callback).items()):
+            if id(value) in copies:
+                setattr(callback, name, copies[id(value)])
+    return [
+        (item[0], copies[id(item[1])]) if _is_pair(item) else copies[id(item)]
+        for item in items
+    ]
+
+
+def deep_copied(items: Any, memo: dict[int, Any] | None = None) -> Any:
+    """Deep copies of callbacks as they are given; what cannot be copied is named."""
+    try:
+        return copy.deepcopy(items, memo)
+    except TypeError as error:
+        for item in items:
+            try:
+                copy.deepcopy(item)
+            except TypeError:
+                name = type(item[1] if _is_pair(item) else item).__name__
+                raise TypeError(
+                    f"{name} in callbacks cannot be copied ({error}): give a class or a "
+                    "function that makes the callback in its place, such as "
+                    f"callbacks=[lambda: {name}(...)]."
+                ) from error
+        raise
 
 
 def _is_pair(item: Any) -> bool:
@@ -438,7 +473,7 @@ def with_parameters(items: Any, changes: dict[str, Any]) -> list[Any]:
 
 def _with_parameter(callback: Any, key: str, parameter: str, value: Any) -> Callback:
     """Copy of a callback with another value; `key` names both, for errors."""
-    own = callback() if isinstance(callback, type) else copy.copy(callback)
+    own = copy.copy(_made(callback))
     if not isinstance(own, Callback):
         raise ValueError(
             f"{key} needs a callback of skorch that has the parameter, got {callback!r}: "

@@ -749,7 +749,8 @@ default="auto"
     callbacks : list of skorch callbacks or of (str, callback) pairs, default=None
         Such as `EarlyStopping`. Copies of them take part in the fit. Those with hooks for
         batches make it slower. Parameters of a named one are set, and searched, as
-        ``callbacks__name__parameter``.
+        ``callbacks__name__parameter``. A class or a function that makes a callback may
+        stand for it, which clones and searches need where it holds a lock or a writer.
     device : str or torch.device, default="auto"
         "auto" is a GPU of CUDA where there is one, else the CPU. Worker processes of
         joblib, dask or torchrun take the GPUs in turn.
@@ -1001,7 +1002,8 @@ default="auto"
     callbacks : list of skorch callbacks or of (str, callback) pairs, default=None
         Such as `EarlyStopping`. Copies of them take part in the fit. Those with hooks for
         batches make it slower. Parameters of a named one are set, and searched, as
-        ``callbacks__name__parameter``.
+        ``callbacks__name__parameter``. A class or a function that makes a callback may
+        stand for it, which clones and searches need where it holds a lock or a writer.
     device : str or torch.device, default="auto"
         "auto" is a GPU of CUDA where there is one, else the CPU. Worker processes of
         joblib, dask or torchrun take the GPUs in turn.
@@ -1246,7 +1248,8 @@ default="auto"
     callbacks : list of skorch callbacks or of (str, callback) pairs, default=None
         Such as `EarlyStopping`. Copies of them take part in the fit. Those with hooks for
         batches make it slower. Parameters of a named one are set, and searched, as
-        ``callbacks__name__parameter``.
+        ``callbacks__name__parameter``. A class or a function that makes a callback may
+        stand for it, which clones and searches need where it holds a lock or a writer.
     device : str or torch.device, default="auto"
         "auto" is a GPU of CUDA where there is one, else the CPU. Worker processes of
         joblib, dask or torchrun take the GPUs in turn.
@@ -1481,7 +1484,8 @@ default="auto"
     callbacks : list of skorch callbacks or of (str, callback) pairs, default=None
         Such as `EarlyStopping`. Copies of them take part in the fit. Those with hooks for
         batches make it slower. Parameters of a named one are set, and searched, as
-        ``callbacks__name__parameter``.
+        ``callbacks__name__parameter``. A class or a function that makes a callback may
+        stand for it, which clones and searches need where it holds a lock or a writer.
     device : str or torch.device, default="auto"
         "auto" is a GPU of CUDA where there is one, else the CPU. Worker processes of
         joblib, dask or torchrun take the GPUs in turn.

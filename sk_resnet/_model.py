@@ -209,7 +209,9 @@ class Model(BaseEstimator):
             ``warm_start`` train on as it is.
         """
         check_is_fitted(self)
-        other = copy.deepcopy(self)
+        # Of its parameters callbacks may hold what cannot be copied, such as a writer.
+        callbacks = vars(self).get("callbacks")
+        other = copy.deepcopy(self, {id(callbacks): callbacks})
         net = other.net_
         module = compacted(net.module_)
         device = torch.device(net.device)

@@ -1,6 +1,5 @@
 """The skorch subclass: how an epoch and a prediction are done."""
 
-import copy
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -21,6 +20,7 @@ from sk_resnet._callbacks import (
     CALIBRATED,
     TimeLimit,
     check_passed_on,
+    copied_callbacks,
     held_epoch,
     wants_batches,
 )
@@ -121,7 +121,7 @@ class ResidualNet(BareNet):
 
     def take_callbacks(self, callbacks: list[Any]) -> None:
         """Have copies of callbacks: the parameters of an estimator stay as they are."""
-        self.callbacks = [_copied(item) for item in callbacks]
+        self.callbacks = copied_callbacks(callbacks)
         self.initialize_callbacks()
 
     def epoch(self, run: Run, training: Batches, validation: Batches | None) -> None:
@@ -522,10 +522,3 @@ def make_net(
         verbose=0,
     )
     return net.initialize()
-
-
-def _copied(item: Any) -> Any:
-    if isinstance(item, (tuple, list)):
-        name, callback = item
-        return name, _copied(callback)
-    return item if isinstance(item, type) else copy.copy(item)

@@ -1,9 +1,20 @@
+import copy
 import re
+import threading
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from skorch.callbacks import BatchScoring, EpochScoring, PassthroughScoring
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV
+from skorch.callbacks import (
+    BatchScoring,
+    Callback,
+    Checkpoint,
+    EpochScoring,
+    LoadInitState,
+    PassthroughScoring,
+)
 from torch import nn
 
 from sk_resnet import EarlyStopping, ResNetClassifier, _callbacks
@@ -171,3 +182,77 @@ def test_scores_of_the_training_hold_nothing_out(rows):
     model = ResNetClassifier(**SETTINGS, callbacks=[scoring]).fit(*rows)
     assert model.history_[0].keys() >= {"scored"}
     assert "valid_loss" not in model.history_[0]
+
+
+class Writes(Callback):
+    """Holds a lock, as TensorBoard's writer does."""
+
+    n_written = 0
+
+    def __init__(self):
+        self.lock = threading.Lock()
+
+    def on_epoch_end(self, net, **kwargs):
+        with self.lock:
+            Writes.n_written += 1
+
+
+def makes_writes():
+    return Writes()
+
+
+@pytest.mark.parametrize("callbacks", [[Writes()], [("write", Writes())]])
+def test_callbacks_that_cannot_be_copied_are_named(rows, callbacks):
+    model = ResNetClassifier(**SETTINGS, callbacks=callbacks).fit(*rows)
+    search = GridSearchCV(model, {"l2": [0.0]}, cv=2)
+    for act in (clone, copy.deepcopy, lambda model: search.fit(*rows)):
+        with pytest.raises(TypeError, match="Writes .* cannot be copied .*give a class or"):
+            act(model)
+    small = model.compact()
+    assert small.callbacks[0] is callbacks[0]
+    np.testing.assert_array_equal(small.predict(rows[0]), model.predict(rows[0]))
+
+
+@pytest.mark.parametrize("given", [Writes, makes_writes, ("write", makes_writes)])
+def test_a_class_or_a_function_stands_for_a_callback(rows, given, monkeypatch):
+    monkeypatch.setattr(Writes, "n_written", 0)
+    model = ResNetClassifier(**SETTINGS, callbacks=[given])
+    GridSearchCV(model, {"l2": [0.0]}, cv=2, refit=False).fit(*rows)
+    copy.deepcopy(clone(model).fit(*rows)).fit(*rows)
+    assert Writes.n_written == 4 * SETTINGS["max_epochs"]
+
+
+def test_a_callback_that_holds_another_gets_its_copy(rows, tmp_path):
+    kept = []
+
+    class Notes(Callback):
+        def on_train_begin(self, net, **kwargs):
+            kept.append(dict(net.callbacks_))
+
+    keeps = Checkpoint(dirname=str(tmp_path), monitor="train_loss_best")
+    model = ResNetClassifier(
+        **SETTINGS,
+        callbacks=[("keeps", keeps), ("loads", LoadInitState(keeps)), Notes()],
+    )
+    model.fit(*rows)
+    assert kept[0]["keeps"] is not keeps
+    assert kept[0]["loads"].checkpoint is kept[0]["keeps"]
+    assert model.callbacks[1][1].checkpoint is keeps
+
+
+class Two(Callback):
+    def __init__(self, stop):
+        self.stop = stop
+        self.found = []
+
+    def on_epoch_end(self, net, **kwargs):
+        self.found.append(self.stop.best_epoch_)
+
+
+def test_a_callback_reads_what_another_has_found(rows):
+    stop = EarlyStopping(monitor="train_loss")
+    reader = Two(stop)
+    settings = {**SETTINGS, "n_estimators": 1}
+    ResNetClassifier(**settings, callbacks=[stop, reader]).fit(*rows)
+    assert len(reader.found) == SETTINGS["max_epochs"]
+    assert min(reader.found) > 0
