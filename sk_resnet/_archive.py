@@ -57,6 +57,7 @@ def read_archive(path: Path, key: str) -> dict[str, Any]:
     """Read what `write_archives` wrote, of the kind that has this key."""
     content = checked(path.read_bytes(), path)
     try:
+        check_compression(content)
         with warnings_as_errors():
             found = skops_io().loads(content)
         if not isinstance(found, dict) or key not in found:
@@ -121,6 +122,14 @@ def checked(content: bytes, path: Any) -> bytes:
             f"{FILE_FORMAT}: upgrade sk_resnet."
         )
     return content
+
+
+def check_compression(content: bytes) -> None:
+    """Refuse members that are not compressed as here, whose errors are of many kinds."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        kinds = {member.compress_type for member in archive.infolist()}
+    if others := kinds - {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
+        raise zipfile.BadZipFile(f"members are compressed in another way: {others}")
 
 
 def replace_files(contents: Mapping[Path, bytes]) -> None:

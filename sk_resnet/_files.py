@@ -17,6 +17,7 @@ from torch.optim import lr_scheduler
 
 from sk_resnet._archive import (
     UNREADABLE,
+    check_compression,
     checked,
     replace_files,
     sealed,
@@ -248,6 +249,7 @@ def load(path: str | os.PathLike[str], *, trusted: Sequence[str] = ()) -> Any:
     skops_io()  # or the error that it is missing stands behind one of the file
     content = checked(Path(path).read_bytes(), path)
     try:
+        check_compression(content)
         if refused := sorted(set(_not_trusted(content)) - set(trusted)):
             raise ModelFileError(
                 f"{path} holds types that are not trusted: {refused}. If you know where "

@@ -491,6 +491,24 @@ def test_headers_of_arrays_that_are_no_python(saved, header, tmp_path):
         sk_resnet.load(resealed(path, {name: array}, tmp_path / "crafted"))
 
 
+@pytest.mark.parametrize("kind", [12, 14, 93])  # bzip2, LZMA and Zstandard
+@pytest.mark.parametrize("name", ["schema.json", ".npy"])
+def test_members_that_claim_another_compression(saved, kind, name, tmp_path):
+    path, _, _ = saved
+    content = bytearray(path.read_bytes()[:-DIGEST])
+    with zipfile.ZipFile(path) as archive:
+        member = next(one for one in archive.infolist() if one.filename.endswith(name))
+        central = content.index(b"PK\x01\x02", archive.start_dir)
+    while not content[central + 46 :].startswith(member.filename.encode()):
+        central = content.index(b"PK\x01\x02", central + 4)
+    for place in (member.header_offset + 8, central + 10):
+        content[place : place + 2] = kind.to_bytes(2, "little")
+    crafted = tmp_path / "crafted"
+    crafted.write_bytes(content + hashlib.sha256(content).hexdigest().encode())
+    with pytest.raises(ModelFileError, match="compressed in another way"):
+        sk_resnet.load(crafted)
+
+
 @pytest.mark.parametrize("number", [b"abcd", b"-001", b"1.00"])
 def test_a_format_that_is_no_number(saved, tmp_path, number):
     path, _, _ = saved
