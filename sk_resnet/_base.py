@@ -346,7 +346,9 @@ class BaseResNet(CallbackSupportMixin, Model, ABC):
         with self._as_it_was_on_error(continues):
             callbacks = [] if in_part else as_callbacks(self.callbacks)
             inputs = self._checked_inputs(inputs, reset=not continues)
-            seed = 0 if in_part and continues else self._draw_seed()
+            # One network keeps its seed, and with it the split: it would be validated on
+            # what it was trained on.
+            seed = self._draw_seed() if not continues else 0 if in_part else self._seed
             checkpoint = self._checkpoint(seed, inputs, callbacks, continues=continues)
             if checkpoint is not None:
                 seed = checkpoint.values["seed"]

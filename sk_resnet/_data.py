@@ -1,8 +1,9 @@
 """Samples, targets, weights and validation sets: checked, and parted into rows."""
 
+import copy
 from dataclasses import dataclass
 from itertools import islice
-from numbers import Number
+from numbers import Integral, Number
 from typing import Any
 
 import numpy as np
@@ -236,7 +237,8 @@ def split_rows(
         pairs = [_only_pair(split)]
     elif not isinstance(split, float):
         _check_folds(split, n)
-        pairs = list(islice(check_cv(split).split(X, y, groups), n_members))
+        splits = check_cv(_repeatable(split, seed)).split(X, y, groups)
+        pairs = list(islice(splits, n_members))
     elif groups is None:
         valid = target.hold_out(encoded, split, rng)
         pairs = [(np.setdiff1d(np.arange(n), valid), valid)]
@@ -286,6 +288,16 @@ def _folds(
     fold = np.empty(n, dtype=np.intp)
     fold[np.lexsort((rng.random(n), strata))] = np.arange(n) % n_folds
     return fold
+
+
+def _repeatable(splitter: Any, seed: int) -> Any:
+    """Splitter that draws the same each time, and not from NumPy's global generator."""
+    drawn = getattr(splitter, "random_state", 0)
+    if isinstance(drawn, Integral):
+        return splitter
+    splitter = copy.copy(splitter)
+    splitter.random_state = seed if drawn is None else copy.deepcopy(drawn)
+    return splitter
 
 
 def _only_pair(split: list[Any]) -> Any:

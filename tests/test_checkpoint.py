@@ -651,6 +651,26 @@ def test_ctrl_c_leaves_a_model_and_a_checkpoint(tmp_path):
     assert_same(model.fit(ROWS, CLASSES), expected)
 
 
+class Drawing(ShuffleSplit):
+    """Splitter of a user that draws anew each time, and does not tell."""
+
+    def split(self, X, y=None, groups=None):
+        yield from ShuffleSplit(1, random_state=next(DRAWN)).split(X)
+
+
+DRAWN = itertools.count()
+
+
+def test_a_fit_goes_on_with_the_split_that_it_began_with(tmp_path):
+    settings = {**SMALL, "n_estimators": 1, "random_state": None}
+    model = ResNetClassifier(
+        **settings, validation_split=ShuffleSplit(1), checkpoint=tmp_path / "fit"
+    )
+    assert not fit_until(model, 2, ROWS, CLASSES)
+    model.fit(ROWS, CLASSES)
+    assert model.n_epochs_ == 6
+
+
 def test_what_a_checkpoint_does_not_hold_is_refused(tmp_path, monkeypatch):
     path = tmp_path / "fit"
     with pytest.raises(ValueError, match="does not hold the state of PrintLog"):
@@ -671,7 +691,7 @@ def test_what_a_checkpoint_does_not_hold_is_refused(tmp_path, monkeypatch):
             CLASSES,
             space={"lr": FloatDistribution(0.01, 0.1)},
         )
-    changing = {"validation_split": ShuffleSplit(1), "n_estimators": 1}
+    changing = {"validation_split": Drawing(1), "n_estimators": 1}
     model = ResNetClassifier(**SMALL, **changing, checkpoint=path)
     assert not fit_until(model, 2, ROWS, CLASSES)
     with pytest.raises(ValueError, match="splitter with a random_state"):

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import torch
 from sklearn.base import clone
-from sklearn.model_selection import GroupKFold, StratifiedKFold
+from sklearn.model_selection import GroupKFold, KFold, ShuffleSplit, StratifiedKFold
 from sklearn.utils import compute_class_weight
 from skorch.callbacks import (
     Callback,
@@ -712,6 +712,66 @@ def test_a_warm_start_may_validate_for_the_first_time(rows):
     model.set_params(validation_split=0.2).fit(X, y)
     assert [("valid_loss" in row) for row in model.history_] == [False] * 4 + [True] * 4
     assert model.history_[4]["valid_loss"] > 0
+
+
+class Held(Callback):
+    """Notes which samples are held out."""
+
+    def __init__(self, found):
+        self.found = found  # which copies share
+
+    def on_train_begin(self, net, X, y, **kwargs):
+        self.found.append(set(range(60)) - set(X.rows.tolist()))
+
+
+SPLITS = {
+    "fraction": {"validation_split": 0.2},
+    "groups": {"validation_split": 0.2},
+    "splitter": {"validation_split": ShuffleSplit(1, test_size=0.2)},
+    "drawing splitter": {
+        "validation_split": ShuffleSplit(
+            1, test_size=0.2, random_state=np.random.RandomState(0)
+        )
+    },
+    "folds": {"validation_split": KFold(5, shuffle=True)},
+    "monitored": {"callbacks": [EarlyStopping(patience=99)]},
+    "ensemble": {"n_estimators": 3},
+}
+
+
+@pytest.mark.parametrize("random_state", [None, 0, "drawing"])
+@pytest.mark.parametrize("name", SPLITS)
+def test_one_network_is_never_trained_on_what_it_was_validated_on(
+    rows, name, random_state, tmp_path
+):
+    X, y = rows
+    drawing = np.random.RandomState(1)
+    random_state = drawing if random_state == "drawing" else random_state
+    settings = {**ROWS, "max_epochs": 1, "random_state": random_state, **SPLITS[name]}
+    found, before = [], np.random.get_state()[1].tolist()  # noqa: NPY002
+    callbacks = [*settings.pop("callbacks", []), Held(found)]
+    model = ResNetClassifier(**settings, warm_start=True, callbacks=callbacks)
+    given = {"groups": np.arange(60) // 3} if name == "groups" else {}
+    for _ in range(2):
+        model.fit(X, y, **given)
+    again = copy.deepcopy(model.set_params(callbacks=None))
+    again.set_params(callbacks=callbacks).fit(X, y, **given)
+    n = settings["n_estimators"]
+    assert len(found) == 3 * n
+    assert all(found[:n])
+    assert found[:n] == found[n : 2 * n] == found[2 * n :]
+    assert np.random.get_state()[1].tolist() == before  # noqa: NPY002
+
+
+def test_two_networks_hold_other_samples_out(rows):
+    found = []
+    settings = {**ROWS, "max_epochs": 1, "random_state": None}
+    for split in (0.2, ShuffleSplit(1, test_size=0.2)):
+        model = ResNetClassifier(
+            **settings, validation_split=split, callbacks=[Held(found)]
+        )
+        model.fit(*rows).fit(*rows)
+        assert found[-1] != found[-2]
 
 
 def test_a_small_part_does_not_make_later_passes_small(rows):
