@@ -12,7 +12,7 @@ CHECK_PYTHON := $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) an
 PYTEST = OMP_NUM_THREADS=1 SCIPY_ARRAY_API=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 QUICK := spec network optim input augment imports errors callbacks
 
-.PHONY: demo demo-search quick test oldest mlflow javascript lint docs accuracy bench long members checkpoint fuzz regularization search papers tables clean
+.PHONY: demo demo-search quick test oldest mlflow javascript lint docs accuracy bench long latency members checkpoint fuzz regularization search papers tables clean
 
 demo: $(STAMP)
 	$(BIN)/python examples/demo.py
@@ -83,6 +83,9 @@ bench: $(STAMP)
 
 long: $(STAMP)
 	$(BIN)/python benchmarks/speed/long.py
+
+latency: $(STAMP)
+	$(BIN)/python benchmarks/speed/latency.py
 
 members: $(STAMP)
 	$(BIN)/python benchmarks/members/run.py

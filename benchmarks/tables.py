@@ -375,6 +375,15 @@ TABLES = {
             "largest ": "{ours[largest of predictions]:.1f}",
         },
     ),
+    "latency": Table(
+        "speed",
+        "latency",
+        "milliseconds",
+        {
+            arm: f"{{{arm}[median]:.2f}} ({{{arm}[least]:.2f}})"
+            for arm in ("one network", "default", "MLP", "HistGB")
+        },
+    ),
     "change": Table(
         "speed",
         "change",

@@ -29,7 +29,7 @@ from sk_resnet._snapshot import (
 from sk_resnet._spec import NetworkSpec
 from sk_resnet._state import BROKEN, ModelFileError, network_without_memory
 
-# 2: one array of each type; 3: the weights of the model are in those of its networks alone.
+# 2: one array of each type; 3: histories, and weights of networks and of the model, once.
 CHECKPOINT_FORMAT = 3
 # Of the time of a fit that its checkpoints may take.
 MOST_SHARE = 0.01
@@ -144,14 +144,15 @@ class Checkpoint:
     def _content(self) -> dict[str, Any]:
         with self._lock:
             kept = {"states": self.states, "ended": self.ended}
-            plain = {
-                "identity": self.identity,
-                **self.values,
-                **{
-                    kind: {place: state.values for place, state in of.items()}
-                    for kind, of in kept.items()
-                },
-            }
+            plain: dict[str, Any] = {"identity": self.identity, **self.values}
+            histories: list[Any] = []  # networks of an ensemble end with the same one
+            for kind, of in kept.items():
+                plain[kind] = {place: dict(state.values) for place, state in of.items()}
+                for values in plain[kind].values():
+                    if values["history"] not in histories:
+                        histories.append(values["history"])
+                    values["history"] = histories.index(values["history"])
+            plain["histories"] = histories
             named = [
                 ((kind, place, name), array)
                 for kind, of in kept.items()
@@ -286,6 +287,10 @@ def open_checkpoint(
         plain = json.loads(content["plain"])
         if content["checkpoint"] == 1:
             _bring_to_format_2(plain, content)
+        histories = plain.pop("histories", [])
+        for kind in ("states", "ended") if content["checkpoint"] > 2 else ():
+            for values in plain[kind].values():
+                values["history"] = histories[values["history"]]
         earlier = plain.pop("identity")
         arrays: dict[tuple[str, int], dict[str, Any]] = {}
         for (kind, place, name), array in _split(plain.pop("layout"), content["arrays"]):

@@ -465,8 +465,9 @@ def test_a_fused_search_that_is_killed_goes_on_to_the_same_bits(n_writes, tmp_pa
         np.testing.assert_array_equal(found.cv_results_[name], expected.cv_results_[name])
     assert_same(found.best_estimator_, expected.best_estimator_)
     for file in tmp_path.iterdir():
-        states = json.loads(_checkpoint.read_archive(file, "checkpoint")["plain"])["ended"]
-        assert [len(state["history"]) for state in states.values()] == [6, 6]
+        plain = json.loads(_checkpoint.read_archive(file, "checkpoint")["plain"])
+        lengths = [len(history) for history in plain["histories"]]
+        assert [lengths[state["history"]] for state in plain["ended"].values()] == [6, 6]
     assert found.best_estimator_.n_epochs_ == 6
 
 
