@@ -272,6 +272,79 @@ def test_a_process_that_is_killed_again_and_again_ends_with_the_same_bits(tmp_pa
     assert history(models[0]) == history(models[1])
 
 
+def chain_of_fits(folder):
+    """Model of five calls of partial_fit and fit in turn, on parts of the data."""
+    parameters = {**SMALL, "n_estimators": 1, "optimizer": "adamw", "dropout": 0.1}
+    model = ResNetClassifier(**parameters, warm_start=True, checkpoint=folder)
+    for i in range(5):
+        rows = slice(30 * (i % 3), 30 * (i % 3) + 30)
+        if i % 2:
+            model.fit(ROWS[rows], CLASSES[rows])
+        else:
+            model.partial_fit(ROWS[rows], CLASSES[rows], classes=[0, 1, 2])
+    return model
+
+
+def is_done_by_a_fork(act, seconds):
+    """Whether a forked process came to its end before it was killed."""
+    child = os.fork()
+    if child == 0:
+        try:
+            act()
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        found, status = os.waitpid(child, os.WNOHANG)
+        if found:
+            assert status == 0
+            return True
+        time.sleep(0.001)
+    os.kill(child, signal.SIGKILL)
+    return os.waitpid(child, 0)[1] == 0
+
+
+N_KILLS = int(os.environ.get("REPEATS", "20"))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="forks, and needs SIGKILL")
+@pytest.mark.parametrize("name", [*sorted(FITS.keys() - {"without a seed"}), "chain"])
+def test_fits_that_are_killed_at_random_moments_end_with_the_same_bits(name, tmp_path):
+    def run(folder, seconds):
+        """Whether a fit with its checkpoints in a folder came to its end."""
+        folder.mkdir(exist_ok=True)
+
+        def fit():
+            if name == "chain":
+                model = chain_of_fits(folder)
+            else:
+                changes, *data = FITS[name]
+                model = ResNetClassifier(**{**SMALL, **changes}, checkpoint=folder)
+                model.fit(*data)
+            save(model, f"{folder}.model")
+
+        return is_done_by_a_fork(fit, seconds)
+
+    rng, started = np.random.default_rng(), time.monotonic()
+    assert run(tmp_path / "whole", 600)
+    whole = time.monotonic() - started
+    expected = load(tmp_path / "whole.model")
+    n_killed = n_fits = 0
+    while n_killed < N_KILLS:
+        folder = tmp_path / str(n_fits)
+        while n_killed < N_KILLS and not run(folder, rng.uniform(0, whole)):
+            n_killed += 1
+        assert run(folder, 600)
+        found = load(f"{folder}.model")
+        state = expected.module_.state_dict()
+        for key, w in found.module_.state_dict().items():
+            assert torch.equal(w, state[key]), key
+        assert history(found) == history(expected)
+        n_fits += 1
+
+
 def test_a_finished_fit_returns_at_once(tmp_path, monkeypatch):
     model = ResNetClassifier(**SMALL, checkpoint=tmp_path / "fit").fit(ROWS, CLASSES)
     monkeypatch.setattr(base, "train", None)
