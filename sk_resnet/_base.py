@@ -27,6 +27,7 @@ from sk_resnet._callbacks import (
     TimeLimit,
     as_callbacks,
     callback_parameters,
+    cloned_callbacks,
     deep_copied,
     epoch_progress,
     follows_estimator,
@@ -34,7 +35,13 @@ from sk_resnet._callbacks import (
     sets_learning_rate,
     with_parameters,
 )
-from sk_resnet._checkpoint import Checkpoint, Progress, identity_of_fit, open_checkpoint
+from sk_resnet._checkpoint import (
+    Checkpoint,
+    Progress,
+    identity_of_fit,
+    open_checkpoint,
+    refusing_broken,
+)
 from sk_resnet._compat_sklearn import (
     HasMethods,
     Interval,
@@ -103,6 +110,7 @@ from sk_resnet._spec import (
     architecture,
     network_spec,
 )
+from sk_resnet._state import ModelFileError
 from sk_resnet._surgery import multiply_adds
 from sk_resnet._target import Target
 from sk_resnet._training import Training, Unit
@@ -226,17 +234,17 @@ class BaseResNet(CallbackSupportMixin, Model, ABC):
         return super().set_params(**own)
 
     def __sklearn_clone__(self) -> "BaseResNet":
-        # scikit-learn copies one callback after the other, and what one holds of another
-        # anew; a copy of all keeps that they belong together.
+        # scikit-learn copies one callback after the other: one that holds another would
+        # hold a second copy of it.
         bare = object.__new__(type(self))
         bare.__dict__.update(vars(self), callbacks=None)
         new: BaseResNet = super(BaseResNet, bare).__sklearn_clone__()
-        new.callbacks = deep_copied(self.callbacks)
+        new.callbacks = cloned_callbacks(self.callbacks)
         return new
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "BaseResNet":
-        deep_copied(self.callbacks, memo)  # or an error that names one
         new = memo[id(self)] = object.__new__(type(self))
+        deep_copied(self.callbacks, memo)  # or an error that names one
         new.__setstate__(copy.deepcopy(self.__getstate__(), memo))
         return new
 
@@ -346,8 +354,8 @@ class BaseResNet(CallbackSupportMixin, Model, ABC):
         with self._as_it_was_on_error(continues):
             callbacks = [] if in_part else as_callbacks(self.callbacks)
             inputs = self._checked_inputs(inputs, reset=not continues)
-            # One network keeps its seed, and with it the split: it would be validated on
-            # what it was trained on.
+            # A further fit keeps the seed, and with it the split, or it would be validated
+            # on samples that it was trained on.
             seed = self._draw_seed() if not continues else 0 if in_part else self._seed
             checkpoint = self._checkpoint(seed, inputs, callbacks, continues=continues)
             if checkpoint is not None:
@@ -456,16 +464,17 @@ class BaseResNet(CallbackSupportMixin, Model, ABC):
         """Become what an earlier run of the fit ended with."""
         open_callbacks = callback_state(self)
         parameters = self.get_params(deep=False)
-        self.__setstate__({**parameters, **(checkpoint.fitted or {}), **open_callbacks})
-        size = self.batch_size_
-        # Only for an optimizer: a further training has a recipe of its own.
-        recipe = self._recipe(size, 1, size, "constant")
-        heard = self._heard(callbacks, [])
-        for place, state in checkpoint.ended.items():
-            net = self.nets_[place]
-            restore(net, state, recipe)
-            net.take_callbacks(heard)
-            restore_callbacks(net, state)
+        with refusing_broken(checkpoint.path):
+            self.__setstate__({**parameters, **(checkpoint.fitted or {}), **open_callbacks})
+            size = self.batch_size_
+            # Only for an optimizer: a further training has a recipe of its own.
+            recipe = self._recipe(size, 1, size, "constant")
+            heard = self._heard(callbacks, [])
+            for place, state in checkpoint.ended.items():
+                net = self.nets_[place]
+                restore(net, state, recipe)
+                net.take_callbacks(heard)
+                restore_callbacks(net, state)
         return self
 
     def _calibrates(self) -> bool:
@@ -810,8 +819,8 @@ class BaseResNet(CallbackSupportMixin, Model, ABC):
             has_new_net = vars(self).get("net_") is not before.get("net_")
             n_before = 0 if has_new_net else before.get("n_epochs_", 0)
             is_trained = vars(self).get("n_epochs_", 0) > n_before
-            diverged = isinstance(error, DivergenceError)
-            if is_trained and not diverged and is_finite(self.net_.module_):
+            is_broken = isinstance(error, (DivergenceError, ModelFileError))
+            if is_trained and not is_broken and is_finite(self.net_.module_):
                 raise
             # scikit-learn has yet to end the callbacks that this fit began.
             open_callbacks = callback_state(self)

@@ -49,7 +49,7 @@ class ArrayDataset(Dataset):
     @property
     def X(self) -> NDArray[Any]:
         """Samples of these rows, as callbacks of skorch find them beside `y`."""
-        is_whole = len(self.rows) == len(self.samples)
+        is_whole = np.array_equal(self.rows, np.arange(len(self.samples)))
         return self.samples if is_whole else self.samples[self.rows]
 
     @property

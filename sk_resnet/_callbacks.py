@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from numbers import Real
+from pickle import PicklingError
 from types import FrameType
 from typing import Any
 
@@ -50,8 +51,9 @@ class EarlyStopping(Callback):
     monitor : str, default="valid_loss"
         Column of ``history_`` to watch. A name that ends in ``loss`` is minimised,
         every other is maximised. "valid_calibrated_loss" is that of a classifier whose
-        outputs are divided by the best temperature of each epoch [2]_. It is recorded
-        where a callback monitors it, and takes a further pass over the validation set.
+        outputs are divided by the temperature that `calibrate` would fit then [2]_. It is
+        recorded where a callback monitors it, and takes a further pass over the validation
+        set.
     patience : int, default=10
         Epochs without improvement after which training stops, at least 1.
     min_delta : float, default=0.0
@@ -397,15 +399,31 @@ def copied_callbacks(items: list[Any]) -> list[Any]:
     ]
 
 
+def cloned_callbacks(items: Any) -> Any:
+    """Deep copies, but for callbacks that say how scikit-learn is to clone them."""
+    listed = items if isinstance(items, (list, tuple)) else [items]
+    alone = [item[1] if _is_pair(item) else item for item in listed]
+    memo = {
+        id(callback): callback.__sklearn_clone__()
+        for callback in alone
+        if hasattr(callback, "__sklearn_clone__") and not isinstance(callback, type)
+    }
+    return deep_copied(items, memo)
+
+
+# What copies of locks, of writers and of tensors with a gradient end in.
+UNCOPYABLE = (TypeError, RuntimeError, PicklingError)
+
+
 def deep_copied(items: Any, memo: dict[int, Any] | None = None) -> Any:
     """Deep copies of callbacks as they are given; what cannot be copied is named."""
     try:
         return copy.deepcopy(items, memo)
-    except TypeError as error:
-        for item in items:
+    except UNCOPYABLE as error:
+        for item in items if isinstance(items, (list, tuple)) else [items]:
             try:
                 copy.deepcopy(item)
-            except TypeError:
+            except UNCOPYABLE:
                 name = type(item[1] if _is_pair(item) else item).__name__
                 raise TypeError(
                     f"{name} in callbacks cannot be copied ({error}): give a class or a "

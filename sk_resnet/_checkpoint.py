@@ -6,6 +6,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -98,9 +99,10 @@ class Checkpoint:
         """
         self.n_networks = len(nets)
         if stage == self.values.get("stage", -1):
-            for place, state in self.states.items():
-                restore(nets[place], state, recipe)
-            return list(self.values["history"])
+            with refusing_broken(self.path):
+                for place, state in self.states.items():
+                    restore(nets[place], state, recipe)
+                return list(self.values["history"])
         self.values |= {"stage": stage, "history": list(history)}
         # A file may be written before all networks have begun the fine-tuning.
         self.states = {
@@ -254,6 +256,18 @@ def _plain(values: Any) -> Any:
     return np.ascontiguousarray(values) if isinstance(values, np.ndarray) else values
 
 
+@contextmanager
+def refusing_broken(path: Path) -> Iterator[None]:
+    """Turn what reading a broken file ends in into an error that names it."""
+    try:
+        yield
+    except (*BROKEN, RuntimeError, MemoryError) as error:
+        raise ModelFileError(
+            f"{path} is no checkpoint that can be read ({error}): delete it to start "
+            "anew, or name another file."
+        ) from error
+
+
 def open_checkpoint(
     path: str | os.PathLike[str], parts: Mapping[str, Any], *, seed: int
 ) -> Checkpoint:
@@ -277,7 +291,7 @@ def open_checkpoint(
     new = Checkpoint(target, identity, {"seed": seed})
     if not target.exists():
         return new
-    try:
+    with refusing_broken(target):
         content = read_archive(target, "checkpoint")
         if int(content["checkpoint"]) > CHECKPOINT_FORMAT:
             raise ModelFileError(
@@ -309,11 +323,8 @@ def open_checkpoint(
                 weights = whole_weights(whole, states)
                 new.fitted["_saved"] |= {"network": network, "weights": weights}
         new.values = plain
-    except (*BROKEN, RuntimeError, MemoryError) as error:
-        raise ModelFileError(
-            f"{target} is no checkpoint that can be read ({error}): delete it to start "
-            "anew, or name another file."
-        ) from error
+        if not isinstance(earlier, dict):
+            raise ModelFileError("it does not say what fit it is of")
     names = sorted({*identity, *earlier})
     if other := [name for name in names if identity.get(name) != earlier.get(name)]:
         raise ValueError(

@@ -25,7 +25,7 @@ if not hasattr(torch.optim.SGD, "_init_group"):
         "functions: install a version that its pyproject.toml names."
     )
 
-# Modules whose attributes do not matter beside their children, or are their hooks.
+# Modules whose attributes do not matter to a prediction, beside their children and hooks.
 WITHOUT_OPTIONS = (nn.Sequential, nn.ModuleList, nn.ReLU, nn.Identity)
 # The operator behind `Tensor.item`.
 READS_A_VALUE = torch.ops.aten._local_scalar_dense.default

@@ -322,6 +322,11 @@ def _row_numbers(pair: Any, n: int) -> tuple[Rows, Rows]:
     """Numbers of rows for training and for validation, given as such or as masks."""
     parts = [np.asarray(part) for part in pair]
     for part in parts:
+        if part.ndim != 1:
+            raise ValueError(
+                "validation_split must hold indices or masks of one dimension, got an "
+                f"array of shape {part.shape}."
+            )
         if part.dtype == bool and part.shape != (n,):
             raise ValueError(
                 f"validation_split must hold masks of the {n} samples, got one of shape "

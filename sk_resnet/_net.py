@@ -25,7 +25,7 @@ from sk_resnet._callbacks import (
     wants_batches,
 )
 from sk_resnet._compat_skorch import BareNet
-from sk_resnet._compat_torch import Contents
+from sk_resnet._compat_torch import Contents, is_called_by_torch
 from sk_resnet._data import Data
 from sk_resnet._input import InputSpec
 from sk_resnet._machine import (
@@ -65,8 +65,8 @@ class NonFiniteError(ValueError):
 class Prepared:
     """Twin of a network for prediction, and its work for a sample.
 
-    `fewest` samples in a pass get the same bits as in one of `FEW`. It is found when the
-    twin is used again, as that takes a few passes.
+    `fewest` samples in a pass get the same bits as in one of `FEW`, or of a whole batch if
+    that is smaller. It is found when the twin is used again, as that takes a few passes.
     """
 
     twin: Any
@@ -99,6 +99,9 @@ class ResidualNet(BareNet):
         # By column of the history: the last row that was read, and the least value so far.
         self._least: dict[str, tuple[Any, float | None]] = {}
         super().__init__(module, criterion=nn.Identity, **kwargs)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_kept": None}  # it holds functions
 
     # Steps of a training, which `Training` and `Member` take
 
@@ -377,16 +380,18 @@ class ResidualNet(BareNet):
         if kept is not None and kept[1].are_those_of(network):
             return kept[0]
         self._kept = None
-        work = multiply_adds(network, self.input_spec.network_shape[1:])
-        made = Prepared(flattened(folded(network.eval())), work)
+        work = multiply_adds(network.eval(), self.input_spec.network_shape[1:])
+        if any(map(is_called_by_torch, network.modules())):  # hooks see it as it is
+            return Prepared(network, work)
+        made = Prepared(flattened(folded(network)), work)
         n_values = sum(tensor.numel() for tensor in network.state_dict().values())
         # Comparing them would wait for a GPU.
         if 4 * n_values <= MOST_KEPT_BYTES and torch.device(self.device).type == "cpu":
             self._kept = made, Contents(network)
         return made
 
-    def _fewest(self, prepared: Prepared) -> int | None:
-        """Samples in a pass of a kept twin that are enough; None where `FEW` are."""
+    def _fewest(self, prepared: Prepared) -> int:
+        """Least samples in a pass of a kept twin."""
         if prepared.fewest is None:
             size = min(FEW, self.batch_size)
             with one_thread(is_small_work(prepared.multiply_adds * size, CPU)):

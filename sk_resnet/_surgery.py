@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 
-from sk_resnet._compat_torch import children_of, is_called_by_torch, shallow_copy
+from sk_resnet._compat_torch import children_of, shallow_copy
 from sk_resnet._layers import (
     CHANNELS_LAST,
     KERNELS,
@@ -18,6 +18,7 @@ from sk_resnet._layers import (
     Dropout,
     Linear,
     PaddedConvolution,
+    StochasticDepth,
 )
 from sk_resnet._network import (
     Block,
@@ -33,25 +34,24 @@ def folded(network: ResidualNetwork) -> ResidualNetwork:
 
     Exact up to rounding, in evaluation mode. What cannot be folded is shared. The first
     norm of a pre-activation branch stays: its shortcut reads the same values. ReLUs work
-    in place where they can. Layers with hooks stay as they are.
+    in place where they can.
     """
     twin = _folded(network, set(overwriting_relus(network)))
     return cast(ResidualNetwork, twin)
 
 
 def _folded(module: nn.Module, overwriting: set[nn.ReLU]) -> nn.Module:
-    if isinstance(module, nn.ReLU) and not is_called_by_torch(module):
+    if type(module) is nn.ReLU:
         return nn.ReLU(inplace=module in overwriting)
     children: dict[str, nn.Module] = {}
     before: tuple[str, nn.Module] | None = None
     for name, child in children_of(module).items():
-        is_plain = not is_called_by_torch(child)
-        if before and isinstance(child, NORM_TYPES) and is_plain:
+        if before and isinstance(child, NORM_TYPES):
             children[before[0]] = _with_norm(before[1], child)
             before = None
             continue
         children[name] = _folded(child, overwriting)
-        is_kernel = isinstance(child, (*KERNELS, PaddedConvolution)) and is_plain
+        is_kernel = isinstance(child, (*KERNELS, PaddedConvolution))
         before = (name, child) if is_kernel and isinstance(module, nn.Sequential) else None
     return shallow_copy(module, children=children)
 
@@ -97,21 +97,19 @@ def flattened(network: ResidualNetwork) -> nn.Module:
     return shallow_copy(network, children=children_of(network) | replaced)
 
 
-def _steps(module: nn.Module) -> list[Step]:
+def _steps(module: Any) -> list[Step]:
     """What a module in evaluation mode calls."""
-    if isinstance(module, nn.ModuleList):  # which is no layer
-        return [step for child in module for step in _steps(child)]
-    if is_called_by_torch(module):
-        return [module]
-    if isinstance(module, nn.ReLU):
+    # By their exact types: subclasses of a user may do otherwise.
+    kind = type(module)
+    if kind is nn.ReLU:
         return [torch.relu_ if module.inplace else torch.relu]
-    if isinstance(module, (nn.Identity, Dropout)):
+    if kind in (nn.Identity, Dropout, StochasticDepth):
         return []
-    if isinstance(module, nn.Sequential):
-        return [step for child in module for step in _steps(child)]
-    if isinstance(module, Block):
+    if kind in (nn.Sequential, nn.ModuleList, PaddedConvolution):
+        return [step for child in module.children() for step in _steps(child)]
+    if kind is Block:
         return [_block_step(module)]
-    if type(module) is Linear:
+    if kind is Linear:
         weights = {"weight": module.weight, "bias": module.bias}
         return [partial(nn.functional.linear, **weights)]
     return [module.forward]

@@ -256,3 +256,21 @@ def test_a_callback_reads_what_another_has_found(rows):
     ResNetClassifier(**settings, callbacks=[stop, reader]).fit(*rows)
     assert len(reader.found) == SETTINGS["max_epochs"]
     assert min(reader.found) > 0
+
+
+class Kept(Callback):
+    """Says itself how scikit-learn is to clone it."""
+
+    def __sklearn_clone__(self):
+        return self
+
+
+def test_clones_ask_callbacks_that_say_how_they_are_cloned():
+    kept, other = Kept(), EarlyStopping()
+    model = clone(ResNetClassifier(callbacks=[kept, ("named", kept), other, Kept]))
+    first, (name, second), third, fourth = model.callbacks
+    assert (first, name, second, fourth) == (kept, "named", kept, Kept)
+    assert third is not other
+    # What is no list is refused by fit, not by clone.
+    alone = clone(ResNetClassifier(callbacks=kept))
+    assert alone.callbacks is kept

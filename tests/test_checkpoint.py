@@ -902,3 +902,36 @@ def test_checkpoints_of_all_formats_go_on(
     assert [row["epoch"] for row in model.history_] == [1, 2, 3, 4]
     expected = np.load(golden / f"format{version}.checkpoint.npy")
     np.testing.assert_allclose(model.predict_proba(X), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda plain: plain["histories"].__setitem__(0, 7),
+        lambda plain: plain["ended"]["0"].update(history=5),
+        lambda plain: plain["ended"]["0"].update(callbacks=[1]),
+        lambda plain: plain["ended"]["0"].update(optimizer=None),
+        lambda plain: plain.update(identity=3),
+    ],
+)
+@pytest.mark.parametrize("was_fitted", [False, True])
+def test_a_checkpoint_with_other_values_is_refused_and_changes_nothing(
+    change, was_fitted, tmp_path
+):
+    path = tmp_path / "fit"
+    parameters = {**SMALL, "n_estimators": 1}
+    ResNetClassifier(**parameters, checkpoint=path).fit(ROWS, CLASSES)
+    content = _checkpoint.read_archive(path, "checkpoint")
+    plain = json.loads(content["plain"])
+    change(plain)
+    _checkpoint.write_archives({path: {**content, "plain": json.dumps(plain)}})
+    model = ResNetClassifier(**parameters)
+    if was_fitted:
+        model.fit(ROWS, np.array(["a", "b", "c"])[CLASSES])
+        before = model.predict(ROWS)
+    with pytest.raises(ModelFileError, match="is no checkpoint that can be read"):
+        model.set_params(checkpoint=path).fit(ROWS, CLASSES)
+    assert hasattr(model, "classes_") == was_fitted
+    if was_fitted:
+        assert model.classes_.tolist() == ["a", "b", "c"]
+        np.testing.assert_array_equal(model.predict(ROWS), before)

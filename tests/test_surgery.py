@@ -1,5 +1,6 @@
 """Oracles: the network as it was, torch's counter, and the papers' counts."""
 
+import copy
 import pickle
 from typing import ClassVar
 
@@ -364,3 +365,38 @@ def test_changes_of_tensors_of_inference_mode_are_seen(rows):
     with torch.inference_mode():
         model.module_.classifier.bias[0] = 9
     assert np.abs(model.predict_proba(X) - before).max() > 0.1
+
+
+def test_a_net_that_has_predicted_is_pickled_and_copied(rows):
+    X, y = rows
+    model = ResNetClassifier(4, max_epochs=1, n_estimators=1, random_state=0).fit(X, y)
+    expected = model.predict_proba(X)
+    for net in (pickle.loads(pickle.dumps(model.net_)), copy.deepcopy(model.net_)):
+        assert net._kept is None
+        np.testing.assert_allclose(net.predict_proba(X), expected, atol=1e-5)
+
+
+def test_hooks_get_the_samples_alone_and_what_they_keep_stays(rows):
+    X, y = rows
+    model = ResNetClassifier(4, max_epochs=1, n_estimators=1, random_state=0).fit(X, y)
+    seen = []
+    model.module_.stem.norm1.register_forward_hook(lambda *of: seen.append(of[2]))
+    for _ in range(3):
+        model.predict_proba(X[:1])
+    assert len(seen) == 3
+    assert all((out < 0).any() for out in seen)  # no ReLU wrote over them
+
+
+@pytest.mark.parametrize("kind", [nn.Sequential, nn.Identity, nn.ReLU])
+def test_predictions_call_layers_of_users(rows, kind):
+    class Half(kind):
+        def forward(self, x):
+            return 0.5 * x
+
+    X, y = rows
+    model = ResNetClassifier(4, max_epochs=1, n_estimators=1, random_state=0).fit(X, y)
+    model.module_.stem.relu1 = Half()
+    with torch.no_grad():
+        expected = model.module_(torch.from_numpy(model.network_input(X)))
+    found = np.log(model.predict_proba(X))
+    np.testing.assert_allclose(found, expected.log_softmax(1), atol=1e-4)

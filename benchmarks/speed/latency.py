@@ -4,7 +4,7 @@
 
 Each arm predicts the probabilities of one sample 100 times in a row, then the next does.
 The median and the least of these times are shown, in milliseconds. The one network has
-depth 20 for rows and 8 for images; the default is an ensemble.
+depth 20 for rows and 8 for images; the default is an ensemble of eight for rows.
 """
 
 import argparse
