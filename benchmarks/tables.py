@@ -86,6 +86,18 @@ TABLES = {
             for l2 in ("1e-4", "5e-4")
         },
     ),
+    "tried": Table(
+        "accuracy",
+        "tried",
+        "change of the default",
+        {
+            "accuracy": "{fashion[accuracy]:.4f}",
+            "log-loss": "{fashion[log_loss]:.3f}",
+            "accuracy, crop": "{fashion[accuracy crop]:.4f}",
+            "log-loss, crop": "{fashion[log_loss crop]:.3f}",
+            "s a fit": "{fashion[seconds]:.0f}",
+        },
+    ),
     **{
         f"{name}_{measure}": Table(
             "accuracy",
