@@ -18,6 +18,8 @@ from skorch.callbacks import (
 from torch import nn
 
 from sk_resnet import EarlyStopping, ResNetClassifier, _callbacks
+from sk_resnet._batches import ArrayDataset
+from sk_resnet._input import input_spec
 from sk_resnet._target import Labels
 
 SETTINGS = {"depth": 4, "max_epochs": 8, "batch_size": 16, "random_state": 0}
@@ -274,3 +276,12 @@ def test_clones_ask_callbacks_that_say_how_they_are_cloned():
     # What is no list is refused by fit, not by clone.
     alone = clone(ResNetClassifier(callbacks=kept))
     assert alone.callbacks is kept
+
+
+def test_the_samples_of_a_permuted_part_stand_beside_their_own_y():
+    X, y = np.arange(12.0).reshape(6, 2), np.arange(6)
+    spec = input_spec(X, input_shape=None, channel_axis="auto")
+    for rows in (np.array([3, 1, 5, 0, 2, 4]), np.array([0, 0, 1, 1, 5, 5])):
+        data = ArrayDataset(X, spec, y[rows], rows=rows)
+        np.testing.assert_array_equal(data.X[:, 0], 2 * data.y)
+    assert ArrayDataset(X, spec, y, rows=np.arange(6)).X is X
