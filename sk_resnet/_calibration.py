@@ -33,7 +33,7 @@ def fitted_temperature(
         parts = [(np.stack(outputs), validation[0])]
     else:
         parts = [(out[None], own) for out, own in zip(outputs, validation, strict=True)]
-    best = _best_temperature(parts, target)
+    best = _best_temperature(parts, target.to(torch.device("cpu")))
     return best if shares_one else of_average(best)
 
 
@@ -45,7 +45,7 @@ def calibrated_loss(
     It judges how well classes are told apart, not how sure predictions are: Berta et al.
     2025, arXiv:2501.19195.
     """
-    part = outputs[None], validation
+    part, target = (outputs[None], validation), target.to(torch.device("cpu"))
     return _loss_at(_best_temperature([part], target), *part, target) / len(validation)
 
 
@@ -71,8 +71,7 @@ def _loss_at(
     cooled = torch.from_numpy(target.averaged(outputs / temperature))
     # In float64: the least of rounded losses lies anywhere near the true one.
     y = own.y.cpu()
-    on_cpu = target.to(torch.device("cpu"))
-    losses = on_cpu.losses(cooled, y.double() if y.is_floating_point() else y)
+    losses = target.losses(cooled, y.double() if y.is_floating_point() else y)
     return float(losses.dot(own.weight.cpu().double()))
 
 

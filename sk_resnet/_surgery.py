@@ -46,13 +46,13 @@ def _folded(module: nn.Module, overwriting: set[nn.ReLU]) -> nn.Module:
     children: dict[str, nn.Module] = {}
     before: tuple[str, nn.Module] | None = None
     for name, child in children_of(module).items():
-        if before and isinstance(child, NORM_TYPES):
+        if isinstance(module, nn.Sequential) and isinstance(child, NORM_TYPES) and before:
             children[before[0]] = _with_norm(before[1], child)
             before = None
             continue
         children[name] = _folded(child, overwriting)
         is_kernel = isinstance(child, (*KERNELS, PaddedConvolution))
-        before = (name, child) if is_kernel and isinstance(module, nn.Sequential) else None
+        before = (name, child) if is_kernel else None
     return shallow_copy(module, children=children)
 
 
