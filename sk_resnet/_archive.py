@@ -55,7 +55,7 @@ def write_archives(contents: Mapping[Path, dict[str, Any]]) -> None:
 
 def read_archive(path: Path, key: str) -> dict[str, Any]:
     """Read what `write_archives` wrote, of the kind that has this key."""
-    content = checked(path.read_bytes(), path)
+    content = checked(path.read_bytes(), path, key)
     try:
         check_compression(content)
         with warnings_as_errors():
@@ -101,21 +101,18 @@ def sealed(content: bytes) -> bytes:
     return content + hashlib.sha256(content).hexdigest().encode()
 
 
-def checked(content: bytes, path: Any) -> bytes:
-    """The same, or an error that says what is wrong with the file."""
+def checked(content: bytes, path: Any, kind: str = "model") -> bytes:
+    """The same, or an error that says what is wrong with the file of that kind."""
     body, digest = content[:-DIGEST], content[-DIGEST:]
     mark = body[-len(MARK) - 4 : -4]
     if mark != MARK:
-        raise ModelFileError(
-            f"{path} is no model of sk_resnet, or is cut off: load takes the files that "
-            "sk_resnet.save wrote."
-        )
+        raise ModelFileError(f"{path} is no {kind} that sk_resnet wrote, or is cut off.")
     if hashlib.sha256(body).hexdigest().encode() != digest:
         raise ModelFileError(
             f"{path} is damaged: its checksum does not fit. Copy it again."
         )
     if not body[-4:].isdigit():
-        raise ModelFileError(f"{path} has no number of its format: it is no model.")
+        raise ModelFileError(f"{path} has no number of its format: it is no {kind}.")
     if int(body[-4:]) > FILE_FORMAT:
         raise ModelFileError(
             f"{path} is of format {int(body[-4:])}, but this sk_resnet reads formats up to "

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import operator
 import signal
 import sys
 import threading
@@ -135,7 +136,7 @@ class EarlyStopping(Callback):
             )
         self.best_epoch_ = 0
         self.best_value_ = math.inf if self._minimises else -math.inf
-        self.stopped_epoch_ = None
+        self.stopped_epoch_: int | None = None
         self._best_state: dict[str, Any] | None = None
 
     @property
@@ -176,8 +177,10 @@ class EarlyStopping(Callback):
 
     def load_state_dict(self, plain: dict[str, Any], best: dict[str, Tensor]) -> None:
         """Go on from a checkpoint."""
-        self.best_epoch_, self.best_value_ = plain["best_epoch"], plain["best_value"]
-        self.stopped_epoch_ = plain["stopped_epoch"]
+        self.best_epoch_ = operator.index(plain["best_epoch"])
+        self.best_value_ = float(plain["best_value"])
+        stopped = plain["stopped_epoch"]
+        self.stopped_epoch_ = None if stopped is None else operator.index(stopped)
         self._best_state = best if plain["has_best"] else None
 
 

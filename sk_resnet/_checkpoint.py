@@ -15,14 +15,17 @@ import joblib
 import numpy as np
 from numpy.typing import NDArray
 
-from sk_resnet._archive import read_archive, skops_io, write_archives
+from sk_resnet._archive import UNREADABLE, read_archive, skops_io, write_archives
 from sk_resnet._callbacks import follows_estimator
 from sk_resnet._input import to_numpy
 from sk_resnet._net import ResidualNet
 from sk_resnet._plan import Recipe
 from sk_resnet._snapshot import (
     Snapshot,
+    check_rows,
+    check_snapshot,
     restore,
+    restore_callbacks,
     state_by_name,
     take_snapshot,
     whole_weights,
@@ -66,14 +69,38 @@ class Checkpoint:
         """Epochs of the present training that every network has done."""
         return min((state.n_own for state in self.states.values()), default=0)
 
-    def check_rows(self, rows: Any) -> None:
-        """Refuse to go on with other rows than the training began with."""
+    def check(self, rows: Any, n_networks: int, n_epochs: Sequence[int]) -> None:
+        """Refuse to go on with other rows than the fit began with, or from a broken state.
+
+        `n_epochs` are those of each of its trainings.
+        """
         drawn = joblib.hash(rows)
         if self.values.setdefault("rows", drawn) != drawn:
             raise ValueError(
                 f"The checkpoint {self.path} is of a fit that held out other samples: "
                 "give validation_split a splitter with a random_state."
             )
+        if "stage" not in self.values:
+            return
+        with refusing_broken(self.path):
+            stage = self.values["stage"]
+            if (
+                stage not in range(len(n_epochs))
+                or max(self.states, default=0) >= n_networks
+            ):
+                raise ValueError("it is of other trainings or networks")
+            check_rows(self.values["history"], {"epoch", "train_loss", "seconds"})
+            # A file may be written before all networks have begun the fine-tuning.
+            possible = range(1 if stage == 0 else 0, n_epochs[stage] + 1)
+            for state in self.states.values():
+                check_snapshot(state, possible)
+            of_optimizers = {
+                frozenset((name, key) for name, key, *_ in state.values["optimizer"])
+                for state in self.states.values()
+                if state.n_own
+            }
+            if len(of_optimizers) > 1:
+                raise ValueError("its networks have other optimizers")
 
     def is_done(self, max_seconds: float | None) -> bool:
         """Whether an earlier run ended the fit, and more time would not take it further."""
@@ -217,6 +244,12 @@ class Progress:
         state = self.checkpoint.states.get(self.place)
         return state if state is not None and (state.n_own or state.has_ended) else None
 
+    def restore_callbacks(self, net: ResidualNet) -> None:
+        """Bring the callbacks of the network to where they were."""
+        if (state := self.state) is not None:
+            with refusing_broken(self.checkpoint.path):
+                restore_callbacks(net, state)
+
     def keep(self, state: Snapshot) -> None:
         """Take in what it has reached now."""
         self.checkpoint.keep(self.place, state)
@@ -261,10 +294,10 @@ def refusing_broken(path: Path) -> Iterator[None]:
     """Turn what reading a broken file ends in into an error that names it."""
     try:
         yield
-    except (*BROKEN, RuntimeError, MemoryError) as error:
+    except (*BROKEN, *UNREADABLE) as error:
         raise ModelFileError(
-            f"{path} is no checkpoint that can be read ({error}): delete it to start "
-            "anew, or name another file."
+            f"{path} is no checkpoint that can be read ({error}). Delete the file to start "
+            "anew, or name another."
         ) from error
 
 
@@ -288,51 +321,69 @@ def open_checkpoint(
         raise FileNotFoundError(
             f"checkpoint={os.fspath(path)!r}: the folder does not exist, make it."
         )
-    new = Checkpoint(target, identity, {"seed": seed})
     if not target.exists():
-        return new
-    with refusing_broken(target):
+        return Checkpoint(target, identity, {"seed": seed})
+    try:
         content = read_archive(target, "checkpoint")
-        if int(content["checkpoint"]) > CHECKPOINT_FORMAT:
-            raise ModelFileError(
-                f"its format is {content['checkpoint']}, but this sk_resnet reads formats "
-                f"up to {CHECKPOINT_FORMAT}"
-            )
-        plain = json.loads(content["plain"])
-        if content["checkpoint"] == 1:
-            _bring_to_format_2(plain, content)
-        histories = plain.pop("histories", [])
-        for kind in ("states", "ended") if content["checkpoint"] > 2 else ():
-            for values in plain[kind].values():
-                values["history"] = histories[values["history"]]
-        earlier = plain.pop("identity")
-        arrays: dict[tuple[str, int], dict[str, Any]] = {}
-        for (kind, place, name), array in _split(plain.pop("layout"), content["arrays"]):
-            arrays.setdefault((kind, place), {})[name] = array
-        new.states, new.ended = (
-            {int(k): Snapshot(v, arrays[kind, int(k)]) for k, v in plain.pop(kind).items()}
-            for kind in ("states", "ended")
-        )
-        new.fitted = content["fitted"]
-        if new.fitted is not None:
-            new.fitted["history_"] = plain.pop("fitted_history")
-            if content["checkpoint"] > 2:
-                network = plain.pop("network")
-                whole = network_without_memory(NetworkSpec.from_dict(network))
-                states = [state for _, state in sorted(new.ended.items())]
-                weights = whole_weights(whole, states)
-                new.fitted["_saved"] |= {"network": network, "weights": weights}
-        new.values = plain
-        if not isinstance(earlier, dict):
-            raise ModelFileError("it does not say what fit it is of")
-    names = sorted({*identity, *earlier})
-    if other := [name for name in names if identity.get(name) != earlier.get(name)]:
+    except ModelFileError as error:
+        raise ModelFileError(
+            f"{error} Delete the file to start anew, or name another."
+        ) from error
+    with refusing_broken(target):
+        found = _from_content(target, content)
+    names = sorted({*identity, *found.identity})
+    if other := [name for name in names if identity.get(name) != found.identity.get(name)]:
         raise ValueError(
             f"The checkpoint {target} is of a fit with another {', '.join(other)}: go on "
             "with what it had, delete the file to start anew, or give checkpoint a folder, "
             "in which each fit has a file of its own."
         )
-    return new
+    return found
+
+
+def _from_content(path: Path, content: dict[str, Any]) -> Checkpoint:
+    """Checkpoint that was read from a file of any format."""
+    version = int(content["checkpoint"])
+    if version > CHECKPOINT_FORMAT:
+        raise ValueError(
+            f"its format is {version}, but this sk_resnet reads formats up to "
+            f"{CHECKPOINT_FORMAT}"
+        )
+    plain, fitted = json.loads(content["plain"]), content["fitted"]
+    if version == 1:
+        _bring_to_format_2(plain, content)
+    if version < 3:
+        _bring_to_format_3(plain, fitted)
+    if not isinstance(plain["identity"], dict):
+        raise ValueError("it does not say what fit it is of")
+    histories = plain.pop("histories")
+    arrays: dict[tuple[str, int], dict[str, Any]] = {}
+    for (kind, place, name), array in _split(plain.pop("layout"), content["arrays"]):
+        arrays.setdefault((kind, place), {})[name] = array
+    kept: dict[str, dict[int, Snapshot]] = {}
+    for kind in ("states", "ended"):
+        kept[kind] = {}
+        for place, values in plain.pop(kind).items():
+            values["history"] = histories[values["history"]]
+            kept[kind][int(place)] = Snapshot(values, arrays[kind, int(place)])
+    if fitted is not None:
+        fitted["history_"] = plain.pop("fitted_history")
+        check_rows(fitted["history_"], {"epoch", "train_loss", "seconds"})
+        for state in kept["ended"].values():
+            n_epochs = len(fitted["history_"])
+            check_snapshot(state, range(n_epochs + 1))
+            if len(state.values["history"]) != n_epochs:
+                raise ValueError("a network has another history than the model")
+    if (network := plain.pop("network", None)) is not None:
+        whole = network_without_memory(NetworkSpec.from_dict(network))
+        members = [state for _, state in sorted(kept["ended"].items())]
+        weights = whole_weights(whole, members)
+        fitted["_saved"] |= {"network": network, "weights": weights}
+    if type(plain["seed"]) is not int or not 0 <= plain["seed"] < 2**32:
+        raise ValueError(f"its seed is {plain['seed']!r}")
+    if plain.get("ended_after") is not None:
+        plain["ended_after"] = float(plain["ended_after"])
+    return Checkpoint(path, plain.pop("identity"), plain, **kept, fitted=fitted)
 
 
 def _bring_to_format_2(plain: dict[str, Any], content: dict[str, Any]) -> None:
@@ -347,6 +398,15 @@ def _bring_to_format_2(plain: dict[str, Any], content: dict[str, Any]) -> None:
         place, _, name = long_name.partition(".")
         named.append(((kind, int(place), name), array))
     plain["layout"], content["arrays"] = _joined(named)
+
+
+def _bring_to_format_3(plain: dict[str, Any], fitted: dict[str, Any] | None) -> None:
+    """Name histories by their place; a fit that is done kept its weights itself."""
+    plain["histories"] = []
+    for kind in ("states", "ended"):
+        for values in plain[kind].values():
+            plain["histories"].append(values["history"])
+            values["history"] = len(plain["histories"]) - 1
 
 
 # A name, the type of its array, and how many values that has.

@@ -49,6 +49,8 @@ def train_together(
             raise KeyboardInterrupt
 
     by_member: list[Member] = []
+    # What those end in that have not begun; Ctrl-C raises at any place.
+    stopped_by: BaseException = KeyboardInterrupt()
     with ctrl_c, settings:
         try:
             for training in trainings:
@@ -56,11 +58,11 @@ def train_together(
             check()
             _train(by_member, execution, check, turn)
         except (Exception, KeyboardInterrupt) as error:
+            stopped_by = error
             for member in by_member:
                 member.fail(error)
-        # Ctrl-C may come before all of them have begun.
-        missing: list[Outcome] = [KeyboardInterrupt()] * (len(trainings) - len(by_member))
-        return [member.end() for member in by_member] + missing
+        ended = [member.end() for member in by_member]
+        return [*ended, *[stopped_by] * (len(trainings) - len(by_member))]
 
 
 def _train(

@@ -1,5 +1,6 @@
 """Snapshots: what the training of one network has reached, and the way back to it."""
 
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +34,33 @@ class Snapshot:
         return self.values["held"] is not None
 
 
+def check_snapshot(state: Snapshot, possible: range) -> None:
+    """Refuse numbers of epochs that a training does not have, of these `possible` ones."""
+    values, n_all = state.values, len(state.values["history"])
+    check_rows(values["history"], {"epoch", "train_loss", "dur"})
+    if not np.isfinite(float(values["lr"])):
+        raise ValueError(f"its learning rate is {values['lr']!r}")
+    if not isinstance(values["is_present"], bool):
+        raise TypeError(f"is_present is {values['is_present']!r}")
+    n_before, n_done = operator.index(values["n_before"]), operator.index(values["n_done"])
+    given = [values[name] for name in ("began", "held") if values[name] is not None]
+    is_own = n_before >= 0 and state.n_own in possible
+    # The group may go on after a member has ended.
+    is_of_group = state.n_own == 0 or n_done in range(state.n_own, possible.stop)
+    if not (
+        is_own and is_of_group and {*map(operator.index, given)} <= {*range(n_all + 1)}
+    ):
+        raise ValueError("it has other numbers of epochs than its training")
+
+
+def check_rows(rows: Any, needed: set[str]) -> None:
+    """Refuse a history in which these numbers of an epoch are missing, or no number."""
+    for row in rows:
+        is_plain = all(isinstance(value, (int, float)) for value in row.values())
+        if not (is_plain and needed <= row.keys()):
+            raise ValueError(f"a row of its history is no epoch: {row}")
+
+
 def take_snapshot(
     net: ResidualNet,
     optimizer: Mapping[str, Mapping[str, Any]],
@@ -49,7 +77,6 @@ def take_snapshot(
     kept = [
         (name, key, value) for name, of in optimizer.items() for key, value in of.items()
     ]
-    tensors = [value for _, _, value in kept if isinstance(value, Tensor)]
     callbacks = [callback.state_dict() for callback in _with_state(net)]
     history = [{k: v for k, v in row.items() if k != "batches"} for row in net.history]
     values = {
@@ -63,16 +90,13 @@ def take_snapshot(
         "history": history,
         "callbacks": [plain for plain, _ in callbacks],
         "optimizer": [
-            [name, key, list(value.shape), _dtype(value)]
-            if isinstance(value, Tensor)
-            else [name, key, value]
-            for name, key, value in kept
+            [name, key, list(value.shape), _dtype(value)] for name, key, value in kept
         ],
     }
     arrays = {
         **generators(net),
         **_flat("weights", net.module_.state_dict().values()),
-        **_flat("optimizer", tensors),
+        **_flat("optimizer", [value for _, _, value in kept]),
     }
     for i, (_, best) in enumerate(callbacks):
         arrays |= _flat(f"callback{i}", best)
@@ -168,14 +192,16 @@ def restore(net: ResidualNet, state: Snapshot, recipe: Recipe) -> None:
     device = torch.device(net.device)
     optimizer = make_optimizer(recipe, net.module_, parameters, device=device)
     kept = _Values("optimizer", state.arrays)
-    for name, key, *of in state.values["optimizer"]:
-        w, found = parameters[name], of[0]
-        if len(of) == 2:
-            shape, dtype = of
-            found = kept.take(dtype, shape)
-            if shape:  # counts of steps stay on the CPU, where torch has them
-                found = torch.empty_like(w).copy_(found)
-        optimizer.state[w][key] = found
+    for name, key, shape, dtype in state.values["optimizer"]:
+        w = parameters[name]
+        # torch's steps read as many values as the parameter has, without a check.
+        if list(shape) != ([] if key == "step" else list(w.shape)):
+            raise ValueError(f"{key} of {name} has another shape")
+        found = kept.take(dtype, shape)
+        # Counts of steps stay on the CPU, where torch has them.
+        optimizer.state[w][key] = torch.empty_like(w).copy_(found) if shape else found
+    if len({frozenset(of) for of in optimizer.state.values()}) > 1:
+        raise ValueError("its optimizer has other values of some parameters")
     net.take_optimizer(optimizer)
 
 

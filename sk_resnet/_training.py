@@ -16,7 +16,6 @@ from sk_resnet._plan import Execution, Recipe
 from sk_resnet._run import NO_TURN, Run
 from sk_resnet._snapshot import (
     Snapshot,
-    restore_callbacks,
     skip_steps,
     state_by_name,
     take_snapshot,
@@ -65,6 +64,11 @@ class Training:
             return began
         return len(self.net.history) if hasattr(self.net, "optimizer_") else None
 
+    def restore_callbacks(self) -> None:
+        """Bring the callbacks of the network to where an earlier run of the fit was."""
+        if self.progress:
+            self.progress.restore_callbacks(self.net)
+
     def run(
         self,
         is_cancelled: Callable[[], bool],
@@ -77,7 +81,7 @@ class Training:
         net, state, began = self.net, self.state, self.began
         if state is not None and state.has_ended:
             net.take_callbacks(self.callbacks)
-            restore_callbacks(net, state)
+            self.restore_callbacks()
             return int(state.values["held"])
         training, validation = net.prepare(
             self.data,
@@ -94,7 +98,7 @@ class Training:
             if state is not None:
                 n_steps = self.n_done * len(training)
                 skip_steps(run.scheduler, net.optimizer_, n_steps, state.values["lr"])
-                restore_callbacks(net, state)
+                self.restore_callbacks()
             self._epochs(run, training, validation, turn, began)
         finally:
             net.module_.eval()
@@ -199,8 +203,7 @@ class Member:
             n_done=training.state.n_own if training.state else 0,
         )
         self.net.notify("on_train_begin", X=self.data.training, y=None)
-        if training.state is not None:
-            restore_callbacks(self.net, training.state)
+        training.restore_callbacks()
 
     def attempt(self, act: Callable[..., None], *args: Any) -> None:
         """Do something of this member alone: its errors end its training only."""

@@ -783,7 +783,7 @@ def test_damaged_and_other_files_are_named(tmp_path, monkeypatch):
     middle = len(content) // 2
     for broken in (b"", content[:middle], content[:middle] + b"x" + content[middle + 1 :]):
         path.write_bytes(broken)
-        with pytest.raises(ModelFileError, match="no checkpoint .*delete it to start anew"):
+        with pytest.raises(ModelFileError, match="Delete the file to start anew"):
             model.fit(ROWS, CLASSES)
         assert path.read_bytes() == broken
     save(ResNetClassifier(), path)
@@ -904,6 +904,55 @@ def test_checkpoints_of_all_formats_go_on(
     np.testing.assert_allclose(model.predict_proba(X), expected, atol=1e-4)
 
 
+def change_plain(path, change):
+    """Change what a checkpoint holds as text."""
+    content = _checkpoint.read_archive(path, "checkpoint")
+    plain = json.loads(content["plain"])
+    change(plain)
+    _checkpoint.write_archives({path: {**content, "plain": json.dumps(plain)}})
+
+
+@pytest.mark.parametrize("n_estimators", [1, 2])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda plain: plain.update(stage=7),
+        lambda plain: plain.update(stage=-1),
+        lambda plain: plain["states"].update({"2": plain["states"]["0"]}),
+        lambda plain: plain["histories"].__setitem__(0, []),
+        lambda plain: plain["states"]["0"].update(held="x"),
+        lambda plain: plain["states"]["0"].update(held=7),
+        lambda plain: plain["states"]["0"].update(n_done=99),
+        lambda plain: plain["states"]["0"].update(n_done="2"),
+        lambda plain: plain["states"]["0"].update(n_before=3),
+        lambda plain: plain["states"]["0"].update(n_before=2),
+        lambda plain: plain["states"]["0"].update(began=-1),
+        lambda plain: plain["states"]["0"].update(lr=float("nan")),
+        lambda plain: plain["states"]["0"].update(lr=None),
+        lambda plain: plain["states"]["0"].update(is_present=None),
+        # Which torch's steps would read on behind its end.
+        lambda plain: plain["states"]["0"]["optimizer"][0].__setitem__(2, []),
+        lambda plain: plain["states"]["0"]["optimizer"][0].__setitem__(2, [1]),
+        lambda plain: plain["states"]["0"]["optimizer"][0].__setitem__(1, "step"),
+        lambda plain: plain["states"]["0"]["callbacks"][0].update(best_value="x"),
+        lambda plain: plain["states"]["0"]["callbacks"][0].update(best_epoch=None),
+        lambda plain: plain["states"]["0"]["callbacks"].append({}),
+        lambda plain: plain["states"]["0"].update(callbacks=1),
+        lambda plain: plain["histories"][0][0].update(train_loss="x"),
+        lambda plain: plain["histories"][0][0].pop("dur"),
+        lambda plain: plain.update(history="x"),
+    ],
+)
+def test_a_state_that_no_training_reaches_is_refused(change, n_estimators, tmp_path):
+    path = tmp_path / "fit"
+    parameters = {**SMALL, "n_estimators": n_estimators, "callbacks": [EarlyStopping()]}
+    model = ResNetClassifier(**parameters, checkpoint=path)
+    assert not fit_until(model, 2, ROWS, CLASSES)
+    change_plain(path, change)
+    with pytest.raises(ModelFileError, match="is no checkpoint that can be read"):
+        ResNetClassifier(**parameters, checkpoint=path).fit(ROWS, CLASSES)
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -911,7 +960,17 @@ def test_checkpoints_of_all_formats_go_on(
         lambda plain: plain["ended"]["0"].update(history=5),
         lambda plain: plain["ended"]["0"].update(callbacks=[1]),
         lambda plain: plain["ended"]["0"].update(optimizer=None),
+        lambda plain: plain["histories"].__setitem__(0, []),
+        lambda plain: plain["ended"].clear(),
+        lambda plain: plain["ended"].pop("1"),
         lambda plain: plain.update(identity=3),
+        lambda plain: plain.update(seed="x"),
+        lambda plain: plain.update(seed=-1),
+        lambda plain: plain.update(seed=True),
+        lambda plain: plain["network"].update(stages=[]),
+        lambda plain: plain["fitted_history"][0].update(train_loss=None),
+        lambda plain: plain.update(fitted_history=None),
+        lambda plain: plain.update(ended_after="x"),
     ],
 )
 @pytest.mark.parametrize("was_fitted", [False, True])
@@ -919,12 +978,9 @@ def test_a_checkpoint_with_other_values_is_refused_and_changes_nothing(
     change, was_fitted, tmp_path
 ):
     path = tmp_path / "fit"
-    parameters = {**SMALL, "n_estimators": 1}
+    parameters = {**SMALL, "n_estimators": 2}
     ResNetClassifier(**parameters, checkpoint=path).fit(ROWS, CLASSES)
-    content = _checkpoint.read_archive(path, "checkpoint")
-    plain = json.loads(content["plain"])
-    change(plain)
-    _checkpoint.write_archives({path: {**content, "plain": json.dumps(plain)}})
+    change_plain(path, change)
     model = ResNetClassifier(**parameters)
     if was_fitted:
         model.fit(ROWS, np.array(["a", "b", "c"])[CLASSES])

@@ -139,7 +139,9 @@ def test_every_truncation_is_found(saved, tmp_path):
     cut = tmp_path / "cut.skr"
     for length in {0, 1, len(content) - 1, *rng.integers(len(content), size=60)}:
         cut.write_bytes(content[:length])
-        with pytest.raises(ModelFileError, match="is no model of sk_resnet, or is cut off"):
+        with pytest.raises(
+            ModelFileError, match="is no model that sk_resnet wrote, or is cut off"
+        ):
             sk_resnet.load(cut)
 
 

@@ -12,6 +12,7 @@ from sk_resnet import (
     ResNetRegressor,
     WideResNetClassifier,
     _batches,
+    _members,
 )
 from sk_resnet._group import Group
 from sk_resnet._members import train_together
@@ -20,6 +21,7 @@ from sk_resnet._optim import OPTIMIZERS, SCHEDULES
 from sk_resnet._penalty import STRUCTURES
 from sk_resnet._spec import BLOCKS, FAMILIES, ORDERS, SHORTCUTS, Architecture, network_spec
 from sk_resnet._surgery import compacted, folded, members, stacked
+from sk_resnet._training import Member
 
 RNG = np.random.default_rng(0)
 ROWS = RNG.normal(size=(100, 7)).astype(np.float32)
@@ -299,6 +301,21 @@ def test_cancelled_members_all_end():
         trainings(made, ROWS, CLASSES), is_cancelled=lambda: next(calls, True)
     )
     assert all(isinstance(outcome, KeyboardInterrupt) for outcome in outcomes)
+
+
+def test_an_error_before_all_members_have_begun_is_theirs(monkeypatch):
+    made = [ResNetClassifier(**ALONE, random_state=i) for i in range(3)]
+    together, error = trainings(made, ROWS, CLASSES), OSError("no place")
+    begun = []
+
+    def member(training):
+        begun.append(training)
+        if len(begun) == 2:
+            raise error
+        return Member(training)
+
+    monkeypatch.setattr(_members, "Member", member)
+    assert train_together(together) == [error] * 3
 
 
 # Too little memory for all

@@ -1,13 +1,14 @@
-"""What `load` makes of files that were changed at random.
+"""What `load` and `checkpoint` make of files that were changed at random.
 
     python benchmarks/fuzz/run.py                   # 100,000 files, some 20 minutes
     python benchmarks/fuzz/run.py --cases 5000 --seed 1
 
 Each file is that of one of four models with a change: of bytes, with the old checksum or a
 new one, of the members of the zip file, of the schema that names types and values, or of an
-array. It must end in a model or in ModelFileError. Any other error, more than ten seconds
-of the processor or a minute, and more than 200 MB beside the model are faults, and their
-files are kept.
+array; or a checkpoint of one of three fits, with other values under a checksum that fits.
+It must end in a model or in ModelFileError, or for a checkpoint in the error that it is of
+another fit. Any other error, more than ten seconds of the processor or a minute, and more
+than 200 MB beside the model are faults, and their files are kept.
 """
 
 import argparse
@@ -31,8 +32,16 @@ from sklearn.exceptions import InconsistentVersionWarning
 sys.path.append(str(Path(__file__).parents[1]))
 from results import add_option, record
 
-from sk_resnet import ModelFileError, ResNetClassifier, ResNetRegressor, load, save
+from sk_resnet import (
+    EarlyStopping,
+    ModelFileError,
+    ResNetClassifier,
+    ResNetRegressor,
+    load,
+    save,
+)
 from sk_resnet._archive import DIGEST, sealed
+from sk_resnet._net import DivergenceError
 
 JUNK = [
     None,
@@ -72,6 +81,25 @@ def models(folder):
     for name, model in made.items():
         save(model.fit(X, y), folder / name)
     return X, {name: (folder / name).read_bytes() for name in made}
+
+
+FITS = {"one": 1, "ensemble": 2, "ended": 2}
+
+
+def estimator_of(name, **given):
+    """Estimator of a fit with a checkpoint."""
+    small = {"max_epochs": 3, "random_state": 0, "width": 0.1, "batch_size": 16}
+    if name == "one":
+        small |= {"callbacks": [EarlyStopping(patience=2)], "validation_split": 0.2}
+    return ResNetClassifier(4, n_estimators=FITS[name], l1=1e-3, **small, **given)
+
+
+def checkpoints(folder, X, y):
+    """Files of fits that their time broke off, and of one that is done."""
+    for name in FITS:
+        limit = None if name == "ended" else 1e-9
+        estimator_of(name, checkpoint=folder / name, max_seconds=limit).fit(X, y)
+    return {name: (folder / name).read_bytes() for name in FITS}
 
 
 def members(content):
@@ -150,10 +178,8 @@ def places(tree):
             yield from places(value)
 
 
-def of_schema(content, rng):
-    """Values of the schema left out, exchanged, or of another kind."""
-    parts = members(content)
-    tree = json.loads(parts["schema.json"])
+def change(tree, rng):
+    """Leave out values of a tree, exchange them, or give some of another kind."""
     for _ in range(rng.choice([1, 1, 2, 4])):
         container, key = rng.choice(list(places(tree)))
         act = rng.random()
@@ -168,6 +194,26 @@ def of_schema(content, rng):
             container[key] = rng.choice(JUNK)
         if not list(places(tree)):
             break
+
+
+def of_schema(content, rng):
+    """Other values in the schema."""
+    parts = members(content)
+    tree = json.loads(parts["schema.json"])
+    change(tree, rng)
+    parts["schema.json"] = json.dumps(tree).encode()
+    return zipped(list(parts.items()), rng)
+
+
+def of_checkpoint(content, rng):
+    """Other values in what a checkpoint holds as text, but what names its fit."""
+    parts = members(content)
+    tree = json.loads(parts["schema.json"])
+    text = tree["content"]["plain"]
+    plain = json.loads(json.loads(text["content"]))
+    identity = plain.pop("identity")
+    change(plain, rng)
+    text["content"] = json.dumps(json.dumps({"identity": identity, **plain}))
     parts["schema.json"] = json.dumps(tree).encode()
     return zipped(list(parts.items()), rng)
 
@@ -211,7 +257,16 @@ CHANGES = {
     "members": of_members,
     "schema": of_schema,
     "arrays": of_arrays,
+    "checkpoint": of_checkpoint,
 }
+
+
+KNOWN = (
+    "refused",
+    "a model",
+    "a model of other data, or none that is fitted",
+    "a fit that diverges",
+)
 
 
 def outcome(path, X):
@@ -238,6 +293,26 @@ def outcome(path, X):
     return "a model"
 
 
+def outcome_of_fit(path, name, X, y):
+    """What a fit that goes on from a checkpoint ends in."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            model = estimator_of(name, checkpoint=path).fit(X, y)
+        if np.isfinite(model.predict_proba(X)).all():
+            return "a model"
+        return "a model that predicts NaN"
+    except ModelFileError:
+        return "refused"
+    except DivergenceError:
+        return "a fit that diverges"  # at the learning rate that the file holds
+    except ValueError as error:
+        is_other = "is of a fit" in str(error)
+        return "refused" if is_other else f"ValueError: {error}"
+    except BaseException as error:
+        return f"{type(error).__name__}: {error}"
+
+
 def too_long(number, frame):
     """End a case that hangs."""
     raise TimeoutError("more than ten seconds of the processor, or a minute")
@@ -249,6 +324,7 @@ def main():
     parser.add_argument("--cases", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, default=Path("faults"), help="files of faults")
+    parser.add_argument("--only", choices=[*CHANGES], help="one kind of change")
     add_option(parser, __file__)
     options = parser.parse_args()
     for one in (signal.SIGALRM, signal.SIGPROF):
@@ -257,22 +333,26 @@ def main():
     longest, before = 0.0, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with tempfile.TemporaryDirectory() as folder:
         X, contents = models(Path(folder))
-        path = Path(folder) / "changed"
+        y, path = np.arange(len(X)) % 2, Path(folder) / "changed"
         for name in contents:  # what loading a whole one needs
             load(Path(folder) / name).predict(X)
+        (Path(folder) / "fits").mkdir()
+        begun = checkpoints(Path(folder) / "fits", X, y)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         for case in range(options.cases):
-            change = rng.choice(list(CHANGES))
-            content = CHANGES[change](rng.choice(list(contents.values())), rng)
+            change = rng.choice([options.only] if options.only else list(CHANGES))
+            is_fit = change == "checkpoint"
+            name, content = rng.choice(list((begun if is_fit else contents).items()))
+            content = CHANGES[change](content, rng)
             path.write_bytes(content)
             signal.alarm(MOST_SECONDS_TO_WAIT)
             signal.setitimer(signal.ITIMER_PROF, MOST_SECONDS)
             started = time.process_time()
-            ends = outcome(path, X)
+            ends = outcome_of_fit(path, name, X, y) if is_fit else outcome(path, X)
             longest = max(longest, time.process_time() - started)
             signal.setitimer(signal.ITIMER_PROF, 0)
             signal.alarm(0)
-            known = ends == "refused" or ends.startswith("a model")
+            known = ends in KNOWN
             found[change, ends if known else "fault"] += 1
             if not known:
                 faults += 1
@@ -287,7 +367,7 @@ def main():
             options.json,
             table="fuzz",
             case=change,
-            arm="load",
+            arm="fit" if change == "checkpoint" else "load",
             measures=counts,
             seeds=[options.seed],
         )
