@@ -353,7 +353,7 @@ def _from_content(path: Path, content: dict[str, Any]) -> Checkpoint:
     if version == 1:
         _bring_to_format_2(plain, content)
     if version < 3:
-        _bring_to_format_3(plain, fitted)
+        _bring_to_format_3(plain)
     if not isinstance(plain["identity"], dict):
         raise ValueError("it does not say what fit it is of")
     histories = plain.pop("histories")
@@ -400,7 +400,7 @@ def _bring_to_format_2(plain: dict[str, Any], content: dict[str, Any]) -> None:
     plain["layout"], content["arrays"] = _joined(named)
 
 
-def _bring_to_format_3(plain: dict[str, Any], fitted: dict[str, Any] | None) -> None:
+def _bring_to_format_3(plain: dict[str, Any]) -> None:
     """Name histories by their place; a fit that is done kept its weights itself."""
     plain["histories"] = []
     for kind in ("states", "ended"):

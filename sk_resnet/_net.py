@@ -390,6 +390,13 @@ class ResidualNet(BareNet):
             self._kept = made, Contents(network)
         return made
 
+    def _size_of_pass(self, n: int, prepared: Prepared, *, pads_less: bool) -> int:
+        """Samples in each pass of a prediction of n samples."""
+        device, macs = torch.device(self.device), prepared.multiply_adds
+        pads_less = pads_less and n < FEW and not self.module_.spec.unequal
+        fewest = self._fewest(prepared) if pads_less else None
+        return prediction_size(n, self.batch_size, macs, device, fewest=fewest)
+
     def _fewest(self, prepared: Prepared) -> int:
         """Least samples in a pass of a kept twin."""
         if prepared.fewest is None:
@@ -433,12 +440,11 @@ class ResidualNet(BareNet):
         shape = (len(views), *members, len(dataset), n_outputs)
         # There, or the CPU would wait for each batch of a GPU.
         out = torch.empty(shape, dtype=torch.float32, device=device)
-        is_again = self._kept is not None and self._kept is kept
-        pads_less = is_again and len(dataset) < FEW and not (bfloat16 or spec.unequal)
-        fewest = self._fewest(prepared) if pads_less else None
-        macs = prepared.multiply_adds
-        size = prediction_size(len(dataset), self.batch_size, macs, device, fewest=fewest)
-        with one_thread(is_small_work(macs * size, device)):
+        is_kept = self._kept is not None and self._kept is kept
+        size = self._size_of_pass(
+            len(dataset), prepared, pads_less=is_kept and not bfloat16
+        )
+        with one_thread(is_small_work(prepared.multiply_adds * size, device)):
             for x, _ in Batches(dataset, size, device):
                 n = len(x)
                 # Kernels are chosen by the batch's size and differ in their last bits, so

@@ -142,7 +142,8 @@ def _dtype(tensor: Tensor) -> str:
 
 def _flat(prefix: str, tensors: Any) -> dict[str, NDArray[Any]]:
     """All values of tensors in a row, by their type."""
-    by_type: dict[np.dtype[Any], list[NDArray[Any]]] = {}  # their names take long to get
+    # By dtype, not by its name: NumPy makes the name anew each time that it is asked for.
+    by_type: dict[np.dtype[Any], list[NDArray[Any]]] = {}
     for tensor in tensors:
         values = tensor.detach().cpu().numpy().reshape(-1)
         by_type.setdefault(values.dtype, []).append(values)
