@@ -48,9 +48,8 @@ CPU = torch.device("cpu")
 # Training samples whose outputs must be finite when a training ends. They are few because
 # each call of partial_fit predicts them, and it may train on no more than a batch.
 SAMPLES_OF_CHECK = 8
-# Of a network that is kept ready for predictions. Larger ones take longer to predict with
-# than to make ready.
-MOST_KEPT_BYTES = 2**20
+# Of a network that is kept ready for predictions, which takes twice as much memory beside.
+MOST_KEPT_BYTES = 2**24
 
 
 class DivergenceError(ValueError):

@@ -17,6 +17,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from sk_resnet import ResNetClassifier, WideResNetClassifier, _net
+from sk_resnet._compat_torch import Contents
 from sk_resnet._layers import NORM_TYPES
 from sk_resnet._network import build_network, inner_kernels, kernels, n_parameters
 from sk_resnet._optim import OPTIMIZERS
@@ -340,7 +341,7 @@ def test_a_network_in_training_mode_predicts_in_evaluation_mode(rows):
     assert not model.module_.training
 
 
-def test_only_small_networks_are_kept_ready_and_never_in_files(rows, monkeypatch):
+def test_only_networks_of_some_size_are_kept_ready_and_never_in_files(rows, monkeypatch):
     X, y = rows
     model = ResNetClassifier(4, max_epochs=1, n_estimators=1, random_state=0).fit(X, y)
     n_bytes = len(pickle.dumps(model))
@@ -354,6 +355,23 @@ def test_only_small_networks_are_kept_ready_and_never_in_files(rows, monkeypatch
     monkeypatch.setattr(_net, "MOST_KEPT_BYTES", 1000)
     model.partial_fit(X, y).predict(X)
     assert model.net_._kept is None
+
+
+@pytest.mark.parametrize("parameters", [{}, {"width": 2}])
+def test_the_default_networks_of_images_are_kept_ready(parameters):
+    X = np.random.default_rng(0).normal(size=(8, 1, 8, 8))
+    model = ResNetClassifier(max_epochs=1, random_state=0, **parameters)
+    model.fit(X, np.arange(8) % 2).predict(X)
+    assert model.net_._kept is not None
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_changed_values_of_every_size_are_seen(dtype):
+    layer = nn.Linear(2, 1, dtype=dtype).requires_grad_(False)  # 6 and 12 bytes
+    contents = Contents(layer)
+    assert contents.are_those_of(layer)
+    layer.bias += 1
+    assert not contents.are_those_of(layer)
 
 
 def test_changes_of_tensors_of_inference_mode_are_seen(rows):
