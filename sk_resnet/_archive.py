@@ -65,6 +65,10 @@ def read_archive(path: Path, key: str) -> dict[str, Any]:
         return found
     except ModelFileError:
         raise
+    except skops_io().exceptions.UntrustedTypesFoundException as error:
+        raise ModelFileError(
+            f"{path} holds no {key}, but other objects, such as a saved model."
+        ) from error
     except (*BROKEN, *UNREADABLE) as error:
         raise ModelFileError(
             f"{path} is no {key} that can be read ({type(error).__name__}: {error})."

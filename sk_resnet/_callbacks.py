@@ -210,22 +210,28 @@ def _is_at_least(value: Any, least: float) -> bool:
     return isinstance(value, Real) and float(value) >= least
 
 
+def present_time() -> float:
+    """Seconds on the clock by which `TimeLimit` counts."""
+    return time.monotonic()
+
+
 class TimeLimit(Callback):
     """Stops a training at the end of the epoch in which its time is up.
 
-    Copies count from the same start: members that train one after the other share it.
+    Copies count from the same start: members that train one after the other share it. Those
+    that train as one also share the time at which an epoch ended, and stop together.
     """
 
     has_stopped = False
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
-        self.start = time.monotonic()
+        self.start = present_time()
 
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
         """Stop where the time is up; a training that is done needs no stop."""
-        is_up = time.monotonic() - self.start >= self.seconds
         training: Any = net  # which skorch's own type does not know
+        is_up = training.ended_at - self.start >= self.seconds
         if is_up and training.n_epochs_done < training.recipe.n_epochs:
             self.has_stopped = True
             raise KeyboardInterrupt  # skorch's way to stop

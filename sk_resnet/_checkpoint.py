@@ -1,6 +1,7 @@
 """Checkpoints: what a fit has reached, kept in a file that the same fit goes on from."""
 
 import json
+import marshal
 import os
 import threading
 import time
@@ -9,10 +10,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from pickle import PicklingError
+from types import FunctionType
 from typing import Any
 
 import joblib
 import numpy as np
+import torch
+from joblib.hashing import NumpyHasher
 from numpy.typing import NDArray
 
 from sk_resnet._archive import UNREADABLE, read_archive, skops_io, write_archives
@@ -284,6 +289,35 @@ def identity_of_fit(
     return parts | {name: _plain(value) for name, value in inputs.items()}
 
 
+class _Hasher(NumpyHasher):
+    """That of joblib, which hashes tensors by their address, and refuses lambdas."""
+
+    def save(self, obj: Any) -> None:
+        if isinstance(obj, torch.Tensor) and obj.layout is torch.strided:
+            flat = obj.detach().cpu().contiguous().view(-1).view(torch.uint8)
+            obj = "tensor", str(obj.dtype), tuple(obj.shape), flat.numpy()
+        elif isinstance(obj, torch.Generator):
+            obj = "generator", obj.get_state().numpy()
+        elif isinstance(obj, FunctionType) and "<" in obj.__qualname__:
+            # Version 2 of marshal gives equal code the same bytes in every process.
+            cells = [cell.cell_contents for cell in obj.__closure__ or ()]
+            code = marshal.dumps(obj.__code__, 2)
+            obj = "function", code, obj.__defaults__, obj.__kwdefaults__, cells
+        super().save(obj)
+
+
+def _hash(name: str, value: Any) -> str:
+    """Hash of a part of a fit, the same in every process."""
+    try:
+        found: str = _Hasher(hash_name="md5").hash(value)
+    except (PicklingError, TypeError, AttributeError, ValueError, RuntimeError) as error:
+        raise TypeError(
+            f"checkpoint tells fits apart by what they are given, but {name} has a part "
+            f"that cannot be compared ({error}): leave it out, or give checkpoint=None."
+        ) from error
+    return found
+
+
 def _plain(values: Any) -> Any:
     values = to_numpy(values)
     return np.ascontiguousarray(values) if isinstance(values, np.ndarray) else values
@@ -296,8 +330,8 @@ def refusing_broken(path: Path) -> Iterator[None]:
         yield
     except (*BROKEN, *UNREADABLE) as error:
         raise ModelFileError(
-            f"{path} is no checkpoint that can be read ({error}). Delete the file to start "
-            "anew, or name another."
+            f"{path} is no checkpoint that can be read ({error}). Name another file, or "
+            "delete this one to start anew."
         ) from error
 
 
@@ -312,7 +346,7 @@ def open_checkpoint(
     skops_io()  # or an error now, not after the first epochs
     if not os.fspath(path):
         raise ValueError("checkpoint must name a file or a folder, got an empty string.")
-    identity = {name: joblib.hash(value) for name, value in parts.items()}
+    identity = {name: _hash(name, value) for name, value in parts.items()}
     target = Path(path).absolute()  # the fit may change its folder
     is_folder = os.fspath(path).endswith(("/", os.sep))
     if target.is_dir():
@@ -327,16 +361,24 @@ def open_checkpoint(
         content = read_archive(target, "checkpoint")
     except ModelFileError as error:
         raise ModelFileError(
-            f"{error} Delete the file to start anew, or name another."
+            f"{error} Name another file, or delete this one to start anew."
         ) from error
     with refusing_broken(target):
         found = _from_content(target, content)
     names = sorted({*identity, *found.identity})
-    if other := [name for name in names if identity.get(name) != found.identity.get(name)]:
+    other = [name for name in names if identity.get(name) != found.identity.get(name)]
+    if "class" in other:  # which has other parameters
+        other = ["class"]
+    if other:
+        advice = (
+            "A new estimator goes on with a first fit; a warm start is a fit of its own. "
+            if "model before" in other
+            else ""
+        )
         raise ValueError(
             f"The checkpoint {target} is of a fit with another {', '.join(other)}: go on "
             "with what it had, delete the file to start anew, or give checkpoint a folder, "
-            "in which each fit has a file of its own."
+            f"in which each fit has a file of its own. {advice}".rstrip()
         )
     return found
 
@@ -428,6 +470,9 @@ def _split(
     layout: Sequence[Place], arrays: Mapping[str, NDArray[Any]]
 ) -> Iterator[tuple[tuple[str, int, str], NDArray[Any]]]:
     """Arrays by name, inverse of `_joined`."""
+    for dtype, array in arrays.items():
+        if str(array.dtype) != dtype or array.ndim != 1:
+            raise ValueError(f"{array.dtype} stands where {dtype} should")
     starts = dict.fromkeys(arrays, 0)
     for name, dtype, n in layout:
         start = starts[dtype]

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 
-from sk_resnet._callbacks import CtrlC
+from sk_resnet._callbacks import CtrlC, present_time
 from sk_resnet._group import Group
 from sk_resnet._machine import lacks_memory, training_settings
 from sk_resnet._plan import Execution
@@ -195,6 +195,7 @@ def _epoch(group: Group, members: list[Member], check: Callable[[], None]) -> No
     validated = group.validate(check)
     # The share of one member, so that the seconds of all of them add up.
     seconds = (time.perf_counter() - started) / len(group.members)
+    ended_at = present_time()
     for i, member in enumerate(group.members):
         net = member.net
         n_batches = len(member.batches)
@@ -202,4 +203,5 @@ def _epoch(group: Group, members: list[Member], check: Callable[[], None]) -> No
         if member.validation is not None:
             n_batches = len(member.validation)
             member.attempt(net.record_validation, validated[i], n_batches)
-        member.attempt(net.end_epoch, member.batches, member.validation, seconds)
+        epoch = (member.batches, member.validation, seconds, ended_at)
+        member.attempt(net.end_epoch, *epoch)

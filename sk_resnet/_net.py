@@ -22,6 +22,7 @@ from sk_resnet._callbacks import (
     check_passed_on,
     copied_callbacks,
     held_epoch,
+    present_time,
     wants_batches,
 )
 from sk_resnet._compat_skorch import BareNet
@@ -136,7 +137,8 @@ class ResidualNet(BareNet):
         if validation is not None:
             means = run.validate(validation)
             self.record_validation(means, len(validation), by_batch=run.hooks is not None)
-        self.end_epoch(training, validation, time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        self.end_epoch(training, validation, seconds, present_time())
 
     def begin_epoch(self, training: Batches, validation: Batches | None) -> None:
         """Open a row of the history."""
@@ -155,9 +157,17 @@ class ResidualNet(BareNet):
         self._record("valid", n_batches, means, {}, by_batch=by_batch)
 
     def end_epoch(
-        self, training: Batches, validation: Batches | None, seconds: float
+        self,
+        training: Batches,
+        validation: Batches | None,
+        seconds: float,
+        ended_at: float,
     ) -> None:
-        """Close the row, and tell the callbacks, which may stop the training."""
+        """Close the row, and tell the callbacks, which may stop the training.
+
+        `ended_at` is the time by the clock of `TimeLimit`, for all members of a group.
+        """
+        self.ended_at = ended_at
         for _, callback in self.callbacks_:
             check_passed_on(callback, self.history[-1])
         if validation is not None and self._records_calibrated:

@@ -35,11 +35,13 @@ class Snapshot:
 
 
 def check_snapshot(state: Snapshot, possible: range) -> None:
-    """Refuse numbers of epochs that a training does not have, of these `possible` ones."""
+    """Refuse values that no training has, which may have done `possible` epochs."""
     values, n_all = state.values, len(state.values["history"])
     check_rows(values["history"], {"epoch", "train_loss", "dur"})
     if not np.isfinite(float(values["lr"])):
         raise ValueError(f"its learning rate is {values['lr']!r}")
+    if not all(np.isfinite(a).all() for a in state.arrays.values() if a.dtype.kind == "f"):
+        raise ValueError("it holds infinite weights or NaN")
     if not isinstance(values["is_present"], bool):
         raise TypeError(f"is_present is {values['is_present']!r}")
     n_before, n_done = operator.index(values["n_before"]), operator.index(values["n_done"])

@@ -7,11 +7,13 @@ import pickle
 import signal
 import subprocess
 import sys
+import threading
 import time
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
+import joblib
 import numpy as np
 import pytest
 import torch
@@ -404,6 +406,72 @@ def test_a_fit_whose_time_was_up_goes_on_with_more_to_the_same_bits(name, tmp_pa
     assert_same(model.set_params(max_seconds=1000).fit(*data), expected)
 
 
+def test_members_of_a_group_stop_behind_the_same_epoch(tmp_path, monkeypatch):
+    parameters = {**SMALL, "max_epochs": 8, "n_estimators": 3}
+    expected = ResNetClassifier(**parameters).fit(ROWS, CLASSES)
+    for seconds in range(2, 24, 3):
+        path = tmp_path / str(seconds)
+        with monkeypatch.context() as patch:  # a clock that moves with every look
+            ticks = itertools.count()
+            patch.setattr(time, "monotonic", lambda ticks=ticks: float(next(ticks)))
+            model = ResNetClassifier(**parameters, checkpoint=path, max_seconds=seconds)
+            model.fit(ROWS, CLASSES)
+        model = ResNetClassifier(**parameters, checkpoint=path).fit(ROWS, CLASSES)
+        assert_same(model, expected)
+
+
+HASHES = """
+import sys
+import numpy as np, torch
+from torch.utils.data import TensorDataset, random_split
+from sk_resnet import _checkpoint
+
+class Set:
+    def __init__(self, factor):
+        self.data = torch.arange(6.0).reshape(2, 3).T
+        self.half = torch.ones(3, dtype=torch.bfloat16)
+        self.generator = torch.Generator().manual_seed(3)
+        self.transform = lambda x: factor * x + sum([i for i in range(3)])
+        self.model = torch.nn.Linear(2, 1)
+        torch.nn.init.ones_(self.model.weight), torch.nn.init.zeros_(self.model.bias)
+
+pairs = TensorDataset(torch.arange(8.0), torch.arange(8))
+torch.manual_seed(0)
+part = random_split(pairs, [5, 3])[0]
+for value in (Set(2), Set(3), part, [(torch.arange(3), torch.ones(2))]):
+    print(_checkpoint._hash("X", value))
+"""
+
+
+def test_tensors_and_lambdas_have_the_same_hash_in_every_process():
+    found = [
+        subprocess.run(
+            [sys.executable, "-c", HASHES],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout.split()
+        for seed in "12"
+    ]
+    assert found[0] == found[1]
+    assert len(set(found[0])) == 4
+
+
+def test_other_values_have_the_hash_of_joblib():
+    value = {"a": np.arange(6).reshape(2, 3), "b": [1, "x", None], "c": clone}
+    assert _checkpoint._hash("X", value) == joblib.hash(value)
+
+
+def test_what_cannot_be_compared_is_named(tmp_path):
+    class Locked:
+        def __init__(self):
+            self.lock = threading.Lock()
+
+    with pytest.raises(TypeError, match="X has a part that cannot be compared"):
+        _checkpoint._hash("X", Locked())
+
+
 def test_groups_whose_time_was_up_go_on_with_more(tmp_path, monkeypatch):
     monkeypatch.setattr(_fused, "MOST_ON_CPU", 2)
     parameters = {**SMALL, "n_estimators": 5, "max_epochs": 12, "random_state": 2}
@@ -426,8 +494,8 @@ def test_groups_that_are_done_train_no_more(tmp_path, monkeypatch):
     )
     monkeypatch.setattr(Group, "train", lambda *a: (epochs.append(1), train(*a))[1])
     parameters = {**SMALL, "n_estimators": 4, "max_epochs": 2}
-    model = ResNetClassifier(**parameters, checkpoint=tmp_path / "c", max_seconds=5)
-    model.fit(ROWS, CLASSES)  # a second goes by for each network and epoch
+    model = ResNetClassifier(**parameters, checkpoint=tmp_path / "c", max_seconds=3)
+    model.fit(ROWS, CLASSES)  # a second goes by for each group and epoch
     assert model.best_epoch_.tolist() == [2, 2, 1, 1]
     del epochs[:]
     model.set_params(max_seconds=None).fit(ROWS, CLASSES)
@@ -783,11 +851,11 @@ def test_damaged_and_other_files_are_named(tmp_path, monkeypatch):
     middle = len(content) // 2
     for broken in (b"", content[:middle], content[:middle] + b"x" + content[middle + 1 :]):
         path.write_bytes(broken)
-        with pytest.raises(ModelFileError, match="Delete the file to start anew"):
+        with pytest.raises(ModelFileError, match="delete this one to start anew"):
             model.fit(ROWS, CLASSES)
         assert path.read_bytes() == broken
     save(ResNetClassifier(), path)
-    with pytest.raises(ModelFileError, match="is no checkpoint that can be read"):
+    with pytest.raises(ModelFileError, match="holds no checkpoint, but other objects"):
         model.fit(ROWS, CLASSES)
     path.write_bytes(content)
     with pytest.raises(ModelFileError, match="holds no model"):
@@ -902,6 +970,36 @@ def test_checkpoints_of_all_formats_go_on(
     assert [row["epoch"] for row in model.history_] == [1, 2, 3, 4]
     expected = np.load(golden / f"format{version}.checkpoint.npy")
     np.testing.assert_allclose(model.predict_proba(X), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda values: values.astype(np.int32),
+        lambda values: values.astype(np.float64),
+        lambda values: values[:, None],
+        lambda values: np.where(np.arange(len(values)) == 5, np.nan, values),
+        lambda values: np.where(np.arange(len(values)) == 5, -np.inf, values),
+    ],
+)
+def test_a_state_with_other_arrays_is_refused(change, optimizer, tmp_path):
+    path = tmp_path / "fit"
+    parameters = {**SMALL, "n_estimators": 1, "optimizer": optimizer}
+    model = ResNetClassifier(**parameters, checkpoint=path)
+    assert not fit_until(model, 2, ROWS, CLASSES)
+    content = _checkpoint.read_archive(path, "checkpoint")
+    content["arrays"]["float32"] = change(content["arrays"]["float32"])
+    _checkpoint.write_archives({path: content})
+    with pytest.raises(ModelFileError, match="is no checkpoint that can be read"):
+        model.fit(ROWS, CLASSES)
+
+
+def test_another_class_is_named_alone(tmp_path):
+    path = tmp_path / "fit"
+    ResNetClassifier(**SMALL, n_estimators=1, checkpoint=path).fit(ROWS, CLASSES)
+    with pytest.raises(ValueError, match="of a fit with another class: go on"):
+        ResNetRegressor(**SMALL, n_estimators=1, checkpoint=path).fit(ROWS, CLASSES)
 
 
 def change_plain(path, change):
