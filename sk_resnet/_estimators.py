@@ -704,7 +704,8 @@ class ResNetClassifier(_Classifier):
     optimizer : {"sgd", "heavy_ball", "adamw"}, default="sgd"
         SGD with Nesterov momentum, with the plain momentum of [1]_, or AdamW.
     lr : float or "auto", default="auto"
-        Largest learning rate; "auto" is 0.002 for "adamw" and 0.1 for the others.
+        Largest learning rate; "auto" is 0.002 for "adamw" and 0.1 for the others, and
+        twice as much for images and volumes.
     momentum : float, default=0.9
         Momentum of SGD, or the first decay rate of AdamW, in [0, 1).
     schedule : {"one_cycle", "cosine", "resnet_steps", "wide_steps", "constant"}, \

@@ -11,7 +11,7 @@ import torch
 from sk_resnet._augment import Augmentation, resolve_augmentations
 from sk_resnet._machine import is_small_work, pays_in_bfloat16
 from sk_resnet._optim import OPTIMIZERS
-from sk_resnet._spec import Family, NetworkSpec
+from sk_resnet._spec import Defaults, Family, NetworkSpec
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,9 @@ def resolve_epochs(max_epochs: int | str, n: int, batch_size: int) -> int:
     return int(max_epochs)
 
 
-def default_lr(optimizer: str, family: Family) -> float:
+def default_lr(optimizer: str, defaults: Defaults) -> float:
     """Learning rate that lr="auto" stands for."""
-    return OPTIMIZERS[optimizer].default_lr * family.lr_factor
+    return OPTIMIZERS[optimizer].default_lr * defaults.lr_factor
 
 
 def make_recipe(
@@ -84,17 +84,18 @@ def make_recipe(
 ) -> Recipe:
     """Recipe of a training over so many samples with this many spatial dimensions."""
     optimizer, lr, l2 = (parameters[name] for name in ("optimizer", "lr", "l2"))
+    defaults = family.defaults(n_dims)
     return Recipe(
         n_epochs=n_epochs,
         batch_size=batch_size,
         optimizer=optimizer,
         # Fine-tuning starts from the full rate: the rewinding of arXiv:2003.02389.
-        lr=default_lr(optimizer, family) if lr == "auto" else float(lr),
+        lr=default_lr(optimizer, defaults) if lr == "auto" else float(lr),
         momentum=float(parameters["momentum"]),
         schedule=schedule,
         l1=0.0 if finetunes else float(parameters["l1"]),
         l1_structure=parameters["l1_structure"],
-        l2=family.defaults(n_dims).l2_for(n_samples) if l2 == "auto" else float(l2),
+        l2=defaults.l2_for(n_samples) if l2 == "auto" else float(l2),
         l2_on=parameters["l2_on"],
         keep_zeros=finetunes,
         augmentations=resolve_augmentations(parameters["augment"], n_dims),

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import pairwise
 from numbers import Integral
 from typing import Any
@@ -105,6 +105,8 @@ class Defaults:
     embedding: str | None = None
     # Strength for all samples together, of which each gets its share; at most `l2`.
     l2_in_all: float = math.inf
+    # Of the optimizer's own learning rate.
+    lr_factor: float = 1.0
 
     def l2_for(self, n: int) -> float:
         """Strength of the L2 penalty for so many training samples."""
@@ -123,8 +125,6 @@ class Family:
     # The first block activates before its fork even if it does not project.
     activates_first: bool
     source: str
-    # Of the optimizer's own learning rate, for lr="auto".
-    lr_factor: float = 1.0
 
     def defaults(self, n_dims: int) -> Defaults:
         """Those for samples with this many spatial dimensions."""
@@ -141,7 +141,7 @@ FAMILIES = {
     "resnet": Family(
         rows=Defaults(8, 1, "original", 5e-2, n_estimators=8, l2_in_all=L2_IN_ALL),
         series=Defaults(8, 1, "original", 1e-4, SERIES_KERNELS, n_estimators=5),
-        images=Defaults(20, 1, "original", 5e-4),
+        images=Defaults(20, 1, "original", 5e-4, lr_factor=2.0),
         counts_nominally=False,
         activates_first=True,
         source=RESNET,
@@ -166,22 +166,29 @@ FAMILIES = {
             n_estimators=8,
             embedding="periodic",
             l2_in_all=L2_IN_ALL,
+            lr_factor=0.5,
         ),
-        series=Defaults(8, 1, "full_preactivation", 1e-4, SERIES_KERNELS, n_estimators=5),
-        images=Defaults(20, 1, "full_preactivation", 1e-4),
+        series=Defaults(
+            8,
+            1,
+            "full_preactivation",
+            1e-4,
+            SERIES_KERNELS,
+            n_estimators=5,
+            lr_factor=0.5,
+        ),
+        images=Defaults(20, 1, "full_preactivation", 1e-4, lr_factor=0.5),
         counts_nominally=False,
         activates_first=True,
         source=RESNET,
-        lr_factor=0.5,
     ),
     "wide_of_numbers": Family(
-        rows=Defaults(16, 4, "full_preactivation", 1e-1),
-        series=_WIDE,
-        images=_WIDE,
+        rows=Defaults(16, 4, "full_preactivation", 1e-1, lr_factor=0.3),
+        series=replace(_WIDE, lr_factor=0.3),
+        images=replace(_WIDE, lr_factor=0.3),
         counts_nominally=True,
         activates_first=False,
         source=WIDE,
-        lr_factor=0.3,
     ),
 }
 

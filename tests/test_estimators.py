@@ -361,9 +361,29 @@ def test_auto_is_what_the_family_says(numbers):
         settings = {"max_epochs": 2, "random_state": 0}
         own = asdict(FAMILIES[kind._family].rows)
         own["l2"] = min(own["l2"], own.pop("l2_in_all") / len(X))
+        own["lr"] = 0.1 * own.pop("lr_factor")
         auto, explicit = kind(**settings).fit(X, y), kind(**settings, **own).fit(X, y)
         assert auto.module_.spec == explicit.module_.spec
         assert (auto.predict(X) == explicit.predict(X)).all()
+
+
+@pytest.mark.parametrize(
+    ("kind", "rates"),
+    [
+        (ResNetClassifier, (0.1, 0.1, 0.2, 0.2)),
+        (WideResNetClassifier, (0.1, 0.1, 0.1, 0.1)),
+        (ResNetRegressor, (0.05, 0.05, 0.05, 0.05)),
+        (WideResNetRegressor, (0.03, 0.03, 0.03, 0.03)),
+    ],
+)
+def test_the_rate_of_auto_depends_on_the_kind_of_samples(kind, rates):
+    rng, y = np.random.default_rng(0), np.arange(8) % 2
+    model = kind(10, width=0.25, n_estimators=1, max_epochs=1, schedule="constant")
+    for n_dims, rate in enumerate(rates):
+        X = rng.normal(size=(8, *((5,) if n_dims == 0 else (1, *[6] * n_dims))))
+        depth = 8 if "Wide" not in kind.__name__ else 10
+        model.set_params(depth=depth).fit(X, y)
+        assert model.history_[0]["lr"] == pytest.approx(rate)
 
 
 def test_many_samples_need_a_weaker_penalty_each():

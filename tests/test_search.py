@@ -314,7 +314,7 @@ def test_studies_start_with_what_auto_stands_for(make, shape):
         "depth": defaults.depth,
         "width": defaults.width,
         "order": defaults.order,
-        "lr": 0.1 * family.lr_factor,
+        "lr": 0.1 * defaults.lr_factor,
         "l2": defaults.l2,
     }
 

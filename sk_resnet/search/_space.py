@@ -202,12 +202,11 @@ def sample_shape(net: BaseResNet, X: Any) -> tuple[int, ...]:
 
 def resolved_parameters(net: BaseResNet, shape: tuple[int, ...], n: int) -> dict[str, Any]:
     """Parameters of a network for n samples of a shape, with what "auto" stands for."""
-    family = FAMILIES[net._family]
-    defaults = family.defaults(len(shape) - 1)
+    defaults = FAMILIES[net._family].defaults(len(shape) - 1)
     defaults = replace(defaults, l2=defaults.l2_for(n))
     parameters = resolved(net.get_params(), defaults)
     if parameters["lr"] == "auto":
-        parameters["lr"] = default_lr(net.optimizer, family)
+        parameters["lr"] = default_lr(net.optimizer, defaults)
     return parameters
 
 
