@@ -9,7 +9,8 @@ Fashion-MNIST: 24,000 images of the training part, drawn with seed 0, for 8 epoc
 epochs as by default. Accuracy and log-loss of ResNetClassifier, its log-loss with
 `test_time_augmentation`, and the seconds of the processor for a fit, on one thread. The
 seed changes the weights, and the folds. With `--tried`: one change of the defaults at a
-time, among them what the network of arXiv:2404.00498 is made of.
+time, among them what the network of arXiv:2404.00498 is made of. The learning rate is 0.1,
+which was the default then.
 """
 
 import argparse
@@ -33,17 +34,20 @@ from run import FASHION, fashion, names
 from sk_resnet import ResNetClassifier, _network
 
 N_TRAINED, N_SCORED, N_EPOCHS = 24_000, 10_000, 8
+# The default when these were measured: 0.2 is what they found.
+RATE = {"lr": 0.1}
 PENALTIES = {"l2 = 1e-4": {"l2": 1e-4}, "l2 = 5e-4": {"l2": 5e-4}}
 TRIED = {
-    "default": {},
+    "none": {},
     "depth 8, width 2": {"depth": 8, "width": 2},
     "depth 14, width 2": {"depth": 14, "width": 2},
     "depth 8, width 3": {"depth": 8, "width": 3},
     "label smoothing 1 in 10": {"label_smoothing": 0.1},
     "batches of 64": {"batch_size": 64},
     "batches of 256": {"batch_size": 256},
-    "half the rate": {"lr": 0.05},
-    "twice the rate": {"lr": 0.2},
+    "rate of 0.05": {"lr": 0.05},
+    "rate of 0.2": {"lr": 0.2},
+    "rate of 0.4": {"lr": 0.4},
     "whitened patches": {},
     "identity branches": {},
     "lookahead": {},
@@ -184,7 +188,7 @@ def main():
     for name in options.only:
         for arm in options.arms.split(";") if options.arms else arms:
             by_seed = [
-                measured(name, arm, arms[arm], seed, options.fashion)
+                measured(name, arm, RATE | arms[arm], seed, options.fashion)
                 for seed in range(options.seeds)
             ]
             key = ("tried", arm, name) if options.tried else ("images", name, arm)
