@@ -296,8 +296,6 @@ class _Hasher(NumpyHasher):
         if isinstance(obj, torch.Tensor) and obj.layout is torch.strided:
             flat = obj.detach().cpu().contiguous().view(-1).view(torch.uint8)
             obj = "tensor", str(obj.dtype), tuple(obj.shape), flat.numpy()
-        elif isinstance(obj, torch.Generator):
-            obj = "generator", obj.get_state().numpy()
         elif isinstance(obj, FunctionType) and "<" in obj.__qualname__:
             # Version 2 of marshal gives equal code the same bytes in every process.
             cells = [cell.cell_contents for cell in obj.__closure__ or ()]
