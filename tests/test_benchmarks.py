@@ -161,7 +161,8 @@ def test_penalties_of_images_are_measured_and_recorded(results, tmp_path, monkey
     images.main()
     (row,) = results.read(path)
     assert (row["table"], row["case"], row["arm"]) == ("images", "digits", "l2 = 5e-4")
-    model = images.ResNetClassifier(random_state=0, l2=5e-4, **small).fit(*folds[0][:2])
+    model = images.ResNetClassifier(random_state=0, l2=5e-4, lr=0.1, **small)
+    model.fit(*folds[0][:2])
     expected = log_loss(y[60:], model.predict_proba(X[60:]))
     measures = {name: found["mean"] for name, found in row["measures"].items()}
     assert measures["log_loss"] == pytest.approx(expected, rel=1e-4)
