@@ -176,8 +176,9 @@ def log_odds_by_torch(model, x, target):
     """From the network alone: log-odds of the mean probability of the members."""
     outputs = model.module_(x.float()).double()
     outputs = outputs if outputs.ndim == 3 else outputs[None]
-    p = outputs.softmax(2).mean(0)[torch.arange(len(x)), target]
-    return torch.log(p / (1 - p))
+    logs = outputs.log_softmax(2)  # also where a probability is 1 to float64
+    rest = [k for k in range(logs.shape[2]) if k != target]
+    return logs[..., target].logsumexp(0) - logs[..., rest].logsumexp((0, 2))
 
 
 @pytest.mark.parametrize("n_estimators", [1, 2])
