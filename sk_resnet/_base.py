@@ -416,11 +416,8 @@ class BaseResNet(CallbackSupportMixin, Model, ABC):
     ) -> None:
         """Train by one recipe after the other, from where a checkpoint has come to."""
         if checkpoint:
-            rows, n_epochs = (
-                [own.training.rows for own in data],
-                [r.n_epochs for r in recipes],
-            )
-            checkpoint.check(rows, len(self.nets_), n_epochs)
+            rows = [own.training.rows for own in data]
+            checkpoint.check(rows, len(data), [recipe.n_epochs for recipe in recipes])
         for stage, recipe in enumerate(recipes):
             if checkpoint:
                 if checkpoint.is_past(stage):
