@@ -12,6 +12,7 @@ import threading
 import time
 import warnings
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import joblib
@@ -1406,6 +1407,27 @@ def check_a_killed_worker(folder, storage):
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="there is no SIGKILL")
+@pytest.mark.filterwarnings("ignore:Heartbeat of storage")
+def test_sqlite_gives_each_trial_to_one_worker(tmp_path):
+    def worker():
+        return create_study(f"sqlite:///{tmp_path}/study.db", name="shared")
+
+    first = worker()
+    for n in range(12):
+        first.enqueue_trial({"n": n})
+    # As a process gets it from a scheduler, and as the others open it.
+    studies = [pickle.loads(pickle.dumps(first)), worker(), worker(), worker()]
+    together = threading.Barrier(len(studies))
+
+    def asked(study):
+        together.wait()
+        return [study.ask().number for _ in range(5)]
+
+    with ThreadPoolExecutor(len(studies)) as pool:
+        taken = [number for found in pool.map(asked, studies) for number in found]
+    assert sorted(taken) == list(range(20))
+
+
 def test_sqlite_outlives_a_killed_worker(tmp_path):
     check_a_killed_worker(tmp_path, f"sqlite:///{tmp_path}/study.db")
 

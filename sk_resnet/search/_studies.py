@@ -94,7 +94,10 @@ def create_study(
 
 
 def _open(storage: str, heartbeat: int, max_retry: int) -> BaseStorage:
+    from sqlalchemy import make_url
     from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+    from sk_resnet.search._sqlite import SQLiteStorage
 
     storages = require_optuna().storages
     try:
@@ -103,7 +106,8 @@ def _open(storage: str, heartbeat: int, max_retry: int) -> BaseStorage:
         with warnings.catch_warnings():
             # So is the heartbeat.
             warnings.simplefilter("ignore", require_optuna().exceptions.ExperimentalWarning)
-            return storages.RDBStorage(
+            is_sqlite = make_url(storage).get_backend_name() == "sqlite"
+            return (SQLiteStorage if is_sqlite else storages.RDBStorage)(
                 storage,
                 heartbeat_interval=heartbeat,
                 heartbeat_stale_trial_callback=_retry(max_retry),
