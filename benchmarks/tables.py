@@ -270,6 +270,15 @@ TABLES = {
             "best": "{grid[score]:.4f}, {ours[score]:.4f}",
         },
     ),
+    "reports": Table(
+        "search",
+        "reports",
+        "data",
+        {
+            name: "{seed 0[" + name + "]:.2f}"
+            for name in ("first", "half", "three quarters", "nine tenths")
+        },
+    ),
     "fit": Table(
         "speed",
         "speed",

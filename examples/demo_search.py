@@ -24,7 +24,10 @@ space = search_space(model)
 space["resnetclassifier__depth"] = optuna.distributions.IntDistribution(8, 14, step=6)
 space["resnetclassifier__width"] = optuna.distributions.CategoricalDistribution([0.5, 1])
 objective = CrossValidationObjective(model, X_train, y_train, space=space, cv=3)
-study = create_study(objective=objective, sampler=optuna.samplers.TPESampler(seed=0))
+# What is worse than three quarters of the complete trials after its first epoch is pruned.
+pruner = optuna.pruners.PercentilePruner(75, interval_steps=10**6)
+sampler = optuna.samplers.TPESampler(seed=0)
+study = create_study(objective=objective, sampler=sampler, pruner=pruner)
 
 print("Searching depth, width, dropout, l1, l2 and lr by 3-fold cross-validation ...")
 started = time.perf_counter()

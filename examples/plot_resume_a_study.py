@@ -34,8 +34,13 @@ storage = str(Path(folder.name) / "study.journal")
 
 def resumed():
     """Open the study of this name, or make it."""
-    sampler = optuna.samplers.TPESampler(seed=0)
-    return create_study(storage, objective=objective, name="wine", sampler=sampler)
+    return create_study(
+        storage,
+        objective=objective,
+        name="wine",
+        sampler=optuna.samplers.TPESampler(seed=0),
+        pruner=optuna.pruners.PercentilePruner(75, interval_steps=10**6),
+    )
 
 
 resumed().optimize(objective, n_trials=6)

@@ -24,8 +24,6 @@ from sklearn.preprocessing import StandardScaler
 from sk_resnet import ResNetClassifier
 from sk_resnet.search import CrossValidationObjective, create_study, search_space
 
-ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
-
 
 def work(objective, storage, n_trials):
     """Run trials until the study has enough of them; each worker calls this."""
@@ -36,7 +34,7 @@ def work(objective, storage, n_trials):
         return objective(trial)
 
     study = create_study(storage, objective=objective, name="wine")
-    study.optimize(signed, callbacks=[MaxTrialsCallback(n_trials, states=ENDED)])
+    study.optimize(signed, callbacks=[MaxTrialsCallback(n_trials)])
 
 
 # %%
@@ -69,21 +67,16 @@ if __name__ == "__main__":
 # Which worker ran which trial, and when. The first trial has the estimator's parameters.
 
 if __name__ == "__main__":
-    trials = [trial for trial in study.trials if trial.state in ENDED]
+    trials = [trial for trial in study.trials if trial.state == TrialState.COMPLETE]
     began = min(trial.datetime_start for trial in trials)
     workers = sorted({trial.user_attrs["worker"] for trial in trials})
     figure, axes = plt.subplots(figsize=(8, 2.6), layout="constrained")
     for trial in trials:
         start = (trial.datetime_start - began).total_seconds()
-        pruned = trial.state == TrialState.PRUNED
         row = workers.index(trial.user_attrs["worker"])
-        color = "C1" if pruned else "C0"
-        label = "pruned" if pruned else "complete"
         seconds = trial.duration.total_seconds()
-        axes.barh(row, seconds, left=start, color=color, edgecolor="white", label=label)
+        axes.barh(row, seconds, left=start, edgecolor="white", color="C0")
         axes.text(start + seconds / 2, row, trial.number, ha="center", va="center")
-    handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
-    axes.legend(handles.values(), handles.keys(), loc="upper right", ncols=2)
     axes.set(xlabel="seconds", title="Trials of the study", ylim=(-0.5, 2))
     axes.set_yticks(range(len(workers)), [f"worker {i + 1}" for i in range(len(workers))])
 

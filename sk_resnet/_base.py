@@ -69,7 +69,7 @@ from sk_resnet._ensemble import (
     joined_history,
     settle,
 )
-from sk_resnet._fused import train
+from sk_resnet._fused import is_in_task, train
 from sk_resnet._input import (
     SCALINGS,
     InputSpec,
@@ -442,6 +442,11 @@ class BaseResNet(CallbackSupportMixin, Model, ABC):
         if rank_and_size()[1] > 1:
             raise ValueError(
                 "checkpoint must be None where several processes train one network."
+            )
+        if is_in_task() and not os.path.isdir(self.checkpoint):
+            raise ValueError(
+                "checkpoint must be a folder where fits train together: each of them has "
+                f"a file there, got {os.fspath(self.checkpoint)!r}."
             )
         parameters = self.get_params(deep=False)
         if parameters["embedding"] == "auto":  # earlier versions had no "auto"

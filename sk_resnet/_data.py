@@ -37,7 +37,7 @@ def check_numbers(X: NDArray[Any], name: str = "X") -> None:
     if X.dtype.kind not in "biuf":
         raise TypeError(
             f"{name} must hold numbers, got values of type {X.dtype}: turn them into "
-            "numbers, such as seconds since a date."
+            "numbers, such as dates into seconds, and categories by OneHotEncoder."
         )
 
 

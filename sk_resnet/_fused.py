@@ -243,6 +243,9 @@ def _alone(
 SECONDS_TO_END = 2.0
 # That a task waits to act while none that does comes to an end.
 SECONDS_TO_ACT = 1.0
+# Fits wait no longer for tasks of which none computes: one that holds a lock may wait in a
+# fit for one that waits for the lock. In so many seconds, and a share of the processor.
+SECONDS_TO_STALL, LEAST_SHARE = 3.0, 0.05
 # With the meeting that fits wait in, whether they are part of a task, its place among the
 # others, and its unit.
 _this_thread = threading.local()
@@ -400,7 +403,8 @@ class Meeting:
                 while not (
                     request.outcomes is not None or self.is_cancelled or self._is_full()
                 ):
-                    self._changed.wait(self._seconds_to_linger())
+                    if self._is_stalled() and request in self._waiting:
+                        break
                 if self.is_cancelled:
                     return [KeyboardInterrupt()] * len(trainings)
                 if request.outcomes is not None:
@@ -431,6 +435,13 @@ class Meeting:
         n_running = min(self._n_tasks, self.n_at_once or self._n_tasks)
         is_full = self._is_open and 0 < n_running <= len(self._waiting)
         return is_full and self._seconds_to_linger() is None
+
+    def _is_stalled(self) -> bool:
+        """Wait for a change; whether none comes, and nothing computes meanwhile."""
+        seconds, used = self._seconds_to_linger(), time.process_time()
+        if self._changed.wait(seconds or SECONDS_TO_STALL) or seconds is not None:
+            return False
+        return time.process_time() - used < LEAST_SHARE * SECONDS_TO_STALL
 
     def _seconds_to_linger(self) -> float | None:
         """Time that tasks are still waited for which are about to begin."""

@@ -519,3 +519,52 @@ def test_threads_have_a_backend_of_their_own():
     assert type(own["backend"]) is type(given[1]["backend"])
     assert own["backend"] is not given[1]["backend"]
     assert own["n_jobs"] == 2
+
+
+class Locked(ClassifierMixin, BaseEstimator):
+    """Fits one at a time."""
+
+    lock = threading.Lock()
+
+    def fit(self, X, y):
+        with self.lock:
+            self.model_ = clone(MODEL).fit(X, y)
+        self.classes_ = self.model_.classes_
+        return self
+
+    def predict(self, X):
+        return self.model_.predict(X)
+
+
+def test_fits_that_exclude_each_other_come_to_an_end(monkeypatch, meetings):
+    monkeypatch.setattr(fused, "SECONDS_TO_STALL", 0.5)
+    for _ in times(1):
+        with joblib.parallel_config("fused", n_jobs=3):
+            found = cross_validate(Locked(), X, Y, cv=3, error_score="raise")
+        assert meetings == [[1], [1], [1]]
+        meetings.clear()
+    expected = cross_validate(Locked(), X, Y, cv=3)
+    np.testing.assert_array_equal(found["test_score"], expected["test_score"])
+
+
+def test_a_step_that_takes_long_is_waited_for(monkeypatch, meetings):
+    monkeypatch.setattr(fused, "SECONDS_TO_STALL", 0.2)
+
+    def computes(X):
+        ends = time.monotonic() + 0.5
+        while time.monotonic() < ends:
+            np.linalg.norm(X)
+        return X
+
+    model = make_pipeline(FunctionTransformer(computes), MODEL)
+    with joblib.parallel_config("fused", n_jobs=3):
+        cross_validate(model, X, Y, cv=3, error_score="raise")
+    assert meetings == [[3]]
+
+
+def test_fits_that_train_together_share_no_checkpoint(tmp_path):
+    model = clone(MODEL).set_params(checkpoint=tmp_path / "one.ck")
+    refused = pytest.raises(ValueError, match="checkpoint must be a folder where fits")
+    with joblib.parallel_config("fused", n_jobs=3), refused:
+        cross_validate(model, X, Y, cv=3, error_score="raise")
+    assert not list(tmp_path.iterdir())

@@ -74,6 +74,10 @@ ROWS |= {"n_estimators": 1}
 GRID = {"model__depth": [4, 6], "model__l2": [0.0, 0.1]}
 
 
+# A pruner that scores are reported to, and that ends no trial.
+READS_ALL = optuna.pruners.ThresholdPruner(lower=-np.inf)
+
+
 def pipeline(**changes):
     model = ResNetClassifier(**{**ROWS, **changes})
     return Pipeline([("scale", StandardScaler()), ("model", model)])
@@ -394,7 +398,7 @@ def objective_of(data, model=None, **changes):
 
 def test_the_objective_is_cross_val_score(data):
     objective = objective_of(data)
-    study = create_study(pruner=optuna.pruners.NopPruner())
+    study = create_study(pruner=READS_ALL)
     study.optimize(objective, n_trials=2)
     for trial in study.trials:
         model = pipeline().set_params(**trial.params)
@@ -418,7 +422,7 @@ L2_OF_MODEL = {"model__l2": FloatDistribution(1e-4, 1e-1, log=True)}
 def check_fold_scores(model, X, y, *, cv, **changes):
     """The scores of an objective are those of cross_val_score."""
     objective = CrossValidationObjective(model, X, y, space=L2, cv=3, **changes)
-    study = create_study(objective=objective, pruner=optuna.pruners.NopPruner())
+    study = create_study(objective=objective, pruner=READS_ALL)
     study.optimize(objective, n_trials=1)
     (trial,) = study.trials
     other = clone(model).set_params(**trial.params)
@@ -469,7 +473,7 @@ def test_parameters_of_named_callbacks_are_drawn(data):
     space = {name: IntDistribution(1, 9)}
     objective = CrossValidationObjective(model, *data, space=space, cv=2)
     assert objective.own_parameters() == {name: 9}  # 10 is above
-    study = create_study(pruner=optuna.pruners.NopPruner())
+    study = create_study(pruner=READS_ALL)
     for patience in (1, 3):
         study.enqueue_trial({name: patience})
     study.optimize(objective, n_trials=2)
@@ -482,7 +486,7 @@ def test_parameters_of_named_callbacks_are_drawn(data):
 
 def test_trials_without_a_study_are_scored(data):
     objective = objective_of(data, cv=5)
-    study = create_study(pruner=optuna.pruners.NopPruner())
+    study = create_study(pruner=READS_ALL)
     study.optimize(objective, n_trials=1)
     assert objective(FixedTrial(study.best_params)) == study.best_value
     assert objective(study.best_trial) == study.best_value
@@ -536,7 +540,7 @@ def test_groups_stay_whole_where_a_fold_holds_samples_out_to_validate(data):
     objective = CrossValidationObjective(
         model, *data, space=space, cv=GroupKFold(2), groups=groups
     )
-    study = create_study(pruner=optuna.pruners.NopPruner())
+    study = create_study(pruner=READS_ALL)
     study.optimize(objective, n_trials=1)
     objective.refit(study)
     expected = [groups[train] for train, _ in objective.folds] + [groups]
@@ -564,7 +568,7 @@ def test_steps_are_epochs(data):
     model = pipeline(finetune_epochs=1)
     objective = CrossValidationObjective(model, *data, space=space, cv=2)
     assert objective.report_every == 1
-    study = create_study(pruner=optuna.pruners.NopPruner())
+    study = create_study(pruner=READS_ALL)
     for n in (1, 3):
         study.enqueue_trial({"model__max_epochs": n})
     study.optimize(objective, n_trials=2)
@@ -581,10 +585,11 @@ def test_steps_are_epochs(data):
         assert auto._most_epochs() == fitted.n_epochs_ > n
 
 
-def test_the_default_pruner_ends_the_worst_at_their_first_report(data):
+def test_trials_are_pruned_at_their_first_report_where_asked_for(data):
     space = {"model__lr": CategoricalDistribution([0.1, 0.05, 1e-9])}
     objective = CrossValidationObjective(pipeline(max_epochs=8), *data, space=space)
-    study = create_study(objective=objective)
+    once = optuna.pruners.PercentilePruner(75, interval_steps=10**6)
+    study = create_study(objective=objective, pruner=once)
     for lr in (0.05, 0.05, 0.1, 0.05, 1e-9, 0.1):
         study.enqueue_trial({"model__lr": lr})
     study.optimize(objective, n_trials=7)
@@ -593,6 +598,40 @@ def test_the_default_pruner_ends_the_worst_at_their_first_report(data):
     assert {trial.state for trial in (*complete, last)} == {TrialState.COMPLETE}
     assert pruned.state == TrialState.PRUNED
     assert list(pruned.intermediate_values) == [1]
+
+
+def test_a_grid_of_optuna_gets_no_trial_of_its_own(data):
+    values = [0.05, 0.2]  # the estimator's own is another one
+    objective = objective_of(data, space={"model__lr": CategoricalDistribution(values)})
+    sampler = optuna.samplers.GridSampler({"model__lr": values})
+    study = create_study(objective=objective, sampler=sampler)
+    study.optimize(objective, n_trials=3)
+    assert sorted(trial.params["model__lr"] for trial in study.trials) == values
+    # Nothing of the space is in the range.
+    study = create_study(objective=objective)
+    assert study.get_trials() == []
+
+
+def test_nothing_is_scored_between_without_a_pruner(data):
+    n_scored = []
+
+    def scoring(model, X, y):
+        n_scored.append(1)
+        return model.score(X, y)
+
+    objective = objective_of(data, scoring=scoring)
+    study = create_study(objective=objective)
+    study.optimize(objective, n_trials=2)
+    assert len(n_scored) == 2 * 3  # once a fold
+    assert [trial.intermediate_values for trial in study.trials] == [{}, {}]
+
+
+def test_reports_begin_where_a_pruner_came_later():
+    trial = create_study(pruner=READS_ALL).ask()
+    reports = TrialReports(trial, n_folds=1, every=2)
+    reports.add(0, 1, 0.5)  # the first two epochs had none
+    reports.add(0, 2, 0.7)
+    assert trial.study.trials[0].intermediate_values == {2: 0.5, 4: 0.5, 6: 0.7}
 
 
 def test_tables_keep_the_names_of_their_columns(data):
@@ -712,7 +751,7 @@ def test_the_mean_of_all_folds_is_reported_after_each_epoch(data, is_alone, monk
     objective = CrossValidationObjective(
         clone(model).set_params(callbacks=callbacks), X, y, space={}, cv=KFold(3)
     )
-    study = create_study(pruner=optuna.pruners.NopPruner())
+    study = create_study(pruner=READS_ALL)
     study.optimize(objective, n_trials=1)
     expected = []
     for train, test in KFold(3).split(X):
@@ -730,7 +769,7 @@ def test_the_mean_of_all_folds_is_reported_after_each_epoch(data, is_alone, monk
 def test_long_trials_are_scored_every_few_epochs(data):
     model = pipeline(max_epochs=29)
     objective = CrossValidationObjective(model, *data, space={}, cv=2)
-    study = create_study(pruner=optuna.pruners.NopPruner())
+    study = create_study(pruner=READS_ALL)
     study.optimize(objective, n_trials=1)
     (trial,) = study.trials
     assert sorted(trial.intermediate_values) == list(range(3, 28, 3))
@@ -1089,7 +1128,7 @@ def test_a_network_that_diverges_in_the_last_step_fail_the_trial_only(data):
     model = pipeline(batch_size=64, max_epochs=1, lr=1e30)
     objective = CrossValidationObjective(model, *data, space={}, scoring="neg_log_loss")
     study = create_study(objective=objective)
-    with pytest.warns(UserWarning, match="Trial 0: The predictions became infinite or NaN"):
+    with pytest.warns(UserWarning, match="Trial 0: The network became infinite or NaN"):
         study.optimize(objective, n_trials=1)
     assert "error" in study.trials[0].user_attrs
 
@@ -1105,7 +1144,7 @@ def test_regressors_that_diverge_in_the_last_step_fail_the_trial_only(data):
     model = ResNetRegressor(**{**ROWS, "batch_size": 64, "max_epochs": 1}, lr=1e30)
     objective = CrossValidationObjective(model, data[0], data[0][:, :2], space={})
     study = create_study(objective=objective)
-    with pytest.warns(UserWarning, match="Trial 0: The predictions became infinite or NaN"):
+    with pytest.warns(UserWarning, match="Trial 0: The network became infinite or NaN"):
         study.optimize(objective, n_trials=1)
     assert study.trials[0].state == TrialState.FAIL
 
@@ -1184,7 +1223,7 @@ def test_the_epoch_that_stops_a_fit_is_reported_too(data):
     stop = EarlyStopping("valid_loss", patience=1)
     model = pipeline(max_epochs=9, lr=1e-9, callbacks=[stop])
     objective = CrossValidationObjective(model, *data, space={}, cv=2)
-    study = create_study(pruner=optuna.pruners.NopPruner())
+    study = create_study(pruner=READS_ALL)
     study.optimize(objective, n_trials=1)
     (trial,) = study.trials
     n = trial.user_attrs["fold_epochs"]
@@ -1215,7 +1254,7 @@ def test_the_pruning_callback_follows_the_direction_of_the_study(data, direction
         model.set_params(callbacks=[PruningCallback(trial)])
         return model.fit(data[0], data[0][:, 0]).history_[-1][f"valid_{column}"]
 
-    study = optuna.create_study(direction=direction, pruner=optuna.pruners.NopPruner())
+    study = optuna.create_study(direction=direction, pruner=READS_ALL)
     study.optimize(objective, n_trials=1)
     assert study.trials[0].intermediate_values[2] == study.trials[0].value
     wrong = PruningCallback(study.ask(), "valid_r2" if column == "loss" else "train_loss")
@@ -1428,6 +1467,19 @@ def test_sqlite_gives_each_trial_to_one_worker(tmp_path):
     assert sorted(taken) == list(range(20))
 
 
+# Threads share the filters of warnings.
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_sqlite_files_are_made_by_many_workers(tmp_path):
+    together = threading.Barrier(4)
+
+    def name_of(n):
+        together.wait()
+        return create_study(f"sqlite:///{tmp_path}/{n // 4}.db", name="s").study_name
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(name_of, range(12))) == ["s"] * 12
+
+
 def test_sqlite_outlives_a_killed_worker(tmp_path):
     check_a_killed_worker(tmp_path, f"sqlite:///{tmp_path}/study.db")
 
@@ -1585,6 +1637,12 @@ def test_other_bad_input(monkeypatch, tmp_path):
         create_study("nonsense")
     with pytest.raises(ConnectionError, match="cannot be reached .* No such file"):
         create_study(f"{tmp_path}/no/folder/study.journal")
+    (tmp_path / "broken.journal").write_text("{\n{\n")
+    with pytest.raises(ConnectionError, match="cannot be reached"):
+        create_study(tmp_path / "broken.journal", name="s")
+    for in_memory in ("sqlite://", "sqlite:///:memory:"):
+        with pytest.raises(ValueError, match="use None for a study in memory"):
+            create_study(in_memory)
     if importlib.util.find_spec("psycopg"):
         with pytest.raises(ConnectionError, match=r"me:\*\*\*@127.0.0.1:1/") as found:
             create_study("postgresql+psycopg://me:secret@127.0.0.1:1/studies")

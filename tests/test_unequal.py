@@ -350,3 +350,14 @@ def test_lists_of_images_of_one_shape_are_arrays():
     expected = ResNetClassifier(**TINY).fit(X, y).predict_proba(X)
     found = ResNetClassifier(**TINY).fit(list(X), y).predict_proba(list(X))
     np.testing.assert_array_equal(found, expected)
+
+
+def test_series_may_be_lists_of_numbers():
+    series = [[1.0, 2, 3], [3.0, 4], [2, 2, 2, 2]] * 8
+    labels = [0, 1, 1] * 8
+    settings = {"depth": 8, "n_estimators": 1, "max_epochs": 1, "random_state": 0}
+    of_lists = ResNetClassifier(**settings).fit(series, labels)
+    of_arrays = ResNetClassifier(**settings).fit([np.array(x) for x in series], labels)
+    np.testing.assert_array_equal(
+        of_lists.predict_proba(series), of_arrays.predict_proba(series)
+    )

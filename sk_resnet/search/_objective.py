@@ -117,7 +117,8 @@ class CrossValidationObjective:
     and series), else they take turns after each epoch. So the mean score of all folds can
     be reported after each epoch, for the study's pruner; beyond 14 epochs after every
     second, beyond 28 after every third, and so on. Steps are epochs. A fold that stopped
-    early counts with its last score. The scores and numbers of epochs of the folds are
+    early counts with its last score. Nothing is reported in a study whose pruner is
+    ``NopPruner``. The scores and numbers of epochs of the folds are
     user attributes of the trial, ``fold_scores`` and ``fold_epochs``. `create_study`
     starts with the estimator's own parameters. With ``study.optimize(objective,
     n_jobs=8)`` the folds of eight trials wait for each other, and those of one

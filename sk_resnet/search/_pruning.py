@@ -97,14 +97,22 @@ class PruningCallback(Callback):
         return study.direction.name == "MINIMIZE"
 
 
+def _has_pruner(trial: BaseTrial) -> bool:
+    study = getattr(trial, "study", None)  # FixedTrial has none
+    return study is not None and not isinstance(
+        study.pruner, require_optuna().pruners.NopPruner
+    )
+
+
 class TrialReports:
     """Scores of the folds of a trial, whose mean is reported at each epoch that all did.
 
-    Folds are scored `every` few epochs.
+    Folds are scored `every` few epochs, and never where no pruner reads it.
     """
 
     def __init__(self, trial: BaseTrial, n_folds: int, every: int = 1) -> None:
         self.trial, self.every = trial, every
+        self.are_read = _has_pruner(trial)
         self.n_reported = 0
         self._scores: list[list[float]] = [[] for _ in range(n_folds)]
         self._has_ended = [False] * n_folds
@@ -123,8 +131,8 @@ class TrialReports:
         networks of an ensemble may go on from other epochs.
         """
         with self._one_at_a_time:
-            if place >= len(self._scores[fold]):
-                self._scores[fold].append(score)
+            # More than one where a run of the trial before had no pruner.
+            self._scores[fold] += [score] * (place + 1 - len(self._scores[fold]))
             self._report()
 
     def end(self, fold: int) -> None:
@@ -181,7 +189,7 @@ class FoldReports(Callback):
     def on_epoch_end(self, net: ResidualNet, **kwargs: Any) -> None:
         """Report, and prune."""
         place, rest = divmod(net.history[-1]["epoch"], self.reports.every)
-        if rest == 0:
+        if rest == 0 and self.reports.are_read:
             self.reports.add(self.fold, place - 1, self.reports.scorers[self.fold]())
 
     def on_train_end(

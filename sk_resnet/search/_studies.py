@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import time
@@ -37,18 +38,21 @@ def create_study(
     storage : str, path or optuna storage, default=None
         ``"sqlite:///study.db"``, ``"postgresql+psycopg://user@host/database"``, or the
         path of a journal that ends in ``.journal``. None keeps the study in memory. A
-        storage of Optuna is used as it is, with its own heartbeat.
+        storage of Optuna is used as it is, with its own heartbeat. In SQLite each trial
+        goes to one worker if all of them open the study by this function.
     objective : CrossValidationObjective, default=None
-        Its estimator's own parameters are the first trial of a new study, and a study
-        that was started with other data or another space is refused at once.
+        Its estimator's own parameters are the first trial of a new study, but with a
+        ``GridSampler``, and a study that was started with other data or another space is
+        refused at once.
     name : str, default=None
         Name; a study of that name is resumed.
     sampler : optuna sampler, default=None
         None is Optuna's TPE.
     pruner : optuna pruner, default=None
-        None prunes once, at the first report of a trial, what is worse than three quarters
-        of the complete trials, when there are five. Later, near the peak of the learning
-        rate's schedule, scores say little about where a trial will end.
+        None prunes nothing, and saves the scores between: before the last epochs of the
+        learning rate's schedule they say little about where a trial will end. Only on
+        images did those of the first epoch pay, with ``PercentilePruner(75,
+        interval_steps=10**6)``.
     heartbeat : int, default=60
         Seconds between signs of life of a worker. A trial without them for twice as long
         fails, and is put in the queue again. Journals have no heartbeat, and a worker
@@ -64,9 +68,10 @@ def create_study(
     Raises
     ------
     ConnectionError
-        For a storage that cannot be reached.
+        For a storage that cannot be reached, or read.
     ValueError
-        For a study that belongs to other data or another space than the objective.
+        For a study that belongs to other data or another space than the objective, and for
+        SQLite in memory.
 
     Examples
     --------
@@ -84,12 +89,14 @@ def create_study(
         direction="maximize",
         load_if_exists=name is not None,
         sampler=sampler,
-        pruner=pruner or optuna.pruners.PercentilePruner(75.0, interval_steps=10**6),
+        pruner=pruner or optuna.pruners.NopPruner(),
     )
     if objective is not None:
         check_study(study, objective.fingerprint)
-        if not study.get_trials(deepcopy=False):
-            study.enqueue_trial(objective.own_parameters(), skip_if_exists=True)
+        own = objective.own_parameters()
+        takes_any = not isinstance(study.sampler, optuna.samplers.GridSampler)
+        if own and takes_any and not study.get_trials(deepcopy=False):
+            study.enqueue_trial(own, skip_if_exists=True)
     return study
 
 
@@ -106,13 +113,25 @@ def _open(storage: str, heartbeat: int, max_retry: int) -> BaseStorage:
         with warnings.catch_warnings():
             # So is the heartbeat.
             warnings.simplefilter("ignore", require_optuna().exceptions.ExperimentalWarning)
-            is_sqlite = make_url(storage).get_backend_name() == "sqlite"
+            url = make_url(storage)
+            is_sqlite = url.get_backend_name() == "sqlite"
+            if is_sqlite and url.database in (None, "", ":memory:"):
+                raise ValueError(
+                    f"storage={storage!r} would give each thread a study of its own: use "
+                    "None for a study in memory."
+                )
             return (SQLiteStorage if is_sqlite else storages.RDBStorage)(
                 storage,
                 heartbeat_interval=heartbeat,
                 heartbeat_stale_trial_callback=_retry(max_retry),
             )
-    except (ArgumentError, SQLAlchemyError, ImportError, OSError) as error:
+    except (
+        ArgumentError,
+        SQLAlchemyError,
+        ImportError,
+        OSError,
+        json.JSONDecodeError,
+    ) as error:
         reason = str(error).partition("\n")[0]
         shown = re.sub(r"(//[^/@]*:)[^/@]*@", r"\1***@", storage)  # no password in logs
         raise ConnectionError(
