@@ -69,6 +69,7 @@ ORDER = [
     "search._space",
     "search._pruning",
     "search._objective",
+    "search._sqlite",
     "search._studies",
     "search",
     "worker",
