@@ -607,7 +607,10 @@ def test_a_grid_of_optuna_gets_no_trial_of_its_own(data):
     study = create_study(objective=objective, sampler=sampler)
     study.optimize(objective, n_trials=3)
     assert sorted(trial.params["model__lr"] for trial in study.trials) == values
-    # Nothing of the space is in the range.
+    own = objective_of(data, space={"model__lr": CategoricalDistribution([0.05, 0.1])})
+    assert own.own_parameters() == {"model__lr": 0.1}
+    assert create_study(objective=own, sampler=sampler).get_trials() == []
+    # Nothing of the estimator's own is in the space.
     study = create_study(objective=objective)
     assert study.get_trials() == []
 
@@ -1470,7 +1473,7 @@ def test_sqlite_gives_each_trial_to_one_worker(tmp_path):
 # Threads share the filters of warnings.
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 def test_sqlite_files_are_made_by_many_workers(tmp_path):
-    together = threading.Barrier(4)
+    together = threading.Barrier(4, timeout=60)
 
     def name_of(n):
         together.wait()
