@@ -4,7 +4,7 @@ import math
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -340,15 +340,13 @@ def padded(X: Any, channel_axis: int | str | None = "auto") -> Any:
     """Lists of series of unequal lengths as one array, in which NaN follow the shorter.
 
     The series are arrays of shape (length,), (n_channels, length) or (length, n_channels),
-    or lists of numbers. Anything else is returned as it is.
+    or such lists of numbers. Anything else is returned as it is.
     """
     is_listed = isinstance(X, (list, tuple)) or (
         isinstance(X, np.ndarray) and X.dtype == object and X.ndim == 1
     )
     if is_listed and all(isinstance(x, (list, tuple)) for x in X):
-        if len({len(x) for x in X}) == 1 or not _hold_numbers(X):
-            return X
-        X = [np.asarray(x) for x in X]
+        X = _as_arrays(X)
     if not is_listed or not len(X) or not all(hasattr(x, "shape") for x in X):
         return X
     shapes = {tuple(x.shape) for x in X}
@@ -376,8 +374,16 @@ def padded(X: Any, channel_axis: int | str | None = "auto") -> Any:
     return whole if has_channels or channel_axis is not None else whole[:, 0]
 
 
-def _hold_numbers(samples: Sequence[Sequence[Any]]) -> bool:
-    return all(isinstance(value, Real) for sample in samples for value in sample)
+def _as_arrays(samples: Any) -> Any:
+    """Lists of numbers as arrays; rows of one length, and other things, as they are."""
+    are_rows = not any(isinstance(value, (list, tuple)) for x in samples for value in x[:1])
+    if are_rows and len({len(x) for x in samples}) == 1:
+        return samples
+    try:
+        arrays = [np.asarray(x) for x in samples]
+    except ValueError:  # the channels of a sample differ in length
+        return samples
+    return arrays if all(x.dtype.kind in "biuf" for x in arrays) else samples
 
 
 def ends_in_nan(X: NDArray[Any], spec: InputSpec, name: str = "X") -> bool:

@@ -1643,7 +1643,8 @@ def test_other_bad_input(monkeypatch, tmp_path):
     (tmp_path / "broken.journal").write_text("{\n{\n")
     with pytest.raises(ConnectionError, match="cannot be reached"):
         create_study(tmp_path / "broken.journal", name="s")
-    for in_memory in ("sqlite://", "sqlite:///:memory:"):
+    names = "", "/:memory:", "/file::memory:?uri=true", "/file:s?mode=memory&uri=true"
+    for in_memory in (f"sqlite://{name}" for name in names):
         with pytest.raises(ValueError, match="use None for a study in memory"):
             create_study(in_memory)
     if importlib.util.find_spec("psycopg"):

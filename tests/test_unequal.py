@@ -352,8 +352,11 @@ def test_lists_of_images_of_one_shape_are_arrays():
     np.testing.assert_array_equal(found, expected)
 
 
-def test_series_may_be_lists_of_numbers():
+@pytest.mark.parametrize("n_channels", [0, 1, 2])
+def test_series_may_be_lists_of_numbers(n_channels):
     series = [[1.0, 2, 3], [3.0, 4], [2, 2, 2, 2]] * 8
+    if n_channels:
+        series = [[x] * n_channels for x in series]
     labels = [0, 1, 1] * 8
     settings = {"depth": 8, "n_estimators": 1, "max_epochs": 1, "random_state": 0}
     of_lists = ResNetClassifier(**settings).fit(series, labels)

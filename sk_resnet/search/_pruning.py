@@ -107,7 +107,7 @@ def _has_pruner(trial: BaseTrial) -> bool:
 class TrialReports:
     """Scores of the folds of a trial, whose mean is reported at each epoch that all did.
 
-    Folds are scored `every` few epochs, and never where no pruner reads it.
+    Folds are scored `every` few epochs, and never where no pruner reads them.
     """
 
     def __init__(self, trial: BaseTrial, n_folds: int, every: int = 1) -> None:

@@ -115,7 +115,8 @@ def _open(storage: str, heartbeat: int, max_retry: int) -> BaseStorage:
             warnings.simplefilter("ignore", require_optuna().exceptions.ExperimentalWarning)
             url = make_url(storage)
             is_sqlite = url.get_backend_name() == "sqlite"
-            if is_sqlite and url.database in (None, "", ":memory:"):
+            in_memory = ":memory:" in (url.database or ":memory:")
+            if is_sqlite and (in_memory or url.query.get("mode") == "memory"):
                 raise ValueError(
                     f"storage={storage!r} would give each thread a study of its own: use "
                     "None for a study in memory."
@@ -135,8 +136,8 @@ def _open(storage: str, heartbeat: int, max_retry: int) -> BaseStorage:
         reason = str(error).partition("\n")[0]
         shown = re.sub(r"(//[^/@]*:)[^/@]*@", r"\1***@", storage)  # no password in logs
         raise ConnectionError(
-            f"The storage {shown!r} cannot be reached ({reason}): check the address, "
-            "that the server runs, and that its driver is installed."
+            f"The storage {shown!r} cannot be reached or read ({reason}): check the "
+            "address, that the server runs, and that its driver is installed."
         ) from error
 
 
