@@ -115,13 +115,14 @@ class Contents:
         self.others = [(x, x.detach().clone()) for x in tensors if not x.is_contiguous()]
         self.places = _places(self.flat)
         # Views keep the memory alive: other memory has another address.
-        self.views = [x.detach().view(-1).view(torch.uint8) for x in self.flat]
+        self.views = [x.detach().view(-1).view(torch.uint8).numpy() for x in self.flat]
         self.words = self._words()
 
     def _words(self) -> NDArray[Any]:
         # NumPy compares integers many times faster than torch, and than bytes, which it
-        # would copy first. Only tensors of two bytes a value may leave a rest.
-        found = torch.cat(self.views).numpy()
+        # would copy first; and on one thread, as others would copy no faster, and then
+        # spin. Only tensors of two bytes a value may leave a rest.
+        found = np.concatenate(self.views)
         return found.view(np.uint8 if found.size % 4 else np.uint32)
 
     def are_those_of(self, module: nn.Module) -> bool:

@@ -339,8 +339,11 @@ class Subsample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         places = (slice(None, None, self.stride),) * (x.ndim - 2)
-        # As in the pooling: the gradient of a slice is laid out by the order of its axes.
-        x = x.movedim(1, -1)[(slice(None), *places)].movedim(-1, 1)
+        if self.training:
+            # As in the pooling: the gradient of a slice is laid out by the order of its axes.
+            x = x.movedim(1, -1)[(slice(None), *places)].movedim(-1, 1)
+        else:
+            x = x[(slice(None), slice(None), *places)]
         layout = CHANNELS_LAST.get(x.ndim, torch.contiguous_format)
         return x.contiguous(memory_format=layout)
 

@@ -229,14 +229,20 @@ def one_thread(applies: bool) -> Iterator[None]:
         if _fits_on_one_thread == 0:
             _threads_before = torch.get_num_threads()
         _fits_on_one_thread += 1
-        torch.set_num_threads(1)
+        _set_threads(1)
     try:
         yield
     finally:
         _this_thread.is_alone = False
         with _threads_lock:
             _fits_on_one_thread -= 1
-            torch.set_num_threads(_threads_before)
+            _set_threads(_threads_before)
+
+
+def _set_threads(n: int) -> None:
+    # To set what is there already makes the next convolution slower.
+    if torch.get_num_threads() != n:
+        torch.set_num_threads(n)
 
 
 def lacks_memory(error: BaseException) -> bool:

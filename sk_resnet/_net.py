@@ -392,10 +392,12 @@ class ResidualNet(BareNet):
         work = multiply_adds(network.eval(), self.input_spec.network_shape[1:])
         if any(map(is_called_by_torch, network.modules())):  # hooks see it as it is
             return Prepared(network, work)
-        made = Prepared(flattened(folded(network)), work)
+        is_on_cpu = torch.device(self.device).type == "cpu"
+        with one_thread(is_on_cpu):  # two would fold no faster, and then spin
+            made = Prepared(flattened(folded(network)), work)
         n_values = sum(tensor.numel() for tensor in network.state_dict().values())
         # Comparing them would wait for a GPU.
-        if 4 * n_values <= MOST_KEPT_BYTES and torch.device(self.device).type == "cpu":
+        if 4 * n_values <= MOST_KEPT_BYTES and is_on_cpu:
             self._kept = made, Contents(network)
         return made
 
@@ -438,10 +440,9 @@ class ResidualNet(BareNet):
         views: Sequence[View] = (unchanged,),
     ) -> NDArray[np.float32]:
         """Outputs for each view of the samples, with an axis for the views in front."""
-        dataset, device, start = self.get_dataset(X), torch.device(self.device), 0
-        # Two threads would copy and compare weights no faster, and then spin.
-        with one_thread(device.type == "cpu"):
-            kept, prepared = self._kept, self._prepared()
+        dataset, device = self.get_dataset(X), torch.device(self.device)
+        where = CPU if dataset.resident is None else device
+        kept, prepared = self._kept, self._prepared()
         network = prepared.twin.features if features else prepared.twin
         spec = self.module_.spec
         n_outputs = spec.stages[-1].out_channels if features else spec.n_outputs
@@ -454,8 +455,10 @@ class ResidualNet(BareNet):
             len(dataset), prepared, pads_less=is_kept and not bfloat16
         )
         with one_thread(is_small_work(prepared.multiply_adds * size, device)):
-            for x, _ in Batches(dataset, size, device):
-                n = len(x)
+            for start in range(0, len(dataset), size):
+                n = min(size, len(dataset) - start)
+                places = torch.arange(start, start + n, device=where)
+                x = dataset.inputs(places).to(device)
                 # Kernels are chosen by the batch's size and differ in their last bits, so
                 # every batch of a call has the same: predictions do not depend on their
                 # neighbours.
@@ -464,7 +467,6 @@ class ResidualNet(BareNet):
                 for of_view, view in zip(out, views, strict=True):
                     found = autocast(network, view(x), bfloat16=bfloat16)[..., :n, :]
                     of_view[..., start : start + n, :] = found
-                start += n
         outputs = out.cpu().numpy()
         if not np.isfinite(outputs).all():
             raise NonFiniteError(

@@ -15,6 +15,8 @@ from sk_resnet._layers import (
     CHANNELS_LAST,
     KERNELS,
     NORM_TYPES,
+    Conv2d,
+    Conv3d,
     Dropout,
     Linear,
     PaddedConvolution,
@@ -84,6 +86,9 @@ class _Steps(nn.Module):
         return x
 
 
+CONVOLVE = {Conv2d: nn.functional.conv2d, Conv3d: nn.functional.conv3d}
+
+
 def flattened(network: ResidualNetwork) -> nn.Module:
     """Twin that calls its layers one after the other, for prediction.
 
@@ -112,6 +117,9 @@ def _steps(module: Any) -> list[Step]:
     if kind is Linear:
         weights = {"weight": module.weight, "bias": module.bias}
         return [partial(nn.functional.linear, **weights)]
+    if kind in CONVOLVE and module.padding_mode == "zeros":
+        options = ("weight", "bias", "stride", "padding", "dilation", "groups")
+        return [partial(CONVOLVE[kind], **{k: getattr(module, k) for k in options})]
     return [module.forward]
 
 
