@@ -340,7 +340,7 @@ class Subsample(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         places = (slice(None, None, self.stride),) * (x.ndim - 2)
         if self.training:
-            # As in the pooling: the gradient of a slice is laid out by the order of its axes.
+            # As in the pooling: the gradient of a slice is laid out by its axes' order.
             x = x.movedim(1, -1)[(slice(None), *places)].movedim(-1, 1)
         else:
             x = x[(slice(None), slice(None), *places)]
