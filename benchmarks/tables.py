@@ -86,6 +86,20 @@ TABLES = {
             for l2 in ("1e-4", "5e-4")
         },
     ),
+    "series": Table(
+        "accuracy",
+        "series",
+        "set",
+        {
+            f"{head}{', ' + arm if arm else ''}": f"{{{of}[{measure}]:.{digits}f}}"
+            for head, measure, digits in (
+                ("accuracy", "accuracy", 3),
+                ("log-loss", "log_loss", 3),
+                ("s a fit", "seconds", 1),
+            )
+            for arm, of in (("strides", "strides (15, 7)"), ("", "default"))
+        },
+    ),
     "tried": Table(
         "accuracy",
         "tried",

@@ -627,7 +627,7 @@ class ResNetClassifier(_Classifier):
         Widening factor of the blocks, "auto" is 1. Bottlenecks widen inside only.
     block : {"auto", "basic", "bottleneck"} or tuple of int, default="auto"
         Two 3×3 convolutions; 1×1, 3×3, 1×1 with fourfold output; or kernel sizes such
-        as (3, 1, 3). "auto" is (15, 7) for series, and "basic" for everything else.
+        as (3, 1, 3). "auto" is (7, 3) for series, and "basic" for everything else.
     order : {"auto", "original", "norm_after_addition", "relu_before_addition", \
 "relu_only_preactivation", "full_preactivation"}, default="auto"
         Where norms and activations stand in a block, figure 4 of [2]_. "auto" is
@@ -636,10 +636,12 @@ class ResNetClassifier(_Classifier):
         What the shortcut does where the shape changes: a 1×1 convolution (option B of
         [1]_), or subsampling and zeros (option A). "none" drops all shortcuts, which
         gives the plain network that [1]_ compares with.
-    layout : {"auto", "small", "imagenet"}, default="auto"
-        "small" has a 3×3 stem and three stages, "imagenet" a 7×7 stem with pooling and
-        four stages. "auto" takes "imagenet" for sides of at least 64 where `depth` is
-        one of its depths.
+    layout : {"auto", "small", "dilated", "imagenet"}, default="auto"
+        "small" has a 3×3 stem and three stages, the second and third of which halve the
+        sides. "dilated" keeps the sides, and spreads the kernels instead, over two and
+        four times as many places [8]_. "imagenet" has a 7×7 stem with pooling and four
+        stages. "auto" takes "dilated" for series, "imagenet" for sides of at
+        least 64 where `depth` is one of its depths, and "small" for everything else.
     embedding : {"auto", "periodic", "piecewise_linear"} or None, default="auto"
         What the network reads beside each number of a row, after `scale`: nothing, 8
         cosines of it, whose frequencies are learned, or its place in each of 16 bins
@@ -843,6 +845,8 @@ default="auto"
        MLPs and Boosted Trees on Tabular Data, 2024, arXiv:2407.04491.
     .. [7] C. Guo, G. Pleiss, Y. Sun, K. Weinberger, On Calibration of Modern Neural
        Networks, 2017, arXiv:1706.04599.
+    .. [8] F. Yu, V. Koltun, T. Funkhouser, Dilated Residual Networks, 2017,
+       arXiv:1705.09914.
 
     Examples
     --------
@@ -892,10 +896,12 @@ class WideResNetClassifier(_Classifier):
         What the shortcut does where the shape changes: a 1×1 convolution (option B of
         [1]_), or subsampling and zeros (option A). "none" drops all shortcuts, which
         gives the plain network that [1]_ compares with.
-    layout : {"auto", "small", "imagenet"}, default="auto"
-        "small" has a 3×3 stem and three stages, "imagenet" a 7×7 stem with pooling and
-        four stages. "auto" takes "imagenet" for sides of at least 64 where `depth` is
-        one of its depths.
+    layout : {"auto", "small", "dilated", "imagenet"}, default="auto"
+        "small" has a 3×3 stem and three stages, the second and third of which halve the
+        sides. "dilated" keeps the sides, and spreads the kernels instead, over two and
+        four times as many places [8]_. "imagenet" has a 7×7 stem with pooling and four
+        stages. "auto" takes "imagenet" for sides of at
+        least 64 where `depth` is one of its depths, and "small" for everything else.
     embedding : {"auto", "periodic", "piecewise_linear"} or None, default="auto"
         What the network reads beside each number of a row, after `scale`: nothing, 8
         cosines of it, whose frequencies are learned, or its place in each of 16 bins
@@ -1096,6 +1102,8 @@ default="auto"
        MLPs and Boosted Trees on Tabular Data, 2024, arXiv:2407.04491.
     .. [7] C. Guo, G. Pleiss, Y. Sun, K. Weinberger, On Calibration of Modern Neural
        Networks, 2017, arXiv:1706.04599.
+    .. [8] F. Yu, V. Koltun, T. Funkhouser, Dilated Residual Networks, 2017,
+       arXiv:1705.09914.
 
     Examples
     --------
@@ -1135,7 +1143,7 @@ class ResNetRegressor(_Regressor):
         Widening factor of the blocks, "auto" is 1. Bottlenecks widen inside only.
     block : {"auto", "basic", "bottleneck"} or tuple of int, default="auto"
         Two 3×3 convolutions; 1×1, 3×3, 1×1 with fourfold output; or kernel sizes such
-        as (3, 1, 3). "auto" is (15, 7) for series, and "basic" for everything else.
+        as (3, 1, 3). "auto" is (7, 3) for series, and "basic" for everything else.
     order : {"auto", "original", "norm_after_addition", "relu_before_addition", \
 "relu_only_preactivation", "full_preactivation"}, default="auto"
         Where norms and activations stand in a block, figure 4 of [2]_. "auto" is
@@ -1144,10 +1152,12 @@ class ResNetRegressor(_Regressor):
         What the shortcut does where the shape changes: a 1×1 convolution (option B of
         [1]_), or subsampling and zeros (option A). "none" drops all shortcuts, which
         gives the plain network that [1]_ compares with.
-    layout : {"auto", "small", "imagenet"}, default="auto"
-        "small" has a 3×3 stem and three stages, "imagenet" a 7×7 stem with pooling and
-        four stages. "auto" takes "imagenet" for sides of at least 64 where `depth` is
-        one of its depths.
+    layout : {"auto", "small", "dilated", "imagenet"}, default="auto"
+        "small" has a 3×3 stem and three stages, the second and third of which halve the
+        sides. "dilated" keeps the sides, and spreads the kernels instead, over two and
+        four times as many places [7]_. "imagenet" has a 7×7 stem with pooling and four
+        stages. "auto" takes "dilated" for series, "imagenet" for sides of at
+        least 64 where `depth` is one of its depths, and "small" for everything else.
     embedding : {"auto", "periodic", "piecewise_linear"} or None, default="auto"
         What the network reads beside each number of a row, after `scale`: nothing, 8
         cosines of it, whose frequencies are learned, or its place in each of 16 bins
@@ -1336,6 +1346,8 @@ default="auto"
        Tabular Deep Learning, 2022, arXiv:2203.05556.
     .. [6] D. Holzmüller, L. Grinsztajn, I. Steinwart, Better by Default: Strong Pre-Tuned
        MLPs and Boosted Trees on Tabular Data, 2024, arXiv:2407.04491.
+    .. [7] F. Yu, V. Koltun, T. Funkhouser, Dilated Residual Networks, 2017,
+       arXiv:1705.09914.
 
     Examples
     --------
@@ -1382,10 +1394,12 @@ class WideResNetRegressor(_Regressor):
         What the shortcut does where the shape changes: a 1×1 convolution (option B of
         [1]_), or subsampling and zeros (option A). "none" drops all shortcuts, which
         gives the plain network that [1]_ compares with.
-    layout : {"auto", "small", "imagenet"}, default="auto"
-        "small" has a 3×3 stem and three stages, "imagenet" a 7×7 stem with pooling and
-        four stages. "auto" takes "imagenet" for sides of at least 64 where `depth` is
-        one of its depths.
+    layout : {"auto", "small", "dilated", "imagenet"}, default="auto"
+        "small" has a 3×3 stem and three stages, the second and third of which halve the
+        sides. "dilated" keeps the sides, and spreads the kernels instead, over two and
+        four times as many places [7]_. "imagenet" has a 7×7 stem with pooling and four
+        stages. "auto" takes "imagenet" for sides of at
+        least 64 where `depth` is one of its depths, and "small" for everything else.
     embedding : {"auto", "periodic", "piecewise_linear"} or None, default="auto"
         What the network reads beside each number of a row, after `scale`: nothing, 8
         cosines of it, whose frequencies are learned, or its place in each of 16 bins
@@ -1572,6 +1586,8 @@ default="auto"
        Tabular Deep Learning, 2022, arXiv:2203.05556.
     .. [6] D. Holzmüller, L. Grinsztajn, I. Steinwart, Better by Default: Strong Pre-Tuned
        MLPs and Boosted Trees on Tabular Data, 2024, arXiv:2407.04491.
+    .. [7] F. Yu, V. Koltun, T. Funkhouser, Dilated Residual Networks, 2017,
+       arXiv:1705.09914.
 
     Examples
     --------

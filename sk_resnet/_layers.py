@@ -127,25 +127,28 @@ def convolution(
     out_channels: int,
     kernel: int,
     stride: int = 1,
+    dilation: int = 1,
     *,
     members: int = 1,
 ) -> nn.Module:
     """Convolution without bias that gives ceil(size / stride); linear for 0 dimensions."""
     if n_dims == 0:
         return linear(in_channels, out_channels, bias=False, members=members)
+    reach = dilation * (kernel - 1)  # places between the first and the last that it reads
     layer = CONVOLUTIONS[n_dims](
         members * in_channels,
         members * out_channels,
         _sizes(n_dims, kernel, 1),
         stride=_sizes(n_dims, stride, 1),
-        padding=_sizes(n_dims, kernel // 2 if kernel % 2 else 0, 0),
+        padding=_sizes(n_dims, reach // 2 if kernel % 2 else 0, 0),
+        dilation=_sizes(n_dims, dilation, 1),
         groups=members,
         bias=False,
     )
     if kernel % 2:
         return layer
-    # Torch pads both sides alike; an even kernel needs one more element at the end.
-    return PaddedConvolution(_Pad((kernel // 2 - 1, kernel // 2) * n_dims), layer)
+    # Torch pads both sides alike; an even kernel may need one more element at the end.
+    return PaddedConvolution(_Pad((reach // 2, reach - reach // 2) * n_dims), layer)
 
 
 def _sizes(n_dims: int, size: int, at_height: int) -> tuple[int, ...]:

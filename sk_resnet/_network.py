@@ -40,6 +40,7 @@ class Convolution(NamedTuple):
     kernel: int
     out_channels: int
     stride: int = 1
+    dilation: int = 1
 
 
 def sequence(
@@ -60,14 +61,14 @@ def sequence(
         if i == last and dropout > 0:
             layers.add_module("dropout", Dropout(dropout, members))
         if letter == "c":
-            kernel, out_channels, stride = next(remaining)
+            kernel, out_channels, stride, dilation = next(remaining)
             if kernel == 1 and stride > 1 and n_dims > 0:
                 # The same convolution in two steps: oneDNN's own writes out of bounds for
                 # some numbers of channels, such as 6 to 13, when they are innermost.
                 layers.add_module("subsample", Subsample(stride))
                 stride = 1
             layer = convolution(
-                n_dims, channels, out_channels, kernel, stride, members=members
+                n_dims, channels, out_channels, kernel, stride, dilation, members=members
             )
             layers.add_module(f"conv{number}", layer)
             channels = out_channels
@@ -91,7 +92,8 @@ class Block(nn.Module):
         outs = [*block.inner_channels, block.out_channels]
         # The first convolution strides, also where it is 1x1 (arXiv:1512.03385 §4.1).
         strides = [block.stride] + [1] * (len(network.kernels) - 1)
-        convolutions = tuple(map(Convolution, network.kernels, outs, strides))
+        dilations = [block.dilation] * len(network.kernels)
+        convolutions = tuple(map(Convolution, network.kernels, outs, strides, dilations))
 
         self.before_fork = sequence(leading, n_dims, block.in_channels, members=members)
         self.branch = sequence(

@@ -64,7 +64,7 @@ ORDERS = {
 SHORTCUTS = ("projection", "zero_pad", "none")
 # What each number of a row is embedded in, beside itself: how many values.
 EMBEDDINGS = {"periodic": 8, "piecewise_linear": 16}
-LAYOUTS = ("auto", "small", "imagenet")
+LAYOUTS = ("auto", "small", "dilated", "imagenet")
 
 
 @dataclass(frozen=True)
@@ -103,6 +103,7 @@ class Defaults:
     block: str | tuple[int, ...] = "basic"
     n_estimators: int = 1
     embedding: str | None = None
+    layout: str = "auto"
     # Strength for all samples together, of which each gets its share; at most `l2`.
     l2_in_all: float = math.inf
     # Of the optimizer's own learning rate.
@@ -133,14 +134,14 @@ class Family:
 
 # Of all rows of a table together: the more there are, the weaker each is penalized.
 L2_IN_ALL = 60
-# Of rows and series, several networks of few layers predict better than a deep one. Series
-# need wide kernels.
-SERIES_KERNELS = (15, 7)
+# Of rows and series, several networks of few layers predict better than a deep one. What
+# tells series apart may stand anywhere in them, so nothing is left out by strides.
+_SERIES = Defaults(8, 1, "original", 1e-4, (7, 3), n_estimators=5, layout="dilated")
 _WIDE = Defaults(16, 4, "full_preactivation", 5e-4)
 FAMILIES = {
     "resnet": Family(
         rows=Defaults(8, 1, "original", 5e-2, n_estimators=8, l2_in_all=L2_IN_ALL),
-        series=Defaults(8, 1, "original", 1e-4, SERIES_KERNELS, n_estimators=5),
+        series=_SERIES,
         images=Defaults(20, 1, "original", 5e-4, lr_factor=2.0),
         counts_nominally=False,
         activates_first=True,
@@ -168,15 +169,7 @@ FAMILIES = {
             l2_in_all=L2_IN_ALL,
             lr_factor=0.5,
         ),
-        series=Defaults(
-            8,
-            1,
-            "full_preactivation",
-            1e-4,
-            SERIES_KERNELS,
-            n_estimators=5,
-            lr_factor=0.5,
-        ),
+        series=replace(_SERIES, order="full_preactivation", lr_factor=0.5),
         images=Defaults(20, 1, "full_preactivation", 1e-4, lr_factor=0.5),
         counts_nominally=False,
         activates_first=True,
@@ -258,6 +251,7 @@ class Stage:
     inner_channels: int
     out_channels: int
     stride: int
+    dilation: int = 1
 
 
 @dataclass(frozen=True)
@@ -269,6 +263,7 @@ class BlockSpec:
     inner_channels: tuple[int, ...]
     out_channels: int
     stride: int
+    dilation: int
     drop_rate: float
     is_first: bool
     sides: tuple[int, ...]
@@ -342,6 +337,7 @@ class NetworkSpec:
                         inner_channels=self.cut_to[n] if self.cut_to else inner,
                         out_channels=stage.out_channels,
                         stride=stage.stride if j == 0 else 1,
+                        dilation=stage.dilation,
                         # Linear decay of the survival, arXiv:1603.09382 §3.
                         drop_rate=self.stochastic_depth * (n + 1) / n_blocks,
                         is_first=n == 0,
@@ -405,7 +401,7 @@ def resolve_block(block: str | tuple[int, ...]) -> BlockKind:
 def resolve_layout(
     layout: str, *, depth: int, block: BlockKind, spatial: tuple[int, ...]
 ) -> str:
-    """'small' or 'imagenet'; 'auto' looks at the image sides and at the depth."""
+    """A layout by name; 'auto' looks at the image sides and at the depth."""
     if layout != "auto":
         return layout
     large = len(spatial) >= 2 and min(spatial) >= IMAGENET_MIN_SIDE
@@ -461,8 +457,8 @@ def network_spec(
     spatial = input_shape[1:]
     layout = resolve_layout(shape.layout, depth=shape.depth, block=kind, spatial=spatial)
     _check_kind(shape, layout, input_shape)
-    n_stages = 1 if not spatial else 3 if layout == "small" else 4
-    nominal = family.counts_nominally and bool(spatial) and layout == "small"
+    n_stages = 1 if not spatial else 4 if layout == "imagenet" else 3
+    nominal = family.counts_nominally and bool(spatial) and layout != "imagenet"
     counts = blocks_per_stage(
         shape.depth,
         layers_per_block=2 if nominal else len(kind.kernels),
@@ -476,6 +472,10 @@ def network_spec(
             f"{MOST_BLOCKS} that are allowed: lower it."
         )
     stem = 64 if layout == "imagenet" else STEM_CHANNELS[len(spatial)]
+    strides, dilations = [1] + [2] * (n_stages - 1), [1] * n_stages
+    if layout == "dilated":
+        # As far as with strides, but at every place: arXiv:1705.09914 §2.
+        strides, dilations = dilations, [2**i for i in range(n_stages)]
     spec = NetworkSpec(
         n_dims=len(spatial),
         in_channels=input_shape[0],
@@ -485,7 +485,7 @@ def network_spec(
         stem_channels=stem,
         imagenet_stem=layout == "imagenet",
         stages=tuple(
-            _stage(n, stem * 2**i, shape.width, kind, stride=1 if i == 0 else 2)
+            _stage(n, stem * 2**i, shape.width, kind, strides[i], dilations[i])
             for i, n in enumerate(counts)
         ),
         shortcut=shape.shortcut,
@@ -510,9 +510,9 @@ def network_spec(
 def _check_kind(shape: Architecture, layout: str, input_shape: tuple[int, ...]) -> None:
     """Refuse parameters that samples of this kind, or other parameters, do not go with."""
     spatial = input_shape[1:]
-    if layout == "imagenet" and not spatial:
+    if layout != "small" and not spatial:
         raise ArchitectureError(
-            "layout='imagenet' needs images or series, got rows: use 'small'."
+            f"layout={layout!r} needs images or series, got rows: use 'small'."
         )
     if shape.embedding is not None and spatial:
         raise ArchitectureError(
@@ -527,9 +527,9 @@ def _check_kind(shape: Architecture, layout: str, input_shape: tuple[int, ...]) 
 
 
 def _stage(
-    n_blocks: int, channels: int, width: float, kind: BlockKind, *, stride: int
+    n_blocks: int, channels: int, width: float, kind: BlockKind, *resolution: int
 ) -> Stage:
     # A bottleneck widens inside only, as WRN-50-2-bottleneck of arXiv:1605.07146 §3.4.
     inner = max(1, round(channels * width))
     out = inner if kind.expansion == 1 else channels * kind.expansion
-    return Stage(n_blocks, inner, out, stride)
+    return Stage(n_blocks, inner, out, *resolution)

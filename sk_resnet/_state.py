@@ -16,8 +16,9 @@ from sk_resnet._spec import MOST_BLOCKS, NetworkSpec
 from sk_resnet._target import Target, target_from_dict
 from sk_resnet._version import __version__
 
-# 2: sparse weights as masks and values; 3: the target is in the state; 4: several members.
-FORMAT = 4
+# 2: sparse weights as masks and values; 3: the target is in the state; 4: several members;
+# 5: dilations.
+FORMAT = 5
 
 
 class ModelFileError(ValueError):
@@ -107,6 +108,7 @@ def _check_input(input_spec: InputSpec, network: NetworkSpec) -> None:
         and math.prod(input_spec.sample_shape) == math.prod(input_spec.input_shape)
         and are_statistics(input_spec.mean, input_spec.scale, shape[0])
         and isinstance(input_spec.robust, bool)
+        and all(s.dilation in (1, 2**i) for i, s in enumerate(network.stages))
     )
     if not is_whole:
         raise ModelFileError("The model describes other samples than its network reads.")

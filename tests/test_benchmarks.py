@@ -3,9 +3,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from sklearn.datasets import load_diabetes, load_digits
 from sklearn.metrics import log_loss
+from sklearn.model_selection import StratifiedKFold, cross_val_score
+
+from sk_resnet import ResNetClassifier
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -170,6 +174,30 @@ def test_penalties_of_images_are_measured_and_recorded(results, tmp_path, monkey
     model.set_params(test_time_augmentation="flip")
     expected = log_loss(y[60:], model.predict_proba(X[60:]))
     assert measures["log_loss flip"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_layouts_of_series_are_measured_and_recorded(results, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS / "accuracy")
+    monkeypatch.delitem(sys.modules, "run", raising=False)  # of another folder
+    import series
+
+    X = np.random.default_rng(0).normal(size=(40, 1, 12)).astype(np.float32)
+    X, y = X + (np.arange(40) % 2)[:, None, None], np.arange(40) % 2
+    monkeypatch.setattr(series.run, "series", lambda name: (X, y, None, None))
+    small = {"max_epochs": 1, "width": 0.25, "n_estimators": 1}
+    monkeypatch.setattr(series, "ARMS", {"default": small})
+    path = tmp_path / "results.json"
+    monkeypatch.setattr(
+        sys, "argv", ["series.py", "--only", "GunPoint", "--json", str(path)]
+    )
+    series.main()
+    (row,) = results.read(path)
+    assert (row["table"], row["case"], row["arm"]) == ("series", "GunPoint", "default")
+    model = ResNetClassifier(random_state=0, **small)
+    folds = StratifiedKFold(5, shuffle=True, random_state=0)
+    for measure, scoring in (("accuracy", "accuracy"), ("log_loss", "neg_log_loss")):
+        expected = abs(cross_val_score(model, X, y, cv=folds, scoring=scoring).mean())
+        assert row["measures"][measure]["mean"] == pytest.approx(expected, rel=1e-4)
 
 
 def test_tables_are_measured_recorded_and_ranked(results, tmp_path, monkeypatch, capsys):

@@ -394,6 +394,52 @@ def test_series_pass_as_torch_convolves_them():
     torch.testing.assert_close(layer(x.unsqueeze(2)).squeeze(2), expected)
 
 
+@pytest.mark.parametrize("kernel", [2, 3, 4, 7])
+def test_dilated_convolutions_are_those_of_torch(kernel):
+    x = torch.randn(3, 2, 11)
+    layer = convolution(1, 2, 4, kernel, dilation=3)
+    weight = next(layer.parameters())
+    torch.nn.init.normal_(weight)
+    reach = 3 * (kernel - 1)
+    padded = F.pad(x, (reach // 2, reach - reach // 2))
+    expected = F.conv1d(padded, weight[:, :, 0], dilation=3)
+    torch.testing.assert_close(layer(x.unsqueeze(2)).squeeze(2), expected)
+
+
+def test_a_dilated_network_sees_as_far_as_a_strided_one_at_every_place():
+    shape = {"input_shape": (1, 40), "depth": 14, "block": (7, 3)}
+    spec = spec_of(**shape, layout="dilated")
+    assert receptive_field(spec) == 3 + 2 * 8 * (1 + 2 + 4)
+    assert [block.sides for block in spec.blocks((40,))] == [(40,)] * 6
+    assert n_parameters(build_network(spec)) == count(**shape, layout="small")
+
+
+def receptive_field(spec):
+    """Places between the first and the last input that an output depends on."""
+    network = build_network(spec).to_empty(device="cpu").double().eval()
+    for values in network.state_dict().values():
+        values.fill_(1)
+    x = torch.full((2, 1, 1, 3000), 1.0, dtype=torch.float64, requires_grad=True)
+    out = network.stem(x)
+    for stage in network.stages:
+        out = stage(out)
+    out[0, 0, 0, 1500].backward()
+    read = x.grad[0, 0, 0].nonzero()
+    return int(read[-1] - read[0]) + 1
+
+
+def test_a_dilated_network_finds_a_shape_wherever_it_stands():
+    differences = {}
+    for layout in ("small", "dilated"):
+        network = network_of(input_shape=(1, 50), depth=8, block=(7, 3), layout=layout)
+        x = torch.zeros(2, 1, 301)
+        x[0, 0, 150:154] = x[1, 0, 151:155] = torch.tensor([1.0, -2, 3, -1])
+        first, second = network.eval()(x).detach()
+        differences[layout] = float((first - second).abs().max() / first.abs().max())
+    assert differences["dilated"] < 1e-5
+    assert differences["small"] > 1e-3
+
+
 def test_the_imagenet_stem_divides_the_sides_by_four():
     for shape in ((2, 65), (2, 65, 65), (2, 17, 17, 17)):
         network = network_of(input_shape=shape, depth=18, layout="imagenet", width=0.1)

@@ -55,8 +55,9 @@ def test_imagenet_layout_lists_the_depths_of_the_paper():
         spec_of(depth=40, layout="imagenet")
     with pytest.raises(ValueError, match="2 or 3 convolutions, got 4"):
         spec_of(block=(3, 3, 3, 3), layout="imagenet")
-    with pytest.raises(ValueError, match="needs images or series"):
-        spec_of(input_shape=(7,), depth=18, layout="imagenet")
+    for layout in ("imagenet", "dilated"):
+        with pytest.raises(ValueError, match=f"'{layout}' needs images or series"):
+            spec_of(input_shape=(7,), depth=18, layout=layout)
 
 
 def test_auto_layout_wants_large_images_and_a_listed_depth():
@@ -105,9 +106,13 @@ DEPTHS = {"basic": (6, 14), "bottleneck": (8, 20), (2, 3): (6, 14), (3, 1, 3): (
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("block", DEPTHS)
 @pytest.mark.parametrize("shortcut", SHORTCUTS)
-@pytest.mark.parametrize("n_dims", SAMPLES)
-def test_the_walk_over_a_network_is_the_network(order, block, shortcut, n_dims):
+@pytest.mark.parametrize(
+    ("n_dims", "layout"),
+    [*((n_dims, "small") for n_dims in SAMPLES), (1, "dilated"), (2, "dilated")],
+)
+def test_the_walk_over_a_network_is_the_network(order, block, shortcut, n_dims, layout):
     spec = spec_of(
+        layout=layout,
         input_shape=SAMPLES[n_dims],
         depth=DEPTHS[block][n_dims > 0],
         order=order,

@@ -194,14 +194,17 @@ GOLDEN_FILES = sorted(path.name for path in GOLDEN.glob("format*.[js]*"))
 @pytest.mark.parametrize("name", GOLDEN_FILES)
 @pytest.mark.filterwarnings("ignore:This model was saved with")
 def test_files_of_earlier_versions_are_read(name):
-    rng = np.random.default_rng(0)
-    X = rng.normal(size=(12, 2, 5, 5)).astype(np.float32)
-    path = GOLDEN / name
+    X, path = golden_samples(name), GOLDEN / name
     model = sk_resnet.load(path) if name.endswith("skr") else joblib.load(path)
     expected = np.load(path.with_suffix(".npy"))
     predict = getattr(model, "predict_proba", model.predict)
     np.testing.assert_allclose(predict(X), expected, atol=1e-4)
     assert model.partial_fit(X, golden_y(name)).n_epochs_ == 3
+
+
+def golden_samples(name):
+    shape = (12, 2, 60) if "series" in name else (12, 2, 5, 5)
+    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
 
 
 def golden_y(name):
@@ -214,15 +217,15 @@ def golden_y(name):
 
 def write_golden_files():
     """Files of the present format; called once by hand for a new format."""
-    rng = np.random.default_rng(0)
-    X = rng.normal(size=(12, 2, 5, 5)).astype(np.float32)
     settings = {"width": 0.25, "max_epochs": 2, "channel_axis": 1, "random_state": 0}
     for kind, name, form in (
         (WideResNetClassifier, "labels", "skr"),
         (ResNetClassifier, "sets", "joblib"),
         (ResNetRegressor, "numbers", "skr"),
         (ResNetClassifier, "ensemble", "skr"),
+        (ResNetClassifier, "series", "skr"),
     ):
+        X = golden_samples(name)
         path = GOLDEN / f"format{FORMAT}_{name}.{form}"
         depth = 10 if kind is WideResNetClassifier else 8
         n = 2 if name == "ensemble" else 1
@@ -231,6 +234,7 @@ def write_golden_files():
         np.save(path.with_suffix(".npy"), getattr(model, "predict_proba", model.predict)(X))
 
 
+STAGE = {"n_blocks": 1, "inner_channels": 4, "out_channels": 4, "stride": 1}
 BREAKS = [
     ("numbers", ("target", "mean"), None),
     ("numbers", ("target", "scale"), "x"),
@@ -248,6 +252,9 @@ BREAKS = [
     ("labels", ("input", "scale"), np.zeros(2)),
     ("labels", ("input", "input_shape"), (3,)),
     ("labels", ("input", "channel_axis"), 5),
+    ("labels", ("network", "stages"), [{**STAGE, "dilation": 0}] * 3),
+    ("labels", ("network", "stages"), [{**STAGE, "dilation": 3}] * 3),
+    ("labels", ("network", "stages"), [{**STAGE, "dilation": "x"}] * 3),
     ("labels", ("network", "members"), 0),
     ("labels", ("network", "members"), -1),
     ("labels", ("network", "members"), 2),

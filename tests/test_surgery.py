@@ -211,6 +211,7 @@ def test_folding_batch_norms_keeps_the_outputs(order, block, n_dims, shortcut):
 @pytest.mark.parametrize(
     ("layout", "spatial"),
     [("small", ()), ("small", (37,)), ("small", (21, 18)), ("small", (9, 7, 10))]
+    + [("dilated", (37,)), ("dilated", (21, 18)), ("dilated", (9, 7, 10))]
     + [("imagenet", (37,)), ("imagenet", (21, 18)), ("imagenet", (9, 7, 10))],
 )
 def test_multiply_adds_are_those_that_torch_counts(spatial, layout):

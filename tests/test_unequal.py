@@ -61,6 +61,7 @@ def in_nan(series, length=None):
         {"order": "norm_after_addition", "block": (4, 3)},
         {"order": "relu_only_preactivation", "shortcut": "zero_pad", "block": (5, 1)},
         {"order": "full_preactivation", "layout": "imagenet", "depth": 18},
+        {"block": (4, 7), "layout": "small"},
         {"n_estimators": 2, "dropout": 0.2, "stochastic_depth": 0.2},
     ],
     ids=str,
