@@ -66,4 +66,4 @@ NetworkDisplay.from_estimator(model)
 # Conclusion
 # ----------
 
-print(f"one estimator, four kinds of data: at least {min(scores.values()):.2f} each")
+print(f"one estimator, four kinds of data: at least {min(scores.values()):.3f} each")
