@@ -109,6 +109,18 @@ class ArrayDataset(Dataset):
             return x
         return self.spec.clipped(x.sub_(self._mean).div_(self._scale))
 
+    def passes(self, size: int, device: torch.device) -> Iterator[Tensor]:
+        """Network input of all samples in their order, in passes of a size.
+
+        Many passes are read at once.
+        """
+        bytes_each = 4 * math.prod(self.samples.shape[1:])
+        n = size * max(1, ORDERED_BYTES // (size * bytes_each))
+        where = "cpu" if self.resident is None else device
+        for start in range(0, len(self), n):
+            places = torch.arange(start, min(start + n, len(self)), device=where)
+            yield from self.inputs(places).to(device).split(size)
+
     def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
         return self.inputs(torch.tensor([i]))[0], self.y[i]
 

@@ -120,8 +120,8 @@ class Contents:
 
     def _words(self) -> NDArray[Any]:
         # NumPy compares integers many times faster than torch, and than bytes, which it
-        # would copy first; and on one thread, as others would copy no faster, and then
-        # spin. Only tensors of two bytes a value may leave a rest.
+        # would copy first. It uses one thread: more would copy no faster. Only tensors of
+        # two bytes a value may leave a rest.
         found = np.concatenate(self.views)
         return found.view(np.uint8 if found.size % 4 else np.uint32)
 

@@ -638,10 +638,11 @@ class ResNetClassifier(_Classifier):
         gives the plain network that [1]_ compares with.
     layout : {"auto", "small", "dilated", "imagenet"}, default="auto"
         "small" has a 3×3 stem and three stages, the second and third of which halve the
-        sides. "dilated" keeps the sides, and spreads the kernels instead, over two and
-        four times as many places [8]_. "imagenet" has a 7×7 stem with pooling and four
-        stages. "auto" takes "dilated" for series, "imagenet" for sides of at
-        least 64 where `depth` is one of its depths, and "small" for everything else.
+        sides. "dilated" keeps the sides; there the kernels read every second or fourth
+        place instead [8]_. It has as many weights, but takes more time and memory.
+        "imagenet" has a 7×7 stem with pooling and four stages. "auto" is "dilated" for
+        series; for images and volumes, "imagenet" for sides of at least 64 where `depth`
+        is one of its depths, and "small" for all others.
     embedding : {"auto", "periodic", "piecewise_linear"} or None, default="auto"
         What the network reads beside each number of a row, after `scale`: nothing, 8
         cosines of it, whose frequencies are learned, or its place in each of 16 bins
@@ -898,10 +899,11 @@ class WideResNetClassifier(_Classifier):
         gives the plain network that [1]_ compares with.
     layout : {"auto", "small", "dilated", "imagenet"}, default="auto"
         "small" has a 3×3 stem and three stages, the second and third of which halve the
-        sides. "dilated" keeps the sides, and spreads the kernels instead, over two and
-        four times as many places [8]_. "imagenet" has a 7×7 stem with pooling and four
-        stages. "auto" takes "imagenet" for sides of at
-        least 64 where `depth` is one of its depths, and "small" for everything else.
+        sides. "dilated" keeps the sides; there the kernels read every second or fourth
+        place instead [8]_. It has as many weights, but takes more time and memory.
+        "imagenet" has a 7×7 stem with pooling and four stages. "auto" is "imagenet" for
+        images and volumes with sides of at least 64 where `depth` is one of its depths,
+        and "small" for everything else.
     embedding : {"auto", "periodic", "piecewise_linear"} or None, default="auto"
         What the network reads beside each number of a row, after `scale`: nothing, 8
         cosines of it, whose frequencies are learned, or its place in each of 16 bins
@@ -1154,10 +1156,11 @@ class ResNetRegressor(_Regressor):
         gives the plain network that [1]_ compares with.
     layout : {"auto", "small", "dilated", "imagenet"}, default="auto"
         "small" has a 3×3 stem and three stages, the second and third of which halve the
-        sides. "dilated" keeps the sides, and spreads the kernels instead, over two and
-        four times as many places [7]_. "imagenet" has a 7×7 stem with pooling and four
-        stages. "auto" takes "dilated" for series, "imagenet" for sides of at
-        least 64 where `depth` is one of its depths, and "small" for everything else.
+        sides. "dilated" keeps the sides; there the kernels read every second or fourth
+        place instead [7]_. It has as many weights, but takes more time and memory.
+        "imagenet" has a 7×7 stem with pooling and four stages. "auto" is "dilated" for
+        series; for images and volumes, "imagenet" for sides of at least 64 where `depth`
+        is one of its depths, and "small" for all others.
     embedding : {"auto", "periodic", "piecewise_linear"} or None, default="auto"
         What the network reads beside each number of a row, after `scale`: nothing, 8
         cosines of it, whose frequencies are learned, or its place in each of 16 bins
@@ -1396,10 +1399,11 @@ class WideResNetRegressor(_Regressor):
         gives the plain network that [1]_ compares with.
     layout : {"auto", "small", "dilated", "imagenet"}, default="auto"
         "small" has a 3×3 stem and three stages, the second and third of which halve the
-        sides. "dilated" keeps the sides, and spreads the kernels instead, over two and
-        four times as many places [7]_. "imagenet" has a 7×7 stem with pooling and four
-        stages. "auto" takes "imagenet" for sides of at
-        least 64 where `depth` is one of its depths, and "small" for everything else.
+        sides. "dilated" keeps the sides; there the kernels read every second or fourth
+        place instead [7]_. It has as many weights, but takes more time and memory.
+        "imagenet" has a 7×7 stem with pooling and four stages. "auto" is "imagenet" for
+        images and volumes with sides of at least 64 where `depth` is one of its depths,
+        and "small" for everything else.
     embedding : {"auto", "periodic", "piecewise_linear"} or None, default="auto"
         What the network reads beside each number of a row, after `scale`: nothing, 8
         cosines of it, whose frequencies are learned, or its place in each of 16 bins

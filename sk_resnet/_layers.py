@@ -147,7 +147,7 @@ def convolution(
     )
     if kernel % 2:
         return layer
-    # Torch pads both sides alike; an even kernel may need one more element at the end.
+    # Torch pads both sides alike; an odd reach needs one more element at the end.
     return PaddedConvolution(_Pad((reach // 2, reach - reach // 2) * n_dims), layer)
 
 

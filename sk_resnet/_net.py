@@ -441,7 +441,6 @@ class ResidualNet(BareNet):
     ) -> NDArray[np.float32]:
         """Outputs for each view of the samples, with an axis for the views in front."""
         dataset, device = self.get_dataset(X), torch.device(self.device)
-        where = CPU if dataset.resident is None else device
         kept, prepared = self._kept, self._prepared()
         network = prepared.twin.features if features else prepared.twin
         spec = self.module_.spec
@@ -455,10 +454,9 @@ class ResidualNet(BareNet):
             len(dataset), prepared, pads_less=is_kept and not bfloat16
         )
         with one_thread(is_small_work(prepared.multiply_adds * size, device)):
-            for start in range(0, len(dataset), size):
-                n = min(size, len(dataset) - start)
-                places = torch.arange(start, start + n, device=where)
-                x = dataset.inputs(places).to(device)
+            start = 0
+            for x in dataset.passes(size, device):
+                n = len(x)
                 # Kernels are chosen by the batch's size and differ in their last bits, so
                 # every batch of a call has the same: predictions do not depend on their
                 # neighbours.
@@ -467,6 +465,7 @@ class ResidualNet(BareNet):
                 for of_view, view in zip(out, views, strict=True):
                     found = autocast(network, view(x), bfloat16=bfloat16)[..., :n, :]
                     of_view[..., start : start + n, :] = found
+                start += n
         outputs = out.cpu().numpy()
         if not np.isfinite(outputs).all():
             raise NonFiniteError(

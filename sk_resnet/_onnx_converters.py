@@ -24,8 +24,8 @@ from sk_resnet._target import Target
 
 # Of a protobuf message.
 MOST_BYTES = 2**31
-# Least length of the series that a network of unequal ones is traced with: where strides
-# leave one place of a short one, torch takes that for the length of all.
+# Least length of the series that a network of unequal ones is traced with: where strides,
+# if there are any, leave one place of a short one, torch takes that for the length of all.
 LENGTH_OF_TRACE = 64
 
 

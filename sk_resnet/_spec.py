@@ -474,8 +474,8 @@ def network_spec(
     stem = 64 if layout == "imagenet" else STEM_CHANNELS[len(spatial)]
     strides, dilations = [1] + [2] * (n_stages - 1), [1] * n_stages
     if layout == "dilated":
-        # As far as with strides, but at every place: arXiv:1705.09914 §2.
-        strides, dilations = dilations, [2**i for i in range(n_stages)]
+        # An output sees as far as with strides: arXiv:1705.09914 §2.
+        strides, dilations = [1] * n_stages, [2**i for i in range(n_stages)]
     spec = NetworkSpec(
         n_dims=len(spatial),
         in_channels=input_shape[0],
@@ -485,7 +485,14 @@ def network_spec(
         stem_channels=stem,
         imagenet_stem=layout == "imagenet",
         stages=tuple(
-            _stage(n, stem * 2**i, shape.width, kind, strides[i], dilations[i])
+            _stage(
+                n,
+                stem * 2**i,
+                shape.width,
+                kind,
+                stride=strides[i],
+                dilation=dilations[i],
+            )
             for i, n in enumerate(counts)
         ),
         shortcut=shape.shortcut,
@@ -512,7 +519,7 @@ def _check_kind(shape: Architecture, layout: str, input_shape: tuple[int, ...]) 
     spatial = input_shape[1:]
     if layout != "small" and not spatial:
         raise ArchitectureError(
-            f"layout={layout!r} needs images or series, got rows: use 'small'."
+            f"layout={layout!r} needs images, series or volumes, got rows: use 'small'."
         )
     if shape.embedding is not None and spatial:
         raise ArchitectureError(
@@ -527,9 +534,15 @@ def _check_kind(shape: Architecture, layout: str, input_shape: tuple[int, ...]) 
 
 
 def _stage(
-    n_blocks: int, channels: int, width: float, kind: BlockKind, *resolution: int
+    n_blocks: int,
+    channels: int,
+    width: float,
+    kind: BlockKind,
+    *,
+    stride: int,
+    dilation: int,
 ) -> Stage:
     # A bottleneck widens inside only, as WRN-50-2-bottleneck of arXiv:1605.07146 §3.4.
     inner = max(1, round(channels * width))
     out = inner if kind.expansion == 1 else channels * kind.expansion
-    return Stage(n_blocks, inner, out, *resolution)
+    return Stage(n_blocks, inner, out, stride, dilation)

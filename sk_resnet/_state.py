@@ -90,9 +90,12 @@ def restored(
 
 
 def network_without_memory(spec: NetworkSpec) -> ResidualNetwork:
-    """Network of a file on the meta device; an error where it has too many blocks."""
+    """Network of a file on the meta device, which is refused where none is built so."""
     if sum(stage.n_blocks for stage in spec.stages) > MOST_BLOCKS:
         raise ModelFileError("The model has more blocks than a network may have.")
+    for i, stage in enumerate(spec.stages):
+        if type(stage.dilation) is not int or stage.dilation not in (1, 2**i):
+            raise ModelFileError("The model has dilations that no network has.")
     return build_network(spec)
 
 
@@ -108,7 +111,6 @@ def _check_input(input_spec: InputSpec, network: NetworkSpec) -> None:
         and math.prod(input_spec.sample_shape) == math.prod(input_spec.input_shape)
         and are_statistics(input_spec.mean, input_spec.scale, shape[0])
         and isinstance(input_spec.robust, bool)
-        and all(s.dilation in (1, 2**i) for i, s in enumerate(network.stages))
     )
     if not is_whole:
         raise ModelFileError("The model describes other samples than its network reads.")

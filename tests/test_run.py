@@ -135,6 +135,24 @@ def test_streaming_does_not_change_a_fit(images, monkeypatch):
     np.testing.assert_array_equal(streamed, resident)
 
 
+@pytest.mark.parametrize(("at_once", "n_reads"), [(2**24, 1), (40 * 5 * 4, 3), (0, 13)])
+@pytest.mark.parametrize("is_loaded", [True, False])
+def test_passes_hold_all_samples_in_order(is_loaded, at_once, n_reads, monkeypatch):
+    monkeypatch.setattr(_batches, "ORDERED_BYTES", at_once)
+    X = np.random.default_rng(0).normal(size=(100, 5))
+    spec = input_spec(X, input_shape=None, channel_axis=1)
+    spec = with_statistics(spec, X, np.ones(100))
+    dataset, reads = ArrayDataset(X, spec), []
+    if is_loaded:
+        dataset.load(torch.device("cpu"))
+    inputs = dataset.inputs
+    monkeypatch.setattr(dataset, "inputs", lambda at: reads.append(at) or inputs(at))
+    passes = list(dataset.passes(8, torch.device("cpu")))
+    assert [len(x) for x in passes] == [8] * 12 + [4]
+    assert torch.equal(torch.cat(passes), torch.from_numpy(spec.transform(X)))
+    assert len(reads) == n_reads
+
+
 def test_a_short_tail_goes_into_the_batch_before():
     X = np.zeros((50, 2))
     dataset = ArrayDataset(X, input_spec(X, input_shape=None, channel_axis=1))

@@ -56,7 +56,7 @@ def test_imagenet_layout_lists_the_depths_of_the_paper():
     with pytest.raises(ValueError, match="2 or 3 convolutions, got 4"):
         spec_of(block=(3, 3, 3, 3), layout="imagenet")
     for layout in ("imagenet", "dilated"):
-        with pytest.raises(ValueError, match=f"'{layout}' needs images or series"):
+        with pytest.raises(ValueError, match=f"'{layout}' needs images, series"):
             spec_of(input_shape=(7,), depth=18, layout=layout)
 
 

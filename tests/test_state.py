@@ -255,6 +255,8 @@ BREAKS = [
     ("labels", ("network", "stages"), [{**STAGE, "dilation": 0}] * 3),
     ("labels", ("network", "stages"), [{**STAGE, "dilation": 3}] * 3),
     ("labels", ("network", "stages"), [{**STAGE, "dilation": "x"}] * 3),
+    ("labels", ("network", "stages"), [{**STAGE, "dilation": 1.0}] * 3),
+    ("labels", ("network", "stages"), [{**STAGE, "dilation": True}] * 3),
     ("labels", ("network", "members"), 0),
     ("labels", ("network", "members"), -1),
     ("labels", ("network", "members"), 2),

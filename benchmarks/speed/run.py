@@ -127,6 +127,7 @@ def estimator(net, epochs, device, precision="auto", seed=0, compile=False):
         lr=LR,
         l2=DECAY,
         layout="small",
+        block=(15, 7) if net.data == "series" else "basic",
         **unscaled,
         device=device,
         precision=precision,

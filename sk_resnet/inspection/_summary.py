@@ -85,7 +85,9 @@ def _layers(part: nn.Module) -> str:
     if not isinstance(part, Block):
         return _names(part)
     names = map(_names, (part.before_fork, part.branch, part.after))
-    return ", ".join(name for name in names if name)
+    found = ", ".join(name for name in names if name)
+    dilation = max(max(getattr(layer, "dilation", (1,))) for layer in part.branch.modules())
+    return found if dilation == 1 else f"{found} (dilation {dilation})"
 
 
 def _shortcut(part: nn.Module) -> str:
