@@ -195,13 +195,14 @@ def test_gradients_are_those_of_the_network_in_the_units_of_x(n_dims, n_estimato
 
 def test_integrated_gradients_are_the_integral_of_the_gradients():
     model, X = fitted(n_dims=1)
-    found = attributed(model, X[:3], method="integrated_gradients", target="a", n_steps=200)
+    n = 1000
+    found = attributed(model, X[:3], method="integrated_gradients", target="a", n_steps=n)
     z = torch.from_numpy(model.network_input(X[:3]))
     total = torch.zeros_like(z)
-    for share in (np.arange(200) + 0.5) / 200:
+    for share in (np.arange(n) + 0.5) / n:
         x = (share * z).float().requires_grad_()
         total += torch.autograd.grad(log_odds_by_torch(model, x, 0).sum(), x)[0]
-    expected = (z * total / 200).numpy()
+    expected = (z * total / n).numpy()
     largest = np.abs(expected).max()
     np.testing.assert_allclose(found.attributions, expected, atol=0.01 * largest)
 

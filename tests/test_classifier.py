@@ -646,7 +646,7 @@ def test_l2_on_all_shrinks_norms_and_biases(rows):
 @pytest.mark.parametrize("shape", [(1, 3, 3, 3), (1, 1, 1), (1, 6, 2), (1, 2)])
 def test_bfloat16_is_not_used_where_its_gradients_are_wrong(shape):
     X, y = np.random.default_rng(0).normal(size=(20, *shape)), np.arange(20) % 2
-    settings = {**IMAGES, "max_epochs": 1}
+    settings = {**IMAGES, "layout": "small", "max_epochs": 1}
     with pytest.warns(UserWarning, match="gradients in bfloat16 are wrong"):
         model = ResNetClassifier(**settings, precision="bfloat16").fit(X, y)
     assert model.precision_ == "float32"

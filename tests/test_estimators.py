@@ -415,7 +415,7 @@ def described(thing, name="Parameters"):
 
 
 # What the text of a parameter may differ in: by family, and by the kind of y.
-OF_FAMILY = {"depth", "width", "block", "order", "n_estimators", "l2", "lr"}
+OF_FAMILY = {"depth", "width", "block", "order", "layout", "n_estimators", "l2", "lr"}
 OF_TARGET = {"label_smoothing", "class_weight", "calibrate", "loss", "quantile"}
 OF_TARGET |= {"validation_split"}
 

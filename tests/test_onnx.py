@@ -191,7 +191,8 @@ def test_wide_networks_with_even_kernels_and_dropout_predict_the_same():
 
 def test_the_imagenet_layout_predicts_the_same():
     X, y = samples(1)
-    model = ResNetClassifier(18, width=0.1, layout="imagenet", **ONE).fit(X, y)
+    kind = {"layout": "imagenet", "block": (15, 7)}
+    model = ResNetClassifier(18, width=0.1, **kind, **ONE).fit(X, y)
     assert_classifies(to_onnx(model), model, X)
 
 
