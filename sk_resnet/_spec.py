@@ -472,10 +472,6 @@ def network_spec(
             f"{MOST_BLOCKS} that are allowed: lower it."
         )
     stem = 64 if layout == "imagenet" else STEM_CHANNELS[len(spatial)]
-    strides, dilations = [1] + [2] * (n_stages - 1), [1] * n_stages
-    if layout == "dilated":
-        # An output sees as far as with strides: arXiv:1705.09914 §2.
-        strides, dilations = [1] * n_stages, [2**i for i in range(n_stages)]
     spec = NetworkSpec(
         n_dims=len(spatial),
         in_channels=input_shape[0],
@@ -485,14 +481,7 @@ def network_spec(
         stem_channels=stem,
         imagenet_stem=layout == "imagenet",
         stages=tuple(
-            _stage(
-                n,
-                stem * 2**i,
-                shape.width,
-                kind,
-                stride=strides[i],
-                dilation=dilations[i],
-            )
+            _stage(i, n, stem * 2**i, shape.width, kind, dilates=layout == "dilated")
             for i, n in enumerate(counts)
         ),
         shortcut=shape.shortcut,
@@ -534,15 +523,11 @@ def _check_kind(shape: Architecture, layout: str, input_shape: tuple[int, ...]) 
 
 
 def _stage(
-    n_blocks: int,
-    channels: int,
-    width: float,
-    kind: BlockKind,
-    *,
-    stride: int,
-    dilation: int,
+    i: int, n_blocks: int, channels: int, width: float, kind: BlockKind, *, dilates: bool
 ) -> Stage:
     # A bottleneck widens inside only, as WRN-50-2-bottleneck of arXiv:1605.07146 §3.4.
     inner = max(1, round(channels * width))
     out = inner if kind.expansion == 1 else channels * kind.expansion
-    return Stage(n_blocks, inner, out, stride, dilation)
+    if dilates:  # an output sees as far as with strides: arXiv:1705.09914 §2
+        return Stage(n_blocks, inner, out, stride=1, dilation=2**i)
+    return Stage(n_blocks, inner, out, stride=1 if i == 0 else 2)
