@@ -55,7 +55,11 @@ class ArrayDataset(Dataset):
     @property
     def n_bytes(self) -> int:
         """Size of all samples as the network gets them."""
-        return 4 * len(self) * math.prod(self.samples.shape[1:])
+        return len(self) * self._bytes_each
+
+    @property
+    def _bytes_each(self) -> int:
+        return 4 * math.prod(self.samples.shape[1:])
 
     def edges(self, n_bins: int) -> Tensor:
         """Quantiles (n_bins + 1, features) of network input that part it into bins."""
@@ -114,8 +118,7 @@ class ArrayDataset(Dataset):
 
         Many passes are read at once.
         """
-        bytes_each = 4 * math.prod(self.samples.shape[1:])
-        n = size * max(1, ORDERED_BYTES // (size * bytes_each))
+        n = size * max(1, ORDERED_BYTES // (size * self._bytes_each))
         where = "cpu" if self.resident is None else device
         for start in range(0, len(self), n):
             places = torch.arange(start, min(start + n, len(self)), device=where)

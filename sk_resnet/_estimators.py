@@ -639,7 +639,7 @@ class ResNetClassifier(_Classifier):
     layout : {"auto", "small", "dilated", "imagenet"}, default="auto"
         "small" has a 3×3 stem and three stages, the second and third of which halve the
         sides. "dilated" keeps the sides; there the kernels read every second or fourth
-        place instead [8]_. It has as many weights, but takes more time and memory.
+        place instead [7]_. It has as many weights, but takes more time and memory.
         "imagenet" has a 7×7 stem with pooling and four stages. "auto" is "dilated" for
         series; for images and volumes, "imagenet" for sides of at least 64 where `depth`
         is one of its depths, and "small" for all others.
@@ -688,7 +688,7 @@ class ResNetClassifier(_Classifier):
         weights of the samples that have a label, by its column; with "balanced", the
         samples that have a label weigh as much in its loss as those that do not.
     calibrate : bool, default=True
-        Whether a fit ends with a temperature [7]_: all outputs are divided by one number,
+        Whether a fit ends with a temperature [8]_: all outputs are divided by one number,
         the one with the least loss on the validation data, those of `validation_split` or
         X_val. Without validation data nothing is changed.
     augment : str or list of str, default=None
@@ -844,10 +844,10 @@ default="auto"
        Tabular Deep Learning, 2022, arXiv:2203.05556.
     .. [6] D. Holzmüller, L. Grinsztajn, I. Steinwart, Better by Default: Strong Pre-Tuned
        MLPs and Boosted Trees on Tabular Data, 2024, arXiv:2407.04491.
-    .. [7] C. Guo, G. Pleiss, Y. Sun, K. Weinberger, On Calibration of Modern Neural
-       Networks, 2017, arXiv:1706.04599.
-    .. [8] F. Yu, V. Koltun, T. Funkhouser, Dilated Residual Networks, 2017,
+    .. [7] F. Yu, V. Koltun, T. Funkhouser, Dilated Residual Networks, 2017,
        arXiv:1705.09914.
+    .. [8] C. Guo, G. Pleiss, Y. Sun, K. Weinberger, On Calibration of Modern Neural
+       Networks, 2017, arXiv:1706.04599.
 
     Examples
     --------
@@ -900,7 +900,7 @@ class WideResNetClassifier(_Classifier):
     layout : {"auto", "small", "dilated", "imagenet"}, default="auto"
         "small" has a 3×3 stem and three stages, the second and third of which halve the
         sides. "dilated" keeps the sides; there the kernels read every second or fourth
-        place instead [8]_. It has as many weights, but takes more time and memory.
+        place instead [7]_. It has as many weights, but takes more time and memory.
         "imagenet" has a 7×7 stem with pooling and four stages. "auto" is "imagenet" for
         images and volumes with sides of at least 64 where `depth` is one of its depths,
         and "small" for everything else.
@@ -947,7 +947,7 @@ class WideResNetClassifier(_Classifier):
         weights of the samples that have a label, by its column; with "balanced", the
         samples that have a label weigh as much in its loss as those that do not.
     calibrate : bool, default=True
-        Whether a fit ends with a temperature [7]_: all outputs are divided by one number,
+        Whether a fit ends with a temperature [8]_: all outputs are divided by one number,
         the one with the least loss on the validation data, those of `validation_split` or
         X_val. Without validation data nothing is changed.
     augment : str or list of str, default=None
@@ -1102,10 +1102,10 @@ default="auto"
        Tabular Deep Learning, 2022, arXiv:2203.05556.
     .. [6] D. Holzmüller, L. Grinsztajn, I. Steinwart, Better by Default: Strong Pre-Tuned
        MLPs and Boosted Trees on Tabular Data, 2024, arXiv:2407.04491.
-    .. [7] C. Guo, G. Pleiss, Y. Sun, K. Weinberger, On Calibration of Modern Neural
-       Networks, 2017, arXiv:1706.04599.
-    .. [8] F. Yu, V. Koltun, T. Funkhouser, Dilated Residual Networks, 2017,
+    .. [7] F. Yu, V. Koltun, T. Funkhouser, Dilated Residual Networks, 2017,
        arXiv:1705.09914.
+    .. [8] C. Guo, G. Pleiss, Y. Sun, K. Weinberger, On Calibration of Modern Neural
+       Networks, 2017, arXiv:1706.04599.
 
     Examples
     --------

@@ -428,6 +428,9 @@ def test_text_that_is_repeated_stays_equal():
         found = {text[name] for text in texts}
         if name in OF_FAMILY:
             assert len(found) > 1
+            if name in ("width", "block", "layout"):
+                assert texts[0][name] == texts[2][name]
+                assert texts[1][name] == texts[3][name]
         elif name in OF_TARGET:
             assert texts[0][name] == texts[1][name]
             assert texts[2][name] == texts[3][name]

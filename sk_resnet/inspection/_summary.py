@@ -109,7 +109,8 @@ def summary(estimator: BaseResNet) -> str:
     """Table of the network: shapes, parameters and multiply-adds of each part.
 
     Blocks that are alike and follow each other share a line. Commas part what stands
-    before the fork, the residual branch, and what follows the addition.
+    before the fork, the residual branch, and what follows the addition. Kernels that leave
+    places out have their dilation in brackets.
 
     Parameters
     ----------
