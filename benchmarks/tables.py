@@ -34,6 +34,15 @@ class Table:
     columns: dict[str, str]
 
 
+def by_measure(measures, arms):
+    """Columns of the arms side by side for each measure; keys are what the heads say."""
+    return {
+        ", ".join(filter(None, (head, short))): f"{{{arm}[{measure}}}"
+        for head, measure in measures.items()
+        for short, arm in arms.items()
+    }
+
+
 # Models of classification tables, by what the heads of columns say.
 CLASSIFIERS = {
     "ResNet": "ResNetClassifier",
@@ -75,30 +84,28 @@ TABLES = {
         "accuracy",
         "images",
         "set",
-        {
-            f"{head}, {l2}": f"{{l2 = {l2}[{measure}]:.{digits}f}}"
-            for head, measure, digits in (
-                ("accuracy", "accuracy", 4),
-                ("log-loss", "log_loss", 3),
-                ("crop", "log_loss crop", 3),
-                ("flip", "log_loss flip", 3),
-            )
-            for l2 in ("1e-4", "5e-4")
-        },
+        by_measure(
+            {
+                "accuracy": "accuracy]:.4f",
+                "log-loss": "log_loss]:.3f",
+                "crop": "log_loss crop]:.3f",
+                "flip": "log_loss flip]:.3f",
+            },
+            {"1e-4": "l2 = 1e-4", "5e-4": "l2 = 5e-4"},
+        ),
     ),
     "series": Table(
         "accuracy",
         "series",
         "set",
-        {
-            f"{head}{', ' + arm if arm else ''}": f"{{{of}[{measure}]:.{digits}f}}"
-            for head, measure, digits in (
-                ("accuracy", "accuracy", 3),
-                ("log-loss", "log_loss", 3),
-                ("s a fit", "seconds", 1),
-            )
-            for arm, of in (("strides", "strides (15, 7)"), ("", "default"))
-        },
+        by_measure(
+            {
+                "accuracy": "accuracy]:.3f",
+                "log-loss": "log_loss]:.3f",
+                "s a fit": "seconds]:.1f",
+            },
+            {"strides": "strides (15, 7)", "": "default"},
+        ),
     ),
     "tried": Table(
         "accuracy",
